@@ -1,0 +1,77 @@
+"""Every error amsc raises on purpose, in one tree.
+
+A message says what was expected, what came (name, shape, value) and what to do next.
+"""
+
+__all__ = [
+    "AmscError",
+    "CutError",
+    "DataError",
+    "InputError",
+    "ModelError",
+    "RunFolderError",
+    "SettingsError",
+    "TargetError",
+    "TrainingError",
+    "VerificationError",
+]
+
+
+class AmscError(Exception):
+    """Root of all errors that amsc raises on purpose; the command line exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class ModelError(AmscError):
+    """The model cannot be used: it fails, returns something odd, or its weights do not fit."""
+
+    exit_code = 3
+
+
+class InputError(AmscError):
+    """Example inputs do not fit the model: wrong shape, device or type."""
+
+    exit_code = 3
+
+
+class DataError(AmscError):
+    """The data cannot be used: missing, corrupt, empty, or labels the model has no class for."""
+
+    exit_code = 4
+
+
+class SettingsError(AmscError):
+    """A setting is unknown or has an impossible value."""
+
+    exit_code = 2
+
+
+class TargetError(AmscError):
+    """The target cannot be reached, or is not a target."""
+
+    exit_code = 5
+
+
+class CutError(AmscError):
+    """A cut is not possible: it does not fit the model or would leave a layer empty."""
+
+    exit_code = 6
+
+
+class VerificationError(CutError):
+    """The cut model and the masked model disagree: the cut model is not handed out."""
+
+    exit_code = 6
+
+
+class TrainingError(AmscError):
+    """Training cannot go on, for example because the loss is no longer finite."""
+
+    exit_code = 7
+
+
+class RunFolderError(AmscError):
+    """The run folder exists already, cannot be written, or does not hold what was expected."""
+
+    exit_code = 8

@@ -1,0 +1,168 @@
+"""Reading and calling a model that belongs to somebody else: borrow it, and give it back as it was."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from amsc.errors import InputError, ModelError
+
+__all__ = [
+    "InputSpec",
+    "TensorSpec",
+    "borrowed",
+    "call_arguments",
+    "named_tensors",
+    "random_inputs",
+    "run_model",
+    "set_tensor",
+]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape, dtype (such as "float32") and value range of one input; a non-tensor input is `constant`."""
+
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    low: float = 0.0
+    high: float = 0.0
+    constant: Any = None
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The arguments of a call as data: its leaves, and the layout that puts them back together."""
+
+    leaves: tuple[TensorSpec, ...]
+    layout: str
+
+    @classmethod
+    def of(cls, example_inputs: Any) -> "InputSpec":
+        """The specification of `example_inputs` (a tensor, a tuple or list of positional arguments, or a
+        dict of keyword arguments)."""
+        leaves, layout = pytree.tree_flatten(call_arguments(example_inputs))
+        return cls(tuple(_leaf_spec(leaf) for leaf in leaves), pytree.treespec_dumps(layout))
+
+
+def _leaf_spec(leaf: Any) -> TensorSpec:
+    if not isinstance(leaf, Tensor):
+        return TensorSpec(constant=leaf)
+    has_range = leaf.numel() > 0 and not leaf.is_complex() and leaf.device.type != "meta"
+    low, high = (float(leaf.min()), float(leaf.max())) if has_range else (0.0, 1.0)
+    return TensorSpec(tuple(leaf.shape), str(leaf.dtype).removeprefix("torch."), low, high)
+
+
+def random_inputs(
+    spec: InputSpec, device: torch.device, generator: torch.Generator
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Random arguments of the specified shapes: standard normal for floating point, uniform between the
+    values seen for integers. `generator` lives on the CPU."""
+    leaves = [_random_leaf(leaf, device, generator) for leaf in spec.leaves]
+    arguments = pytree.tree_unflatten(leaves, pytree.treespec_loads(spec.layout))
+    return arguments[0], arguments[1]
+
+
+def _random_leaf(spec: TensorSpec, device: torch.device, generator: torch.Generator) -> Any:
+    if not spec.dtype:
+        return spec.constant
+    dtype = getattr(torch, spec.dtype)
+    if dtype.is_floating_point or dtype.is_complex:
+        return torch.randn(spec.shape, generator=generator).to(device, dtype)
+    values = torch.randint(int(spec.low), int(spec.high) + 1, spec.shape, generator=generator)
+    return values.to(device, dtype)
+
+
+def call_arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """`example_inputs` as (positional, keyword) arguments of `forward`.
+
+    Raises:
+        InputError: it is neither a tensor nor a tuple, list or dict that holds one.
+    """
+    if isinstance(example_inputs, Tensor):
+        return (example_inputs,), {}
+    if isinstance(example_inputs, Mapping):
+        arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), dict(example_inputs))
+    elif isinstance(example_inputs, tuple | list):
+        arguments = (tuple(example_inputs), {})
+    else:
+        raise InputError(
+            "example_inputs must be a tensor, a tuple of positional arguments or a dict of keyword arguments, "
+            f"not {type(example_inputs).__name__}"
+        )
+    if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(arguments)):
+        raise InputError("example_inputs holds no tensor; give one batch as the model's forward takes it")
+    return arguments
+
+
+def run_model(model: nn.Module, example_inputs: Any) -> Any:
+    """The model's output for `example_inputs`, with failures explained.
+
+    Raises:
+        InputError: forward fails on these inputs, or they are on another device than the model.
+    """
+    args, kwargs = call_arguments(example_inputs)
+    devices = {t.device for t in named_tensors(model).values()}
+    for leaf in pytree.tree_leaves((args, kwargs)):
+        if isinstance(leaf, Tensor) and devices and leaf.device not in devices:
+            raise InputError(
+                f"example_inputs are on {leaf.device}, the model is on {', '.join(sorted(map(str, devices)))}; "
+                "move one to the other"
+            )
+    try:
+        return model(*args, **kwargs)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        shapes = [tuple(t.shape) for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        raise InputError(
+            f"{type(model).__name__}.forward failed on example_inputs of shape {', '.join(map(str, shapes))}: {error}"
+        ) from error
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by name, every tensor once (under its first name)."""
+    tensors: dict[str, Tensor] = dict(model.named_parameters())
+    return tensors | dict(model.named_buffers())
+
+
+def set_tensor(model: nn.Module, name: str, value: Tensor) -> None:
+    """Put `value` in the place of the parameter or buffer `name`, and of everything tied to it."""
+    old = model.get_submodule(name.rpartition(".")[0])._parameters.get(name.rpartition(".")[2])
+    old_tensor = old if old is not None else model.get_buffer(name)
+    new = nn.Parameter(value, requires_grad=old.requires_grad) if old is not None else value
+    for module in model.modules():
+        for table in (module._parameters, module._buffers):
+            for key, tensor in table.items():
+                if tensor is old_tensor:
+                    table[key] = new  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def borrowed(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in eval mode and without gradient recording; whatever happens inside, its train/eval
+    flags, its buffers, gradients and the random number generators come back as they were.
+
+    Raises:
+        ModelError: `model` is not an nn.Module.
+    """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}")
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    uses_cuda = any(p.is_cuda for p in model.parameters())
+    try:
+        with torch.random.fork_rng(devices=None if uses_cuda else []), torch.no_grad():
+            model.eval()
+            yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        with torch.no_grad():
+            for buffer, old in buffers:
+                buffer.copy_(old)

@@ -1,0 +1,129 @@
+"""Frozen values that the stages hand to each other, and their way to JSON and back.
+
+Any frozen dataclass made of numbers, strings, None, tuples, dictionaries and other such dataclasses
+can be written with `to_json` and read with `from_json`; the type annotations are the schema.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from amsc.errors import AmscError
+
+__all__ = ["Measurement", "PathPoint", "Record", "from_json", "to_json"]
+
+T = TypeVar("T")
+
+
+def to_json(record: Any, *, indent: int | None = None) -> str:
+    """The record (a dataclass instance) as JSON text."""
+    return json.dumps(dataclasses.asdict(record), indent=indent)
+
+
+def from_json(kind: type[T], text: str) -> T:
+    """A record of the dataclass `kind` from what `to_json` wrote.
+
+    Raises:
+        AmscError: the text is not JSON or does not have the fields of `kind`.
+    """
+    try:
+        return typing.cast(T, _build(kind, json.loads(text)))
+    except (TypeError, KeyError, ValueError) as error:
+        raise AmscError(f"expected a saved {kind.__name__}, but the JSON does not fit: {error}") from error
+
+
+def _build(kind: Any, value: Any) -> Any:
+    """`value`, parsed JSON, as an instance of the annotation `kind`."""
+    if kind is Any:
+        return value
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        (inner,) = (a for a in arguments if a is not type(None))
+        return _build(inner, value)
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return tuple(_build(arguments[0], v) for v in value)
+        return tuple(_build(a, v) for a, v in zip(arguments, value, strict=True))
+    if origin in (dict, Mapping) or (isinstance(origin, type) and issubclass(origin, Mapping)):
+        return {k: _build(arguments[1], v) for k, v in value.items()}
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        unknown = set(value) - {f.name for f in dataclasses.fields(kind)}
+        if unknown:
+            raise ValueError(f"unknown fields {sorted(unknown)}")
+        return kind(**{name: _build(hints[name], v) for name, v in value.items()})  # type: ignore[operator]
+    return kind(value) if kind is float else value
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What a model costs. `macs` are multiply-adds for the example inputs as given, counted by running
+    the model; `latency_seconds` is the median of `latency_runs` timed calls and `latency_spread_seconds`
+    their interquartile range; `peak_memory_bytes` the largest sum of live activations and weights."""
+
+    parameters: int
+    bytes: int
+    macs: int
+    latency_seconds: float
+    latency_spread_seconds: float
+    latency_runs: int
+    peak_memory_bytes: int
+    machine: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class PathPoint:
+    """One point of the path: what is left of the network at one strength and how well it does.
+
+    `phase` is "dense", "depth", "width" or "finetune"; `strength` is lambda0 in the depth phase, lambda1 in the width
+    phase; `epochs` counts all training so far, in passes over the training data; `score` is the
+    validation metric after BatchNorm re-estimation. `removed_blocks` and `removed_channels`
+    (group name -> indices) refer to the dense network. `weights` names a file under `points/`, or None.
+    """
+
+    phase: str
+    index: int
+    strength: float
+    epochs: float
+    macs: int
+    parameters: int
+    blocks_left: int
+    channels_left: int
+    train_loss: float
+    score: float
+    removed_blocks: tuple[str, ...]
+    removed_channels: Mapping[str, tuple[int, ...]]
+    weights: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The outcome of one run: before, after, the path between, and what is needed to believe it.
+
+    Scores are the metric on the test split. `verification_error` is the largest relative difference
+    between the masked and the cut model. Two runs with the same settings, seed and machine agree in
+    everything but `seconds`, the latencies and the peak memory.
+    """
+
+    model: str
+    data: str
+    target: str
+    settings: Mapping[str, Any]
+    score_name: str
+    score_before: float
+    score_after: float
+    before: Measurement
+    after: Measurement
+    removed_blocks: tuple[str, ...]
+    removed_channels: Mapping[str, tuple[int, ...]]
+    blocks_before: int
+    channels_before: int
+    verification_error: float
+    path: tuple[PathPoint, ...]
+    versions: Mapping[str, str]
+    seconds: Mapping[str, float]

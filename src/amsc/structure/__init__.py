@@ -1,0 +1,6 @@
+"""Which axes of a network live and die together, and which blocks can go: found by running it on labels."""
+
+from amsc.structure.trace import trace
+from amsc.structure.values import Block, ChannelGroup, LayerCost, Member, Pin, Structure
+
+__all__ = ["Block", "ChannelGroup", "LayerCost", "Member", "Pin", "Structure", "trace"]

@@ -1,0 +1,265 @@
+"""What tracing a network yields: channel groups, blocks, costs and pins, as frozen plain values."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import TypeVar
+
+from amsc.errors import CutError
+from amsc.model_access import InputSpec
+
+__all__ = ["Block", "ChannelGroup", "LayerCost", "Member", "Pin", "Structure"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One axis of one parameter or buffer in which the channels of a group own positions.
+
+    `indices[c]` are the positions of the group's channel `c` on `axis`. `role` says what the positions are:
+    "out" (they produce the channel: output axis of a convolution or linear layer, and its bias),
+    "in" (they consume it), "affine" (scale or shift of a normalisation), "statistic" (running mean or
+    variance), "element" (a parameter used element-wise). Zeroing a channel zeroes "out", "affine" and
+    "element" members; removing it removes all.
+    """
+
+    parameter: str
+    axis: int
+    indices: tuple[tuple[int, ...], ...]
+    role: str
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that own positions on the same axes of the same parameters: `size` units, each removable alone.
+
+    `kind` is "inner" (between two layers) or "stream" (summed over several layers, as on a residual stream).
+    `exact`: zeroing a channel and removing it are the same function; `reason` says why not.
+    """
+
+    name: str
+    kind: str
+    size: int
+    exact: bool
+    members: tuple[Member, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A submodule that returns its input when its own parameters are zero, so that it can be removed whole.
+
+    `parameters` are the names of all its parameters, `macs` what it costs for the example inputs."""
+
+    name: str
+    parameters: tuple[str, ...]
+    macs: int
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Multiply-adds of one operation in `module`: `positions` times the elements of `weight`, or
+    `positions` alone where no parameter takes part (`weight` is None)."""
+
+    module: str
+    weight: str | None
+    positions: int
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Positions of an axis that must stay, and why: the operator (and the module in which it ran)."""
+
+    parameter: str
+    axis: int
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Which axes of a network live and die together, which blocks can go, what everything costs.
+
+    `shapes` holds every parameter and buffer the forward pass used (first names only, buffers marked in `buffers`);
+    `unused` those it did not touch."""
+
+    inputs: InputSpec
+    shapes: Mapping[str, tuple[int, ...]]
+    buffers: tuple[str, ...]
+    channels: tuple[ChannelGroup, ...]
+    blocks: tuple[Block, ...]
+    costs: tuple[LayerCost, ...]
+    pins: tuple[Pin, ...]
+    unused: tuple[str, ...] = field(default=())
+
+    def group(self, name: str) -> ChannelGroup:
+        """The channel group of that name; CutError names the nearest one if there is none."""
+        return _find(self.channels, name, "channel group")
+
+    def block(self, name: str) -> Block:
+        """The removable block of that name; CutError names the nearest one if there is none."""
+        return _find(self.blocks, name, "block")
+
+    def removed_positions(
+        self, channels: Mapping[str, Iterable[int]], blocks: Iterable[str] = ()
+    ) -> dict[tuple[str, int], tuple[int, ...]]:
+        """(parameter, axis) -> sorted positions that go with these channels (group name -> indices).
+
+        Parameters of the removed blocks are left out: they go whole."""
+        gone = self._block_parameters(blocks)
+        positions: dict[tuple[str, int], set[int]] = {}
+        for name, indices in channels.items():
+            chosen = self._checked(self.group(name), indices)
+            for member in self.group(name).members:
+                if member.parameter not in gone:
+                    owned = positions.setdefault((member.parameter, member.axis), set())
+                    owned.update(p for c in chosen for p in member.indices[c])
+        return {key: tuple(sorted(owned)) for key, owned in positions.items() if owned}
+
+    def kept_shapes(
+        self, channels: Mapping[str, Iterable[int]] | None = None, blocks: Iterable[str] = ()
+    ) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor that is left after removing these channels and blocks."""
+        blocks = tuple(blocks)
+        gone = self._block_parameters(blocks)
+        shapes = {name: list(shape) for name, shape in self.shapes.items() if name not in gone}
+        for (name, axis), positions in self.removed_positions(channels or {}, blocks).items():
+            shapes[name][axis] -= len(positions)
+        return {name: tuple(shape) for name, shape in shapes.items()}
+
+    def macs(self, channels: Mapping[str, Iterable[int]] | None = None, blocks: Iterable[str] = ()) -> int:
+        """Multiply-adds for the example inputs after removing these channels and blocks; exact."""
+        blocks = tuple(blocks)
+        shapes = self.kept_shapes(channels, blocks)
+        left = (cost for cost in self.costs if not any(_inside(cost.module, block) for block in blocks))
+        return sum(cost.positions * (prod(shapes[cost.weight]) if cost.weight else 1) for cost in left)
+
+    def parameters(self, channels: Mapping[str, Iterable[int]] | None = None, blocks: Iterable[str] = ()) -> int:
+        """Number of parameters left (buffers not counted, unused parameters counted)."""
+        shapes = self.kept_shapes(channels, blocks)
+        return sum(prod(shape) for name, shape in shapes.items() if name not in self.buffers)
+
+    def after(self, channels: Mapping[str, Iterable[int]], blocks: Iterable[str] = ()) -> "Structure":
+        """The structure of the cut network: groups keep their names, positions are renumbered.
+
+        Groups that are emptied or lie wholly in removed blocks are gone."""
+        blocks = tuple(blocks)
+        removed = {name: frozenset(self._checked(self.group(name), chosen)) for name, chosen in channels.items()}
+        gone = self._block_parameters(blocks)
+        positions = self.removed_positions(channels, blocks)
+        renumber = {key: _renumbering(self.shapes[key[0]][key[1]], lost) for key, lost in positions.items()}
+        groups = (_shrunk_group(group, removed.get(group.name, frozenset()), gone, renumber) for group in self.channels)
+        small = replace(
+            self,
+            shapes=self.kept_shapes(channels, blocks),
+            buffers=tuple(name for name in self.buffers if name not in gone),
+            channels=tuple(group for group in groups if group is not None),
+            costs=tuple(cost for cost in self.costs if not any(_inside(cost.module, block) for block in blocks)),
+            pins=tuple(pin for pin in self.pins if pin.parameter not in gone),
+        )
+        left = (block for block in self.blocks if block.name not in blocks)
+        return replace(small, blocks=tuple(replace(block, macs=small.block_macs(block.name)) for block in left))
+
+    def block_macs(self, name: str) -> int:
+        """Multiply-adds of everything that runs inside the submodule `name`."""
+        inside = (cost for cost in self.costs if _inside(cost.module, name))
+        return sum(cost.positions * (prod(self.shapes[cost.weight]) if cost.weight else 1) for cost in inside)
+
+    def channel_macs(self, name: str) -> int:
+        """Multiply-adds saved by removing one channel of the group `name` from the network as it is."""
+        group = self.group(name)
+        width = {(m.parameter, m.axis): len(m.indices[0]) for m in group.members}
+        saved = 0
+        for cost in self.costs:
+            if cost.weight is None:
+                continue
+            shape = self.shapes[cost.weight]
+            smaller = [size - width.get((cost.weight, axis), 0) for axis, size in enumerate(shape)]
+            saved += cost.positions * (prod(shape) - prod(smaller))
+        return saved
+
+    def explain(self, name: str) -> str:
+        """Who shares each axis of the parameter or buffer `name`, or why it stays.
+
+        Raises:
+            CutError: the network has no such parameter or buffer.
+        """
+        if name in self.unused:
+            return f"{name}: not used by the forward pass on the example inputs; left as it is"
+        if name not in self.shapes:
+            known = (*self.shapes, *self.unused)
+            raise CutError(f"no parameter or buffer {name!r}{_nearest(name, known)}")
+        lines = [f"{name} {self.shapes[name]}"]
+        for axis, size in enumerate(self.shapes[name]):
+            lines += [f"  axis {axis} ({size}): {text}" for text in self._explain_axis(name, axis)]
+        return "\n".join(lines)
+
+    def _explain_axis(self, name: str, axis: int) -> list[str]:
+        texts = []
+        for group in self.channels:
+            roles = [m.role for m in group.members if (m.parameter, m.axis) == (name, axis)]
+            if roles:
+                others = [f"{m.parameter}[{m.axis}]" for m in group.members if (m.parameter, m.axis) != (name, axis)]
+                note = "" if group.exact else f"; not exact: {group.reason}"
+                texts.append(
+                    f"{group.size} channels of group {group.name} ({group.kind}, {roles[0]}), "
+                    f"shared with {', '.join(others) or 'nothing'}{note}"
+                )
+        pins = [pin for pin in self.pins if (pin.parameter, pin.axis) == (name, axis)]
+        return texts + [f"{pin.count} stay: {pin.reason}" for pin in pins] or [
+            "not removable: no channel runs along it"
+        ]
+
+    def _block_parameters(self, blocks: Iterable[str]) -> frozenset[str]:
+        names = [self.block(block).name for block in blocks]
+        return frozenset(p for p in self.shapes if any(_inside(p, name) for name in names))
+
+    @staticmethod
+    def _checked(group: ChannelGroup, indices: Iterable[int]) -> tuple[int, ...]:
+        chosen = tuple(sorted(set(indices)))
+        if chosen and (chosen[0] < 0 or chosen[-1] >= group.size):
+            raise CutError(f"group {group.name} has channels 0 to {group.size - 1}; got {chosen[0]} to {chosen[-1]}")
+        return chosen
+
+
+Named = TypeVar("Named", ChannelGroup, Block)
+
+
+def _find(items: tuple[Named, ...], name: str, what: str) -> Named:
+    for item in items:
+        if item.name == name:
+            return item
+    raise CutError(f"no {what} {name!r}{_nearest(name, [item.name for item in items])}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.3)
+    return f"; the nearest name is {close[0]!r}" if close else ""
+
+
+def _inside(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module}.")
+
+
+def _renumbering(size: int, removed: tuple[int, ...]) -> dict[int, int]:
+    """Old position -> new position, for those that stay."""
+    lost = set(removed)
+    return {old: new for new, old in enumerate(p for p in range(size) if p not in lost)}
+
+
+def _shrunk_group(
+    group: ChannelGroup,
+    removed: frozenset[int],
+    gone: frozenset[str],
+    renumber: Mapping[tuple[str, int], Mapping[int, int]],
+) -> ChannelGroup | None:
+    kept = [c for c in range(group.size) if c not in removed]
+    members = []
+    for member in group.members:
+        if member.parameter not in gone:
+            new = renumber.get((member.parameter, member.axis))
+            owned = tuple(member.indices[c] if new is None else tuple(new[p] for p in member.indices[c]) for c in kept)
+            members.append(replace(member, indices=owned))
+    if not kept or not any(member.role != "in" for member in members):
+        return None
+    return replace(group, size=len(kept), members=tuple(members))
