@@ -67,7 +67,7 @@ def plain(genes: Genes, c: int) -> tuple[nn.Module, int]:
 
 
 def residual(genes: Genes, c: int) -> tuple[nn.Module, int]:
-    inner = genes.pick(c, 4, 6)
+    inner = genes.pick(c + c % 2, 4, 6)
     branch = nn.Sequential(conv_unit(genes, c, inner), nn.Conv2d(inner, c, 3, padding=1), nn.BatchNorm2d(c))
     last = genes.pick(nn.ReLU(), nn.Identity())
     in_place = genes.pick(False, True)

@@ -57,14 +57,12 @@ def _leaf_spec(leaf: Any) -> TensorSpec:
     return TensorSpec(tuple(leaf.shape), str(leaf.dtype).removeprefix("torch."), low, high)
 
 
-def random_inputs(
-    spec: InputSpec, device: torch.device, generator: torch.Generator
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Random arguments of the specified shapes: standard normal for floating point, uniform between the
-    values seen for integers. `generator` lives on the CPU."""
+def random_inputs(spec: InputSpec, device: torch.device, generator: torch.Generator) -> Any:
+    """Random example inputs (a tuple of positional or a dict of keyword arguments) of the specified shapes: standard
+    normal for floating point, uniform between the values seen for integers. `generator` lives on the CPU."""
     leaves = [_random_leaf(leaf, device, generator) for leaf in spec.leaves]
-    arguments = pytree.tree_unflatten(leaves, pytree.treespec_loads(spec.layout))
-    return arguments[0], arguments[1]
+    positional, keyword = pytree.tree_unflatten(leaves, pytree.treespec_loads(spec.layout))
+    return keyword or positional
 
 
 def _random_leaf(spec: TensorSpec, device: torch.device, generator: torch.Generator) -> Any:
@@ -130,14 +128,12 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def set_tensor(model: nn.Module, name: str, value: Tensor) -> None:
     """Put `value` in the place of the parameter or buffer `name`, and of everything tied to it."""
-    old = model.get_submodule(name.rpartition(".")[0])._parameters.get(name.rpartition(".")[2])
-    old_tensor = old if old is not None else model.get_buffer(name)
-    new = nn.Parameter(value, requires_grad=old.requires_grad) if old is not None else value
+    old = named_tensors(model)[name]
+    new = nn.Parameter(value, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else value
     for module in model.modules():
-        for table in (module._parameters, module._buffers):
-            for key, tensor in table.items():
-                if tensor is old_tensor:
-                    table[key] = new  # type: ignore[assignment]
+        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for table in tables:
+            table.update({key: new for key, tensor in table.items() if tensor is old})
 
 
 @contextlib.contextmanager

@@ -110,6 +110,12 @@ def test_a_group_norm_group_goes_whole() -> None:
     assert members(structure, "0")["1.weight", 0] == ("affine", 2)
 
 
+def test_a_group_norm_without_scale_and_shift_pins() -> None:
+    structure = trace_image(nn.Sequential(conv(3, 8), nn.GroupNorm(4, 8, affine=False), conv(8, 2)))
+    assert structure.channels == ()
+    assert "native_group_norm" in structure.explain("0.weight")
+
+
 def test_pixel_shuffle_ties_the_channels_that_become_one() -> None:
     structure = trace_image(nn.Sequential(conv(3, 16), nn.PixelShuffle(2), conv(4, 2)))
     assert structure.group("0").size == 4

@@ -14,7 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-__all__ = ["Ledger", "compact", "core", "no_labels", "varying_axes"]
+__all__ = ["Ledger", "Mark", "compact", "core", "no_labels", "varying_axes"]
 
 
 def no_labels(shape: torch.Size | tuple[int, ...]) -> Tensor:

@@ -24,11 +24,11 @@ _RULES: dict[str, Rule] = {}
 
 
 def rule_for(func: Any) -> Rule:
-    """The rule of an ATen operator such as `aten.relu.default`; `pin` if there is none."""
+    """The rule of an ATen operator such as `aten.relu.default`; one that pins if there is none."""
     name = func._schema.name.removeprefix("aten::")
     if name in _RULES:
         return _RULES[name]
-    return elementwise if torch.Tag.pointwise in func.tags else pin
+    return elementwise if torch.Tag.pointwise in func.tags else _pin
 
 
 def _rule(*names: str) -> Callable[[Rule], Rule]:
@@ -44,7 +44,7 @@ for _name in ("hardswish", "hardswish_", "_prelu_kernel", "masked_fill", "masked
 _RULES["copy_"] = copy_in_place
 
 
-def pin(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+def _pin(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """An operator without a rule: what it reads stays, what it yields belongs to nothing removable."""
     tracer.pin_all((args, kwargs))
     for leaf in pytree.tree_leaves(output):
@@ -55,7 +55,7 @@ def pin(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 @_rule("empty", "zeros", "ones", "full", "arange", "randn", "rand", "scalar_tensor", "empty_strided", "eye", "linspace")
 @_rule("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones")
 @_rule("new_empty", "new_full", "new_empty_strided", "sym_size", "_local_scalar_dense", "is_nonzero")
-def nothing(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+def _nothing(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """The output holds no activation: only shapes, or constants, or a number for the user's code."""
 
 
@@ -63,7 +63,7 @@ def nothing(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 @_rule("detach", "alias", "clone", "contiguous", "_to_copy", "lift_fresh", "lift", "positive", "conj", "resolve_conj")
-def same(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+def _same(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """The same elements in the same places."""
     view = tracer.parameter_view(args[0])
     if view is not None:
@@ -73,7 +73,7 @@ def same(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 @_rule("t", "transpose", "permute", "numpy_T", "movedim")
-def transpose(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+def _transpose(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Axes change places; a transposed parameter is still that parameter."""
     view = tracer.parameter_view(args[0])
     if view is None:
@@ -86,7 +86,7 @@ def transpose(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str
 
 @_rule("view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze", "squeeze", "expand", "flip", "repeat")
 @_rule("stack", "pixel_shuffle", "pixel_unshuffle")
-def move(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+def _move(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Elements change places: the same operator, run on the labels.
 
     A reshape that spreads labelled channels over several axes (heads, shuffle groups) would need equal
@@ -105,7 +105,7 @@ def move(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 @_rule("cat")
-def concatenate(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+def _concatenate(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Run on the labels, leaving out axes along which no input's labels change."""
     tensors = [tensor for tensor in args[0] if tensor.ndim == output.ndim]
     axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % output.ndim
@@ -118,7 +118,7 @@ def concatenate(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
 
 @_rule("slice", "select", "narrow", "split", "split_with_sizes", "chunk", "unbind", "diagonal", "roll", "unfold")
 @_rule("index_select", "index", "gather", "as_strided", "glu", "tril", "triu")
-def choose(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+def _choose(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """Part of the elements: free along axes on which labels do not change. Along the others the positions are
     constants of the user's code, which do not follow a cut: pinned."""
     labels = tracer.labels(args[0])
@@ -142,7 +142,7 @@ def _keeps_channels(before: Tensor, after: Tensor) -> bool:
 
 
 @_rule("constant_pad_nd")
-def pad(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+def _pad(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Padded positions belong to their channel; positions added to the channel axis itself are constants
     of the user's code and stay."""
     labels, amounts = tracer.labels(args[0]), list(args[1])
@@ -194,7 +194,7 @@ for _rank, _names in {
 
 @_rule("mean", "sum", "amax", "amin", "max", "min", "var", "std", "linalg_vector_norm", "logsumexp", "prod")
 @_rule("_softmax", "_log_softmax", "cumsum", "var_mean")
-def reduce(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+def _reduce(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """Reductions within a channel keep its label; a reduction over channels pins them."""
     labels = tracer.labels(args[0])
     outputs = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
@@ -226,7 +226,7 @@ def _reduced_axes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], rank
 
 
 @_rule("convolution", "_convolution")
-def convolution(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+def _convolution(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Input channels go with the weight's input axis, output channels with its output axis; of a grouped or
     depthwise convolution only whole groups can go, with their inputs."""
     data, weight, bias = args[:3]
@@ -264,7 +264,7 @@ def _grouped(tracer: Tracer, parameter: Parameter, channels: Tensor, groups: int
 
 
 @_rule("addmm")
-def addmm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+def _addmm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """bias + data @ weight, as linear layers write it."""
     produced = _matrix_product(tracer, args[1], args[2])
     if produced is None or tracer.parameter_view(args[0]) is None:
@@ -275,7 +275,7 @@ def addmm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 @_rule("mm")
-def mm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+def _mm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """data @ weight."""
     produced = _matrix_product(tracer, args[0], args[1])
     if produced is None:
@@ -285,7 +285,7 @@ def mm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
 
 
 @_rule("linear")
-def linear(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+def _linear(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """A linear layer that reaches the dispatcher whole (weight: out x in)."""
     bias = args[2] if len(args) > 2 else kwargs.get("bias")
     produced = _matrix_product(tracer, args[0], args[1], transposed=True)
@@ -297,7 +297,7 @@ def linear(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 
 
 @_rule("bmm", "baddbmm", "matmul", "dot", "mv")
-def product_of_activations(
+def _product_of_activations(
     tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
 ) -> None:
     """A matrix product without a rule yet: pinned, but its cost counts."""
@@ -323,7 +323,7 @@ def _matrix_product(tracer: Tracer, data: Tensor, weight: Tensor, *, transposed:
 
 @_rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
 @_rule("_batch_norm_with_update", "batch_norm", "miopen_batch_norm")
-def batch_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+def _batch_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """Channel by channel: its statistics, scale and shift go with the channel. With scale and shift zeroed
     it yields zero, whatever comes in; without them the running mean is left."""
     data, weight, bias, mean, variance = args[:5]
@@ -338,9 +338,13 @@ def batch_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
 
 
 @_rule("native_group_norm")
-def group_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-    """Channels of one group share their statistics: they can go only together."""
+def _group_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    """Channels of one group share their statistics: they can go only together. Without scale and shift there is no
+    tensor from which the module could learn its new number of groups: pinned."""
     data, weight, bias, groups = args[0], args[1], args[2], int(args[6])
+    if weight is None:
+        tracer.pin_all(args)
+        return
     channels = _channels(tracer, data, axis=1)
     grouped = channels.reshape(groups, -1)
     tracer.ledger.unite(grouped[:, :1], grouped, tracer.reason)

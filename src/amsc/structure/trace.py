@@ -44,7 +44,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Structure:
         users = {name: parameter.modules for name, parameter in used.items()}
         device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
         again = random_inputs(spec, device, torch.Generator().manual_seed(0))
-        blocks = find_blocks(model, [example_inputs, _as_example(again)], users)
+        blocks = find_blocks(model, [example_inputs, again], users)
     structure = Structure(
         inputs=spec,
         shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
@@ -61,11 +61,6 @@ def trace(model: nn.Module, example_inputs: Any) -> Structure:
 def _block(structure: Structure, name: str) -> Block:
     own = (p for p in structure.shapes if p.startswith(f"{name}.") and p not in structure.buffers)
     return Block(name, tuple(own), structure.block_macs(name))
-
-
-def _as_example(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
-    positional, keyword = arguments
-    return keyword or positional
 
 
 def _refuse_wrapped(model: Any) -> None:

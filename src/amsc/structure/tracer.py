@@ -43,7 +43,7 @@ class Tracer(TorchDispatchMode):
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], names: Mapping[int, str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = Ledger()
         self.costs: list[LayerCost] = []
         self.parameters = {id(tensor): Parameter(name, tensor) for name, tensor in tensors.items()}

@@ -1,0 +1,34 @@
+"""amsc makes trained PyTorch networks smaller in depth and in width at once, and proves it.
+
+    structure = amsc.trace(model, example_inputs)      # what can go, what cannot, and why
+    plan = amsc.plan_cut(structure, channels={...}, blocks=[...])
+    small = amsc.cut(model, plan)                      # a new, smaller model, verified
+    result = amsc.compress(model, example_inputs, data, target=amsc.Target(macs=0.5))
+"""
+
+from amsc.compress import Result, compress
+from amsc.errors import AmscError
+from amsc.measure import measure
+from amsc.penalty import Penalty
+from amsc.settings import Settings, Target
+from amsc.structure import Structure, trace
+from amsc.surgery import cut, load, plan_cut, save
+from amsc.training import ProximalStep, walk
+
+__all__ = [
+    "AmscError",
+    "Penalty",
+    "ProximalStep",
+    "Result",
+    "Settings",
+    "Structure",
+    "Target",
+    "compress",
+    "cut",
+    "load",
+    "measure",
+    "plan_cut",
+    "save",
+    "trace",
+    "walk",
+]

@@ -1,0 +1,5 @@
+"""The command line: `amsc demo`, `inspect`, `compress`, `measure`, `resume`."""
+
+from amsc.cli.main import main
+
+__all__ = ["main"]

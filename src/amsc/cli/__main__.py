@@ -1,0 +1,10 @@
+"""`python -m amsc.cli` is the command `amsc`."""
+
+import sys
+
+from amsc.cli.main import main
+
+__all__: list[str] = []
+
+if __name__ == "__main__":
+    sys.exit(main())

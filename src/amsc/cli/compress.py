@@ -1,0 +1,59 @@
+"""`amsc compress`: the whole job."""
+
+import argparse
+from typing import Any
+
+from amsc.cli.console import Console
+from amsc.cli.flags import add_output_flags, add_run_flags, add_setting_flags, required, run_settings
+from amsc.cli.parser import add_command
+from amsc.cli.working import begin, payload, show_outcome
+
+__all__ = ["add_parser", "run"]
+
+DESCRIPTION = """\
+Compress a trained network to a budget: walk the AMSC path (depth first, then
+width), cut blocks and filters for good, verify the cut, fine-tune, and write the
+smaller network, the record and a report into a run folder.
+
+The target is a share of the dense network's multiply-adds. A run that was stopped
+goes on with `amsc resume FOLDER`.
+"""
+EXAMPLES = """\
+  amsc compress digits_resnet --data digits --target macs=50% --dense-epochs 8
+  amsc compress resnet20 --weights resnet20.th --data parquet:cifar10 --target macs=40%
+  amsc compress my_package.nets:build --data my_package.data:loaders --target macs=0.3
+  amsc compress --settings runs/earlier/settings.toml --seed 1
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add `compress` to the commands."""
+    parser = add_command(
+        commands,
+        "compress",
+        run,
+        summary="compress a network to a budget",
+        description=DESCRIPTION,
+        examples=EXAMPLES,
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="the network: built-in, torchvision:NAME, module:function"
+    )
+    parser.add_argument("--data", metavar="DATA", help="digits, parquet:PATH, folder:PATH or module:function")
+    parser.add_argument("--target", metavar="T", help="share of the MACs to keep, such as macs=50%%")
+    parser.add_argument("--weights", metavar="FILE", help="trained weights (.safetensors, .pt, .pth, .th)")
+    add_setting_flags(parser)
+    add_run_flags(parser, out="new folder for the run (default: runs/MODEL-DATE-TIME)")
+    add_output_flags(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Compress, show the outcome, and return 0."""
+    wanted = run_settings(args)
+    required(wanted.model, "MODEL")
+    required(wanted.data, "--data DATA")
+    required(wanted.target, "--target T")
+    record, folder = begin(wanted, args.out, console)
+    show_outcome(record, folder, console)
+    console.json(payload(record, folder))
+    return 0

@@ -1,0 +1,84 @@
+"""Where words, tables and the one JSON object go."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console as RichConsole
+from rich.table import Table
+
+__all__ = ["Console"]
+
+WIDTH_IN_FILES = 140
+
+
+class Console:
+    """Results go to standard output, notes and errors to standard error.
+
+    With `as_json`, standard output takes one JSON object and nothing else; results in words then go to standard
+    error as well. With `quiet`, notes and progress are left out, and results in words too if there is JSON.
+    """
+
+    def __init__(self, stdout: TextIO, stderr: TextIO, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.stdout, self.as_json, self.quiet = stdout, as_json, quiet
+        self.notes = _rich(stderr)
+        self.results = self.notes if as_json else _rich(stdout)
+
+    def note(self, text: str) -> None:
+        """Words on the way; left out when quiet."""
+        if not self.quiet:
+            _print(self.notes, text)
+
+    def show(self, text: str) -> None:
+        """A result in words."""
+        if not (self.quiet and self.as_json):
+            _print(self.results, text)
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """A result as a table; a column whose name begins with ">" is aligned to the right."""
+        if self.quiet and self.as_json:
+            return
+        table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        for column in columns:
+            table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+        for row in rows:
+            table.add_row(*map(_literal, row))
+        self.results.print(table)
+
+    def error(self, text: str) -> None:
+        """One line on standard error."""
+        _print(self.notes, f"error: {'; '.join(filter(None, map(str.strip, text.splitlines())))}")
+
+    def json(self, payload: Mapping[str, Any]) -> None:
+        """The one JSON object, if JSON was asked for; numbers that JSON does not have become null."""
+        if self.as_json:
+            self.stdout.write(json.dumps(_plain(payload), indent=2, allow_nan=False) + "\n")
+            self.stdout.flush()
+
+
+def _rich(stream: TextIO) -> RichConsole:
+    return RichConsole(file=stream, width=None if stream.isatty() else WIDTH_IN_FILES, highlight=False)
+
+
+def _print(console: RichConsole, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _literal(text: str) -> str:
+    """Text in which rich sees no markup."""
+    return text.replace("[", r"\[")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,106 @@
+"""The flags that commands share, and the run they describe: defaults, then a settings file, then flags."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from amsc.cli.parser import UsageError
+from amsc.settings import CHOICES, RunSettings, Settings, read_settings
+
+__all__ = ["add_output_flags", "add_run_flags", "add_setting_flags", "required", "run_settings"]
+
+# field of Settings -> (kind, placeholder, help)
+SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
+    "dense_epochs": (float, "E", "train the dense network first for so many epochs"),
+    "path_epochs": (float, "E", "epochs of the path, shared by its pieces"),
+    "finetune_epochs": (float, "E", "epochs of fine-tuning after the cut"),
+    "path_points": (int, "N", "pieces of the path; one point is recorded after each"),
+    "depth_share": (float, "S", "share of the saving that depth may take, 0 (width only) to 1 (depth only)"),
+    "depth_rule": (str, "", "how depth ends: by the paired one-standard-error rule, or at its whole share"),
+    "penalty_weights": (str, "", "weights of the penalty: adaptive (amsc), or the ablations ssl, gl, rw"),
+    "currency": (str, "", "what a group's size is counted in"),
+    "batch_size": (int, "N", "examples per step"),
+    "dense_learning_rate": (float, "R", "learning rate of the dense epochs, cosine to zero"),
+    "path_learning_rate": (float, "R", "learning rate on the path"),
+    "finetune_learning_rate": (float, "R", "learning rate of fine-tuning, cosine to zero"),
+    "momentum": (float, "M", "momentum of SGD"),
+    "weight_decay": (float, "D", "weight decay of SGD"),
+    "limit": (int, "N", "use at most N training examples"),
+}
+FIELDS = {"penalty_weights": "weights"}
+COMMON_SETTINGS = ("seed", "deterministic", "device", "threads")
+
+
+def add_output_flags(parser: argparse.ArgumentParser, *, default: Any = argparse.SUPPRESS) -> None:
+    """--json, --quiet, --debug. Added to `amsc` and to each command, so that they may stand on either side."""
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--json",
+        action="store_true",
+        default=default,
+        help="one JSON object on standard output, words on standard error",
+    )
+    group.add_argument(
+        "--quiet", action="store_true", default=default, help="no progress and no notes, only the result"
+    )
+    group.add_argument("--debug", action="store_true", default=default, help="show the traceback of an error")
+
+
+def add_run_flags(parser: argparse.ArgumentParser, *, out: str, defaults: Settings | None = None) -> None:
+    """--out, --settings, --seed, --device, --threads, --deterministic; `out` says what the folder gets."""
+    values = defaults or Settings()
+    group = parser.add_argument_group("run")
+    group.add_argument("--out", metavar="FOLDER", type=Path, help=out)
+    group.add_argument(
+        "--settings", metavar="FILE", type=Path, help="settings file (TOML), such as a run's settings.toml; flags win"
+    )
+    group.add_argument("--seed", metavar="N", type=int, help=f"seed of everything random (default: {values.seed})")
+    group.add_argument("--device", metavar="DEVICE", help=f"cpu, cuda, cuda:N or mps (default: {values.device})")
+    group.add_argument(
+        "--threads", metavar="N", type=int, help=f"threads of torch; 0: torch decides (default: {values.threads})"
+    )
+    group.add_argument(
+        "--deterministic",
+        action=argparse.BooleanOptionalAction,
+        help="only algorithms that give the same bits each time (default: no)",
+    )
+
+
+def add_setting_flags(
+    parser: argparse.ArgumentParser, *, names: Sequence[str] = tuple(SETTING_FLAGS), defaults: Settings | None = None
+) -> None:
+    """One flag for each of `names`, with its default in the help."""
+    values = defaults or Settings()
+    group = parser.add_argument_group("choices")
+    for name in names:
+        kind, placeholder, words = SETTING_FLAGS[name]
+        field = FIELDS.get(name, name)
+        default = getattr(values, field)
+        shown = "all" if default is None else default
+        options: dict[str, Any] = {"metavar": placeholder} if placeholder else {"choices": CHOICES[field]}
+        group.add_argument(
+            "--" + name.replace("_", "-"), dest=name, type=kind, help=f"{words} (default: {shown})", **options
+        )
+
+
+def run_settings(args: argparse.Namespace, *, defaults: Settings | None = None) -> RunSettings:
+    """The run that was asked for: `defaults`, under the settings file, under the flags.
+
+    Raises:
+        SettingsError: the file cannot be read, or a value is impossible.
+    """
+    given = vars(args)
+    run = read_settings(given["settings"]) if given.get("settings") else RunSettings(settings=defaults or Settings())
+    names = [*COMMON_SETTINGS, *SETTING_FLAGS]
+    choices = {FIELDS.get(name, name): given.get(name) for name in names}
+    fields = {field.name for field in dataclasses.fields(RunSettings)} - {"settings"}
+    return run.changed({name: given.get(name) for name in fields}, choices)
+
+
+def required(value: str | None, words: str) -> str:
+    """`value`, or a usage error that says what is missing."""
+    if value is None:
+        raise UsageError(f"{words} is missing: give it on the command line or in the settings file")
+    return value

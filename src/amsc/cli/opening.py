@@ -1,0 +1,197 @@
+"""From the words of a command line to a model, data, example inputs and a run folder."""
+
+import argparse
+import contextlib
+import dataclasses
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amsc.cli.flags import required
+from amsc.cli.parser import UsageError
+from amsc.data import Data, open_data
+from amsc.errors import ModelError, RunFolderError, SettingsError
+from amsc.model_access import random_inputs
+from amsc.models import ZOO, open_model
+from amsc.settings import RunSettings, Settings, read_settings
+from amsc.surgery import load
+
+__all__ = [
+    "SETTINGS_FILE",
+    "absolute",
+    "free_folder",
+    "make_folder",
+    "open_both",
+    "open_subject",
+    "torch_as_set",
+]
+
+SETTINGS_FILE = "settings.toml"
+
+
+@contextlib.contextmanager
+def torch_as_set(settings: Settings) -> Iterator[None]:
+    """Threads, seed and determinism as the settings say; given back afterwards, but for the seed.
+
+    Raises:
+        SettingsError: the device is not there.
+    """
+    _check_device(settings.device)
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        if settings.deterministic:
+            torch.use_deterministic_algorithms(True)
+        torch.manual_seed(settings.seed)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(f"device: {name} cannot be used here ({reason}); use --device cpu") from error
+
+
+def absolute(run: RunSettings) -> RunSettings:
+    """`run` with the paths in it made absolute, so that it can be run again from any folder."""
+    data = run.data
+    kind, colon, path = (data or "").partition(":")
+    if colon and kind in ("parquet", "folder"):
+        data = f"{kind}:{_absolute(path)}"
+    return dataclasses.replace(run, data=data, weights=_absolute(run.weights) if run.weights else None)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
+
+
+def open_both(run: RunSettings) -> tuple[nn.Module, Data, RunSettings]:
+    """The model and the data of a run, fitted to each other, and the run with what was learned about them.
+
+    The model is initialised from the seed, so that the same run begins with the same network.
+    """
+    name = required(run.model, "MODEL")
+    data = _open_data(run, required(run.data, "--data DATA"))
+    classes = run.num_classes or data.num_classes
+    channels = run.in_channels or _image_channels(data.example_inputs(1))
+    run = dataclasses.replace(run, num_classes=classes, in_channels=channels)
+    return _open_model(run, name), data, run
+
+
+def _open_data(run: RunSettings, name: str) -> Data:
+    s = run.settings
+    return open_data(name, seed=s.seed, batch_size=s.batch_size, device=torch.device(s.device), limit=s.limit)
+
+
+def _open_model(run: RunSettings, name: str) -> nn.Module:
+    torch.manual_seed(run.settings.seed)
+    model = open_model(name, num_classes=run.num_classes, in_channels=run.in_channels, weights=run.weights)
+    return model.to(run.settings.device)
+
+
+def _image_channels(example: Any) -> int | None:
+    return int(example.shape[1]) if isinstance(example, Tensor) and example.dim() == 4 else None
+
+
+def open_subject(args: argparse.Namespace, run: RunSettings) -> tuple[nn.Module, Any]:
+    """The model that `inspect` and `measure` look at, in eval mode, and its example inputs.
+
+    MODEL may be a name, or the folder of a saved model or of a run. The inputs are those of --input-shape, else of the
+    data, else what a saved model was cut with, else what a built-in network was made for.
+    """
+    name = required(run.model, "MODEL")
+    shape: tuple[int, ...] | None = args.input_shape
+    if Path(name).is_dir():
+        model, run = _load_saved(Path(name), run)
+    elif run.data is not None:
+        model, data, run = open_both(run)
+        return model.eval(), data.example_inputs(1) if shape is None else _random(shape, run)
+    else:
+        channels = shape[1] if shape is not None and len(shape) == 4 and name in ZOO else None
+        model = _open_model(dataclasses.replace(run, in_channels=run.in_channels or channels), name)
+    return model.eval(), _random(shape, run) if shape is not None else _usual_inputs(model, name, run)
+
+
+def _load_saved(folder: Path, run: RunSettings) -> tuple[nn.Module, RunSettings]:
+    """The model saved in `folder` or in `folder`/model, built as the settings.toml of its run says."""
+    model_folder = folder / "model" if (folder / "model").is_dir() else folder
+    file = model_folder.parent / SETTINGS_FILE
+    if not file.is_file():
+        raise RunFolderError(
+            f"{model_folder} is not inside a run folder: there is no {file} to say how to build the dense network; "
+            "in Python, amsc.load(folder, build) takes that as an argument"
+        )
+    if run.weights is not None:
+        raise UsageError(f"--weights does not go with the saved model in {model_folder}: it has its own")
+    saved = read_settings(file)
+    if saved.model is None:
+        raise RunFolderError(f"{file} does not name the model")
+    dense = dataclasses.replace(saved, weights=None, settings=run.settings)
+    model = load(model_folder, lambda: _open_model(dense, str(saved.model)))
+    return model, dataclasses.replace(dense, data=run.data or saved.data)
+
+
+def _usual_inputs(model: nn.Module, name: str, run: RunSettings) -> Any:
+    plan = getattr(model, "amsc_plan", None)
+    if plan is not None:
+        generator = torch.Generator().manual_seed(run.settings.seed)
+        return random_inputs(plan.inputs, torch.device(run.settings.device), generator)
+    if run.data is not None:
+        return _open_data(run, run.data).example_inputs(1)
+    if name in ZOO:
+        entry = ZOO[name]
+        return _random((1, run.in_channels or entry.in_channels, entry.image_size, entry.image_size), run)
+    if name.startswith("torchvision:"):
+        return _random((1, 3, 224, 224), run)
+    raise ModelError(f"what {name} takes is not known: give --input-shape, such as 1,3,224,224, or --data")
+
+
+def _random(shape: tuple[int, ...], run: RunSettings) -> Tensor:
+    generator = torch.Generator().manual_seed(run.settings.seed)
+    return torch.randn(shape, generator=generator).to(run.settings.device)
+
+
+def free_folder(wanted: Path | None, name: str) -> Path:
+    """Where a new run goes: `wanted`, or runs/NAME-DATE-TIME; nothing is made yet.
+
+    Raises:
+        RunFolderError: something is there already.
+    """
+    folder = wanted or _dated_folder(name)
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise RunFolderError(f"cannot read {folder}: {error.strerror or error}; name another --out") from error
+    if taken:
+        hint = f"; to go on with the run in it: amsc resume {folder}" if (folder / SETTINGS_FILE).is_file() else ""
+        raise RunFolderError(f"{folder} exists already and is not empty: name another --out{hint}")
+    return folder
+
+
+def _dated_folder(name: str) -> Path:
+    plain = "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
+    stem = f"{plain}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    names = (Path("runs") / (stem if n == 1 else f"{stem}-{n}") for n in range(1, 1000))
+    return next(folder for folder in names if not folder.exists())
+
+
+def make_folder(folder: Path) -> None:
+    """Make the run folder.
+
+    Raises:
+        RunFolderError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"cannot make the run folder {folder}: {error.strerror or error}") from error

@@ -1,0 +1,74 @@
+"""How far a run is: a bar on a terminal, a line per piece of work elsewhere, nothing when quiet."""
+
+import contextlib
+from collections.abc import Iterator
+
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from amsc.cli.console import Console
+from amsc.report.tables import format_count
+from amsc.training.progress import NoProgress
+from amsc.training.progress import Progress as Listener
+
+__all__ = ["BarProgress", "LineProgress", "progress"]
+
+
+class BarProgress:
+    """One bar per phase, the latest numbers beside it."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def update(self, phase: str, step: int, steps: int, **values: float) -> None:
+        """Move the bar of `phase`."""
+        if phase not in self._tasks:
+            for task in self._tasks.values():
+                self._bars.stop_task(task)
+            self._tasks[phase] = self._bars.add_task(phase, total=steps, numbers="")
+        self._bars.update(self._tasks[phase], completed=step, total=steps, numbers=_numbers(values))
+
+
+class LineProgress:
+    """A line at the start of a phase, after each quarter of it, and whenever the network became smaller."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: tuple[str, int, float | None] | None = None
+
+    def update(self, phase: str, step: int, steps: int, **values: float) -> None:
+        """Print the numbers if there is something new in them."""
+        now = (phase, 4 * step // max(steps, 1), values.get("macs"))
+        if now != self._last:
+            numbers = _numbers(values)
+            self._console.note(f"{phase} {step}/{steps}" + (f": {numbers}" if numbers else ""))
+        self._last = now
+
+
+def _numbers(values: dict[str, float]) -> str:
+    words = []
+    for name, value in values.items():
+        if name in ("blocks", "channels"):
+            words.append(f"{value:.0f} {name} left")
+        else:
+            words.append(f"{format_count(value)} MACs" if name == "macs" else f"{name} {value:.4f}")
+    return ", ".join(words)
+
+
+@contextlib.contextmanager
+def progress(console: Console) -> Iterator[Listener]:
+    """The listener that suits the console, for the time of the run."""
+    if console.quiet:
+        yield NoProgress()
+    elif not console.notes.is_terminal:
+        yield LineProgress(console)
+    else:
+        with Progress(
+            TextColumn("{task.description:>8}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[numbers]}"),
+            console=console.notes,
+        ) as bars:
+            yield BarProgress(bars)

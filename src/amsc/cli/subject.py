@@ -1,0 +1,59 @@
+"""What `inspect` and `measure` share: the flags that say which network, and a JSON file beside the words."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from amsc.cli.console import Console
+from amsc.errors import RunFolderError
+
+__all__ = ["add_subject_flags", "input_shape", "write_json"]
+
+
+def add_subject_flags(parser: argparse.ArgumentParser) -> None:
+    """MODEL, --weights, --data, --input-shape."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help="the network: built-in, torchvision:NAME, module:function, or a folder",
+    )
+    parser.add_argument("--weights", metavar="FILE", help="trained weights (.safetensors, .pt, .pth, .th)")
+    parser.add_argument("--data", metavar="DATA", help="take classes and example inputs from this data")
+    parser.add_argument(
+        "--input-shape",
+        metavar="B,C,H,W",
+        type=input_shape,
+        help="shape of the example input, batch first (default: what the network was made for)",
+    )
+
+
+def input_shape(text: str) -> tuple[int, ...]:
+    """The shape that "1,3,32,32" or "1x3x32x32" says."""
+    try:
+        shape = tuple(int(size) for size in text.replace("x", ",").split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected sizes such as 1,3,32,32, got {text!r}") from error
+    if any(size < 1 for size in shape):
+        raise argparse.ArgumentTypeError(f"expected sizes of 1 or more, got {text!r}")
+    return shape
+
+
+def write_json(folder: Path, name: str, payload: Mapping[str, Any], console: Console) -> None:
+    """Write `payload` to a file in `folder`, which is made if need be; a file that is there is not overwritten.
+
+    Raises:
+        RunFolderError: the file exists, or cannot be written.
+    """
+    path = folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            json.dump(payload, file, indent=2)
+    except FileExistsError as error:
+        raise RunFolderError(f"{path} exists already: name another --out") from error
+    except OSError as error:
+        raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
+    console.note(f"written: {path}")

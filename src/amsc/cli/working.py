@@ -1,0 +1,112 @@
+"""What `compress`, `resume` and `demo` share: run into a folder, write the report, show the outcome."""
+
+import dataclasses
+from pathlib import Path
+
+from torch import nn
+
+from amsc.cli.console import Console
+from amsc.cli.opening import SETTINGS_FILE, absolute, free_folder, make_folder, open_both, torch_as_set
+from amsc.cli.progress import progress
+from amsc.compress import compress
+from amsc.data import Data
+from amsc.errors import AmscError, RunFolderError
+from amsc.records import Record
+from amsc.report import before_after, group_rows, render
+from amsc.settings import RunSettings, parse_target, write_settings
+
+__all__ = ["REPORT_FILE", "begin", "carry_on", "payload", "show_outcome", "write_report"]
+
+REPORT_FILE = "report.html"
+
+
+def begin(run: RunSettings, out: Path | None, console: Console, *, name: str | None = None) -> tuple[Record, Path]:
+    """Run from the start in the new folder `out`, or one named after `name` or the model.
+
+    The target and the folder are checked before anything is opened.
+    """
+    parse_target(run.target or "")
+    folder = free_folder(out, name or run.model or "run")
+    with torch_as_set(run.settings):
+        model, data, run = open_both(absolute(run))
+        make_folder(folder)
+        write_settings(folder / SETTINGS_FILE, run)
+        console.note(f"run folder: {folder}")
+        try:
+            return _work(model, data, run, folder, console, resume=False), folder
+        except AmscError:
+            _discard_unused(folder)
+            raise
+
+
+def _discard_unused(folder: Path) -> None:
+    """Remove the new run folder if nothing but its settings is in it: the run was refused before it began."""
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    if [path.name for path in files] == [SETTINGS_FILE]:
+        files[0].unlink()
+        for empty in [*sorted(folder.rglob("*"), reverse=True), folder]:
+            empty.rmdir()
+
+
+def carry_on(run: RunSettings, folder: Path, console: Console) -> Record:
+    """Continue the run in `folder` where it was stopped."""
+    with torch_as_set(run.settings):
+        model, data, run = open_both(run)
+        return _work(model, data, run, folder, console, resume=True)
+
+
+def _work(model: nn.Module, data: Data, run: RunSettings, folder: Path, console: Console, *, resume: bool) -> Record:
+    target = parse_target(run.target or "")
+    try:
+        with progress(console) as reporter:
+            result = compress(
+                model,
+                data.example_inputs(1),
+                data,
+                target=target,
+                settings=run.settings,
+                out=folder,
+                model_name=run.model or "",
+                resume=resume,
+                progress=reporter,
+            )
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"stopped; to go on: amsc resume {folder}") from stop
+    write_report(result.record, folder)
+    return result.record
+
+
+def write_report(record: Record, folder: Path) -> None:
+    """Write report.html into the run folder.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
+    path = folder / REPORT_FILE
+    try:
+        path.write_text(render(record), encoding="utf-8")
+    except OSError as error:
+        raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def show_outcome(record: Record, folder: Path, console: Console) -> None:
+    """The table of before and after, what went, the proof, and where everything is."""
+    rows = [dataclasses.astuple(row) for row in before_after(record)]
+    console.table(f"{record.model} on {record.data}, {record.target}", ["", ">before", ">after", ">change"], rows)
+    blocks = ", ".join(record.removed_blocks) or "none"
+    console.show(f"removed blocks ({len(record.removed_blocks)} of {record.blocks_before}): {blocks}")
+    groups = group_rows(record)
+    channels = ", ".join(f"{group.count} of {group.name}" for group in groups) or "none"
+    console.show(f"removed filters ({sum(group.count for group in groups)} in the blocks that stay): {channels}")
+    console.show(f"verification: outputs of the cut and the masked network differ by {record.verification_error:.1e}")
+    console.show(f"run folder: {folder} (model/, record.json, {REPORT_FILE})")
+
+
+def payload(record: Record, folder: Path) -> dict[str, object]:
+    """The outcome as one JSON object."""
+    return {
+        "run": str(folder),
+        "model": str(folder / "model"),
+        "report": str(folder / REPORT_FILE),
+        "record": dataclasses.asdict(record),
+    }

@@ -1,0 +1,157 @@
+"""The whole job: a trained network in, a smaller verified network and the record of how it came about out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amsc.data import Data
+from amsc.errors import DataError, ModelError, RunFolderError, TargetError
+from amsc.job import Job, copied
+from amsc.model_access import borrowed, run_model
+from amsc.penalty import Penalty
+from amsc.records import Record
+from amsc.report import render
+from amsc.run_folder import RunFolder, run_identity
+from amsc.settings import Settings, Target
+from amsc.structure import Structure, trace
+from amsc.surgery import CutPlan
+from amsc.tasks import Classification, Task
+from amsc.training import NoProgress, Progress, lowest_macs
+
+__all__ = ["Result", "compress"]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The small `model`, ready to use; the `record` of the run; the `plan` that leads from the dense network to it; and
+    the `structure` of the small network."""
+
+    model: nn.Module
+    record: Record
+    plan: CutPlan
+    structure: Structure
+
+    def report(self, path: str | Path) -> None:
+        """Write the report of the run as one HTML file.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
+        try:
+            Path(path).write_text(render(self.record), encoding="utf-8")
+        except OSError as error:
+            raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def compress(
+    model: nn.Module,
+    example_inputs: Any,
+    data: Data,
+    *,
+    target: Target,
+    task: Task | None = None,
+    settings: Settings | None = None,
+    out: str | Path | None = None,
+    model_name: str = "",
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """A smaller network that meets `target`, found on the AMSC path (depth first, then width) and fine-tuned.
+
+    The steps: trace; train the dense network first if `settings.dense_epochs` says so; walk, cutting and verifying all
+    the way; fine-tune; verify the whole; measure. `model` is not changed. On a CPU two runs with the same
+    settings give the same record but for seconds, latencies and peak memory; so does a run that was killed and resumed.
+
+        result = compress(model, images[:1], data, target=Target(macs=0.5), out="runs/first")
+
+    Args:
+        example_inputs: a tensor, or a tuple or dict of arguments, for which MACs and latency are counted.
+        task: loss and score; `Classification()` if None.
+        out: the run's folder; new, unless `resume`. With None nothing is written.
+        model_name: what record and report call the model; its class if empty.
+        resume: go on with the run in `out`.
+        progress: hears how far the work is.
+
+    Raises:
+        TargetError: the target cannot be reached; the message says what can. Nothing has been trained then.
+        RunFolderError: `out` exists, cannot be written, or belongs to another run.
+        ModelError, InputError, DataError: model, example inputs and data do not fit each other.
+        TrainingError: the loss became infinite or nan.
+        VerificationError: a cut network differs from the masked one.
+    """
+    task, settings = task or Classification(), settings or Settings()
+    name = model_name or type(model).__name__
+    folder = RunFolder(None if out is None else Path(out), run_identity(name, data.name, target, settings))
+    folder.check(resume=resume)
+    structure = trace(model, example_inputs)
+    _check_data(model, data, task)
+    target_macs = _feasible_macs(structure, model, target)
+    state = folder.open(resume=resume)
+    folder.write_settings(settings, model_name, target)
+    dense, listener = copied(model), progress or NoProgress()
+    job = Job(dense, structure, example_inputs, data, task, settings, name, target, target_macs, folder, listener)
+    with _deterministic(settings.deterministic):
+        finished, small = job.run(state)
+    assert finished.record is not None, "the last stage has written it"
+    return Result(small.model, finished.record, job.final_plan(finished), small.structure)
+
+
+def _check_data(model: nn.Module, data: Data, task: Task) -> None:
+    """Refuse data that the model or the task cannot use, before any time is spent on them."""
+    for split, purpose in (
+        ("train", "to train on"),
+        ("validation", "to choose by"),
+        ("test", "for the scores it reports"),
+    ):
+        if data.num_examples(split) == 0:
+            raise DataError(f"the {split} split of {data.name} is empty; amsc needs one {purpose}")
+    with borrowed(model):
+        output = run_model(model, data.example_inputs(2))
+    if not isinstance(task, Classification) or data.num_classes is None:
+        return
+    if not isinstance(output, Tensor) or output.dim() != 2:
+        came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ModelError(
+            f"classification expects the model to return one tensor of shape (batch, classes), got {came}; wrap the "
+            "model so that it returns the logits alone"
+        )
+    if output.shape[1] != data.num_classes:
+        raise DataError(
+            f"the model tells {output.shape[1]} classes apart, {data.name} has {data.num_classes}; build the model "
+            f"with {data.num_classes} classes, or give the data it was trained for"
+        )
+
+
+def _feasible_macs(structure: Structure, model: nn.Module, target: Target) -> int:
+    """The target in MACs; TargetError where removing all blocks and all channels but one of each group is not enough."""
+    dense = structure.macs()
+    wanted = int(target.macs * dense)
+    penalty = Penalty(structure, model)
+    lowest = lowest_macs(structure.after({}, penalty.blocks), penalty.channels)
+    if lowest > wanted:
+        lowest_share = -(-1000 * lowest // dense) / 10
+        raise TargetError(
+            f"macs={target.macs:.4g} cannot be reached: with all {len(penalty.blocks)} removable blocks and all but "
+            f"one channel of each group gone, {lowest} of {dense} MACs are left; the lowest reachable target is "
+            f"macs={lowest_share:.1f}% (`amsc inspect` shows what is pinned, and why)"
+        )
+    return wanted
+
+
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    before, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    try:
+        if wanted:
+            torch.use_deterministic_algorithms(True)
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)

@@ -1,0 +1,98 @@
+"""Encoded images (JPEG, PNG ...) from any source, and what turns them into `ImageData`."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from amsc.data.images import ImageData, ImageSplit
+from amsc.data.splits import Rows, carve_validation, check_labels, split_in_three
+from amsc.errors import DataError
+
+__all__ = ["EncodedImages", "image_data", "one_set_split_in_three"]
+
+# The usual constants for photographs (those of ImageNet), also of the published CIFAR weights.
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImages:
+    """Images as files or bytes, their labels, and a name for each that an error can use."""
+
+    sources: Sequence[bytes | Path]
+    labels: NDArray[np.int64]
+    names: Sequence[str]
+
+    def rows(self, index: NDArray[np.int64]) -> "EncodedImages":
+        """The images of these rows, in this order."""
+        return EncodedImages([self.sources[i] for i in index], self.labels[index], [self.names[i] for i in index])
+
+
+def one_set_split_in_three(images: EncodedImages, *, seed: int, where: str) -> dict[str, EncodedImages]:
+    """One set of images as train, validation and test; see `split_in_three` and `check_labels`."""
+    check_labels(images.labels, where=where)
+    rows: Rows = split_in_three(images.labels, seed=seed, where=where)
+    return {name: images.rows(index) for name, index in rows._asdict().items()}
+
+
+def image_data(
+    name: str,
+    splits: dict[str, EncodedImages],
+    *,
+    seed: int,
+    batch_size: int,
+    device: torch.device | str,
+    limit: int | None,
+) -> ImageData:
+    """`ImageData` from the encoded images of "train", "test" and perhaps "validation".
+
+    Without a validation split, one is carved from train with `seed`. `limit` then caps the training examples.
+    Training images are shifted by up to an eighth of their height and mirrored.
+
+    Raises:
+        DataError: see `check_labels`; or an image cannot be decoded or has another size than the first.
+    """
+    train = splits["train"]
+    num_classes = check_labels(train.labels, where=f"{name} train")
+    if "validation" not in splits:
+        kept, held_out = carve_validation(len(train.labels), seed=seed)
+        splits = {"train": train.rows(kept), "validation": train.rows(held_out), "test": splits["test"]}
+    if limit is not None:
+        splits = splits | {"train": splits["train"].rows(np.arange(min(limit, len(splits["train"].labels))))}
+    decoded = {split: _decoded(images, device) for split, images in splits.items()}
+    data = ImageData(name, decoded, num_classes, _MEAN, _DEVIATION, batch_size, flip=True)
+    return replace(data, padding=decoded["train"].images.shape[2] // 8)
+
+
+def _decoded(images: EncodedImages, device: torch.device | str) -> ImageSplit:
+    """The images decoded, RGB; an empty split is left to `ImageSplit` to refuse."""
+    pixels: NDArray[np.uint8] = np.empty((0, 1, 1, 3), np.uint8)
+    for row, (source, name) in enumerate(zip(images.sources, images.names, strict=True)):
+        image = _pixels(source, name)
+        if row == 0:
+            pixels = np.empty((len(images.sources), *image.shape), np.uint8)
+        elif image.shape != pixels.shape[1:]:
+            raise DataError(
+                f"all images must have one size: {images.names[0]} is {pixels.shape[2]}x{pixels.shape[1]}, but {name}"
+                f" is {image.shape[1]}x{image.shape[0]}; scale them to one size first"
+            )
+        pixels[row] = image
+    channels_first = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    return ImageSplit(channels_first.to(device), torch.from_numpy(images.labels).to(device))
+
+
+def _pixels(source: bytes | Path, name: str) -> NDArray[np.uint8]:
+    """(height, width, 3) from an encoded image."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise DataError("images need the package pillow; install it with: pip install 'amsc[parquet]'") from error
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot decode {name} as an image: {error}") from error

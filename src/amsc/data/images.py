@@ -1,0 +1,160 @@
+"""Small images, kept as bytes on the device and normalised and augmented there, a batch at a time."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from amsc.errors import DataError
+
+__all__ = ["ImageData", "ImageSplit", "crop_and_flip"]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSplit:
+    """Images, uint8 of shape (examples, channels, height, width), and their labels, int64 of shape (examples,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+            raise DataError(
+                "images must be uint8 of shape (examples, channels, height, width), got"
+                f" {self.images.dtype} {tuple(self.images.shape)}"
+            )
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise DataError(
+                f"labels of {len(self.images)} images must be int64 of shape ({len(self.images)},), got"
+                f" {self.labels.dtype} {tuple(self.labels.shape)}"
+            )
+        if len(self.images) == 0:
+            raise DataError("there are no images in this split")
+        if self.images.device != self.labels.device:
+            raise DataError(f"images are on {self.images.device} and labels on {self.labels.device}; move one")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """Labelled images; implements `Data`.
+
+    Inputs are (image / 255 - mean) / deviation, float32 of shape (batch, channels, height, width), `mean` and
+    `deviation` one number per channel. With a seed, each image is shifted by up to `padding` pixels each way (black
+    moves in) and, if `flip`, mirrored left to right with probability 1/2. Batches have `batch_size` examples or, so
+    that none is left with a few, slightly fewer: their sizes differ by at most one.
+
+    Raises:
+        DataError: a split is missing, splits differ in shape or device, or a label is outside 0..num_classes-1.
+    """
+
+    name: str
+    splits: Mapping[str, ImageSplit]
+    num_classes: int
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    batch_size: int
+    padding: int = 0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if missing := {"train", "validation", "test"} - set(self.splits):
+            raise DataError(f"{self.name}: no split {', '.join(sorted(missing))}")
+        if self.batch_size < 1 or self.padding < 0:
+            raise DataError(
+                f"batch_size must be at least 1 and padding at least 0, not {self.batch_size} and {self.padding}"
+            )
+        first = self.splits["train"].images
+        if not len(self.mean) == len(self.deviation) == first.shape[1] or min(self.deviation) <= 0:
+            raise DataError(
+                f"{self.name}: mean and deviation need one number for each of {first.shape[1]} channels, deviations"
+                f" above 0, got {self.mean} and {self.deviation}"
+            )
+        for split, part in self.splits.items():
+            if part.images.shape[1:] != first.shape[1:] or part.images.device != first.device:
+                raise DataError(
+                    f"{self.name}: images of {split} are {tuple(part.images.shape[1:])} on {part.images.device}, those"
+                    f" of train {tuple(first.shape[1:])} on {first.device}"
+                )
+            self._check_labels(split, part.labels)
+
+    def _check_labels(self, split: str, labels: Tensor) -> None:
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= self.num_classes:
+            raise DataError(
+                f"{self.name}: labels of {self.num_classes} classes must lie between 0 and {self.num_classes - 1},"
+                f" those of {split} go from {low} to {high}"
+            )
+
+    def batches(self, split: str, *, seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass over `split` as (inputs, labels); see the class, and `Data`."""
+        part = self._split(split)
+        count, device = len(part.labels), part.labels.device
+        if seed is None:
+            for images, labels in zip(
+                part.images.tensor_split(self.num_batches(split)),
+                part.labels.tensor_split(self.num_batches(split)),
+                strict=True,
+            ):
+                yield self._normalised(images), labels
+            return
+        # All chances are drawn on the CPU and at once: the same seed means the same batches on every device.
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(count, generator=generator).to(device)
+        shifts = torch.randint(2 * self.padding + 1, (count, 2), generator=generator).to(device)
+        mirrored = (torch.rand(count, generator=generator) < 0.5 * self.flip).to(device)
+        for rows in torch.arange(count, device=device).tensor_split(self.num_batches(split)):
+            images = crop_and_flip(part.images[order[rows]], shifts[rows], mirrored[rows], padding=self.padding)
+            yield self._normalised(images), part.labels[order[rows]]
+
+    def num_batches(self, split: str) -> int:
+        """How many batches one pass over `split` takes."""
+        return -(-self.num_examples(split) // self.batch_size)
+
+    def num_examples(self, split: str) -> int:
+        """How many examples `split` has."""
+        return len(self._split(split).labels)
+
+    def example_inputs(self, batch: int = 1) -> Tensor:
+        """The first `batch` training images, normalised."""
+        return self._normalised(self.splits["train"].images[:batch])
+
+    def _split(self, split: str) -> ImageSplit:
+        if split not in self.splits:
+            raise DataError(f"{self.name} has no split {split!r}; there are {', '.join(self.splits)}")
+        return self.splits[split]
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        scale, shift = _scale_and_shift(self.mean, self.deviation, images.device)
+        return images.float().mul_(scale).add_(shift)
+
+
+@functools.lru_cache(maxsize=16)
+def _scale_and_shift(
+    mean: tuple[float, ...], deviation: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(image/255 - mean)/deviation as image*scale + shift; both (channels, 1, 1)."""
+    centre, width = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, deviation))
+    return (1 / (255 * width)).float().to(device), (-centre / width).float().to(device)
+
+
+def crop_and_flip(images: Tensor, shifts: Tensor, mirrored: Tensor, *, padding: int) -> Tensor:
+    """A window of each image's own, of the image's size, from the image with `padding` black pixels around it.
+
+    Args:
+        images: (N, C, H, W), any type.
+        shifts: (N, 2) integers from 0 to 2 * padding: first row and first column of the window.
+        mirrored: (N,) whether the window is mirrored left to right.
+        padding: pixels added on each side.
+    """
+    count, channels, height, width = images.shape
+    device = images.device
+    rows = shifts[:, :1] + torch.arange(height, device=device)
+    columns = shifts[:, 1:] + torch.arange(width, device=device)
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    padded = functional.pad(images, (padding,) * 4)
+    example = torch.arange(count, device=device)[:, None, None, None]
+    channel = torch.arange(channels, device=device)[None, :, None, None]
+    return padded[example, channel, rows[:, None, :, None], columns[:, None, None, :]]

@@ -1,0 +1,104 @@
+"""Images in Parquet files with the columns of the hub: a struct with the encoded `bytes`, and an integer label."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from amsc.data.encoded import EncodedImages, image_data, one_set_split_in_three
+from amsc.data.images import ImageData
+from amsc.errors import DataError
+
+__all__ = ["read_parquet"]
+
+_IMAGE_COLUMNS = ("img", "image")
+_LABEL_COLUMNS = ("label", "labels", "fine_label")
+
+
+def read_parquet(
+    path: str | Path, *, seed: int, batch_size: int, device: torch.device | str = "cpu", limit: int | None = None
+) -> ImageData:
+    """The images in `path`: a folder with train*.parquet and test*.parquet (and perhaps validation*.parquet), in it
+    or one level below; or a single file, which is split 60/20/20.
+
+    Columns are `img` or `image` (struct with `bytes`, or binary) and `label`, `labels` or `fine_label` (integers
+    0..classes-1). `seed`, `limit` and the augmentation: see `image_data`.
+
+    Raises:
+        DataError: something is missing, empty, corrupt or of the wrong type; the message names the file.
+    """
+    path = Path(path)
+    if path.is_file():
+        splits = one_set_split_in_three(_read([path]), seed=seed, where=str(path))
+    elif path.is_dir():
+        splits = {split: _read(files) for split, files in _files(path).items()}
+    else:
+        raise DataError(f"expected a Parquet file or a folder with train*.parquet, but {path} is not there")
+    return image_data(f"parquet:{path}", splits, seed=seed, batch_size=batch_size, device=device, limit=limit)
+
+
+def _files(folder: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for split in ("train", "validation", "test"):
+        files = sorted(folder.glob(f"{split}*.parquet")) or sorted(folder.glob(f"*/{split}*.parquet"))
+        if files:
+            found[split] = files
+        elif split != "validation":
+            present = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) or "nothing"
+            raise DataError(f"expected {split}*.parquet in {folder}, which holds {present}")
+    return found
+
+
+def _read(files: list[Path]) -> EncodedImages:
+    parts = [_read_file(file) for file in files]
+    return EncodedImages(
+        [source for part in parts for source in part.sources],
+        np.concatenate([part.labels for part in parts]),
+        [name for part in parts for name in part.names],
+    )
+
+
+def _read_file(file: Path) -> EncodedImages:
+    try:
+        import pyarrow
+        from pyarrow import parquet as arrow_parquet
+    except ImportError as error:
+        raise DataError("parquet: needs the package pyarrow; install it with: pip install 'amsc[parquet]'") from error
+    try:
+        present = arrow_parquet.read_schema(file).names
+        image_column = _column(file, present, _IMAGE_COLUMNS)
+        label_column = _column(file, present, _LABEL_COLUMNS)
+        table = arrow_parquet.read_table(file, columns=[image_column, label_column])
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"cannot read {file} as Parquet: {str(error).splitlines()[0]}") from error
+    if table.num_rows == 0:
+        raise DataError(f"{file} has no rows")
+    labels = _labels(table.column(label_column).to_pylist(), f"{file}, column {label_column}")
+    names = [f"row {row} of {file}" for row in range(table.num_rows)]
+    return EncodedImages(_bytes(table.column(image_column).to_pylist(), names), labels, names)
+
+
+def _column(file: Path, present: list[str], wanted: tuple[str, ...]) -> str:
+    for name in wanted:
+        if name in present:
+            return name
+    raise DataError(f"{file} has no column {' or '.join(wanted)}; its columns are {', '.join(present)}")
+
+
+def _labels(values: list[Any], where: str) -> NDArray[np.int64]:
+    for row, value in enumerate(values):
+        if not isinstance(value, int):
+            raise DataError(f"{where}: expected integer labels, row {row} holds {value!r}")
+    return np.array(values, np.int64)
+
+
+def _bytes(values: list[Any], names: list[str]) -> list[bytes]:
+    found: list[bytes] = []
+    for name, value in zip(names, values, strict=True):
+        encoded = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(encoded, bytes):
+            raise DataError(f"{name}: expected encoded image bytes, found {type(encoded).__name__}")
+        found.append(encoded)
+    return found

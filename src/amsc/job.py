@@ -1,0 +1,296 @@
+"""A run in its stages (dense, path, finetune), each of which takes a saved state and leaves the next one."""
+
+import copy
+import dataclasses
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amsc.data import Data
+from amsc.errors import ModelError
+from amsc.measure import measure
+from amsc.model_access import named_tensors
+from amsc.records import PathPoint, Record
+from amsc.run_folder import RunFolder, RunState
+from amsc.settings import Settings, Target, format_target
+from amsc.structure import Structure
+from amsc.surgery import CutPlan, apply_plan, cut_tensors, plan_cut, save, verify
+from amsc.tasks import Task
+from amsc.training import (
+    Progress,
+    Removal,
+    Shrunk,
+    Snapshot,
+    TrainSettings,
+    WalkSettings,
+    evaluate,
+    finetune,
+    mean_loss,
+    num_channels,
+    rebuild,
+    reestimate_batchnorm,
+    walk,
+)
+
+__all__ = ["Job", "copied"]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What stays the same during a run. `dense` is the job's own copy of the model and is trained in place."""
+
+    dense: nn.Module
+    structure: Structure
+    example_inputs: Any
+    data: Data
+    task: Task
+    settings: Settings
+    name: str
+    target: Target
+    target_macs: int
+    folder: RunFolder
+    progress: Progress
+
+    def run(self, state: RunState) -> tuple[RunState, Shrunk]:
+        """All stages from `state` on; the last state, and the small network."""
+        stages: Mapping[str, Callable[[RunState], RunState]] = {
+            "dense": self.train_dense,
+            "path": self.walk,
+            "finetune": self.finetune,
+        }
+        if state.dense is not None:
+            self.dense.load_state_dict(dict(state.dense))
+        while state.stage in stages:
+            state = stages[state.stage](state)
+        small = self._small(state)
+        assert state.small is not None, "the last stage has set it"
+        small.model.load_state_dict(dict(state.small))
+        return state, small
+
+    def train_dense(self, state: RunState) -> RunState:
+        """Train the dense network if asked to, judge and measure it; it is the first point of the path."""
+        clock = _Clock("dense", state)
+        self._train(self.dense, "dense", self.settings.dense_epochs, self.settings.dense_learning_rate, state, clock)
+        point = self._point("dense", state, self.structure, Removal(), self.dense, self.settings.dense_epochs)
+        weights = _state_of(self.dense)
+        state = replace(
+            state,
+            stage="path",
+            train=None,
+            dense=weights,
+            points=(self.folder.save_point(point, weights, None),),
+            score_before=evaluate(self.dense, self.data, "test", self.task).score,
+            before=measure(self.dense, self.example_inputs),
+        )
+        return self._saved(state, clock)
+
+    def walk(self, state: RunState) -> RunState:
+        """The path; the state is saved at every point."""
+        clock = _Clock("path", state)
+        path = walk(
+            self.dense,
+            self.structure,
+            self.data,
+            self.task,
+            shrink=self.shrink,
+            target_macs=self.target_macs,
+            settings=_walk_settings(self.settings),
+            state=state.walk,
+            progress=self.progress,
+        )
+        for point, snapshot, walk_state in path:
+            point = replace(point, index=len(state.points))
+            if all(_removal(known) != snapshot.removal for known in state.points):
+                point = self.folder.save_point(point, snapshot.weights, self._plan(snapshot.removal))
+            state = self._saved(replace(state, walk=walk_state, points=(*state.points, point)), clock)
+        return self._saved(replace(state, stage="finetune"), clock)
+
+    def finetune(self, state: RunState) -> RunState:
+        """Train the small network, judge, prove and measure it, and write model and record."""
+        clock, epochs = _Clock("finetune", state), self.settings.finetune_epochs
+        small = self._small(state)
+        self._train(small.model, "finetune", epochs, self.settings.finetune_learning_rate, state, clock)
+        removal, trained = self._end(state).removal, epochs + self.settings.dense_epochs + self.settings.path_epochs
+        point = self._point("finetune", state, small.structure, removal, small.model, trained)
+        state = clock.lap(replace(state, points=(*state.points, point), small=_state_of(small.model), train=None))
+        state = replace(state, stage="done", record=self._record(state, small))
+        if self.folder.path is not None:
+            save(small.model, self.folder.path / "model")
+        return self._saved(state, clock)
+
+    def shrink(self, model: nn.Module, structure: Structure, removal: Removal) -> Shrunk:
+        """A cut and verified copy of `model`; a plain copy where nothing goes."""
+        if not removal:
+            return Shrunk(copied(model), structure, dict, 0.0)
+        plan = plan_cut(structure, channels=removal.channels, blocks=removal.blocks)
+        small = apply_plan(model, plan)
+        error = verify(model, small, plan, self.example_inputs)
+        after = structure.after(removal.channels, removal.blocks)
+        return Shrunk(small, after, lambda tensors: cut_tensors(tensors, plan), error)
+
+    def final_plan(self, state: RunState) -> CutPlan:
+        """The plan that leads from the dense network to the one at the end of the path."""
+        return self._plan(self._end(state).removal)
+
+    def _train(
+        self, model: nn.Module, phase: str, epochs: float, learning_rate: float, state: RunState, clock: "_Clock"
+    ) -> None:
+        """Train `model` in place, from where `state` stands, saving after every epoch; BatchNorm is estimated anew."""
+        choices = self.settings
+        if not epochs:
+            return
+        finetune(
+            model,
+            self.data,
+            self.task,
+            TrainSettings(phase, epochs, learning_rate, choices.momentum, choices.weight_decay, choices.seed),
+            state=state.train,
+            save=lambda train: self._saved(replace(state, train=train), clock),
+            progress=self.progress,
+        )
+        reestimate_batchnorm(model, self.data)
+
+    def _point(
+        self, phase: str, state: RunState, structure: Structure, removal: Removal, model: nn.Module, epochs: float
+    ) -> PathPoint:
+        return PathPoint(
+            phase=phase,
+            index=len(state.points),
+            strength=0.0,
+            epochs=epochs,
+            macs=structure.macs(),
+            parameters=structure.parameters(),
+            blocks_left=len(structure.blocks),
+            channels_left=num_channels(structure),
+            train_loss=mean_loss(model, self.data, self.task),
+            score=evaluate(model, self.data, "validation", self.task).score,
+            removed_blocks=removal.blocks,
+            removed_channels=removal.channels,
+        )
+
+    def _record(self, state: RunState, small: Shrunk) -> Record:
+        assert state.before is not None, "the first stage has set it"
+        assert state.walk is not None, "the second stage has set it"
+        removal = self._end(state).removal
+        return Record(
+            model=self.name,
+            data=self.data.name,
+            target=format_target(self.target),
+            settings=dataclasses.asdict(self.settings),
+            score_name=self.task.name,
+            score_before=state.score_before,
+            score_after=evaluate(small.model, self.data, "test", self.task).score,
+            before=state.before,
+            after=measure(small.model, self.example_inputs),
+            removed_blocks=removal.blocks,
+            removed_channels=removal.channels,
+            blocks_before=len(self.structure.blocks),
+            channels_before=num_channels(self.structure),
+            verification_error=max(state.walk.error, self._final_error(removal, small)),
+            path=state.points,
+            versions=_versions(),
+            seconds=state.seconds,
+        )
+
+    def _final_error(self, removal: Removal, small: Shrunk) -> float:
+        """Proof that plan and weights are enough to make the small network again, and that it costs what was predicted.
+
+        The dense network cut by the composed plan and filled with the small network's weights must give its outputs."""
+        plan = self._plan(removal)
+        full = copied(self.dense)
+        tensors = named_tensors(full)
+        with torch.no_grad():
+            for name, value in named_tensors(small.model).items():
+                kept = {cut.axis: cut.kept for cut in plan.cuts if cut.parameter == name}
+                tensors[name][_grid(tensors[name], kept)] = value
+        return verify(full, small.model, plan, self.example_inputs)
+
+    def _small(self, state: RunState) -> Shrunk:
+        """The network at the end of the path, as it was there."""
+        return rebuild(self.dense, self.structure, self.shrink, self._end(state))
+
+    def _end(self, state: RunState) -> Snapshot:
+        assert state.walk is not None, "the path has been walked"
+        return state.walk.snapshot
+
+    def _plan(self, removal: Removal) -> CutPlan:
+        return plan_cut(self.structure, channels=removal.channels, blocks=removal.blocks)
+
+    def _saved(self, state: RunState, clock: "_Clock") -> RunState:
+        state = clock.lap(state)
+        self.folder.save(state)
+        return state
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """Adds the time since it was made to what a stage had taken before."""
+
+    stage: str
+    before: RunState
+    start: float = field(default_factory=time.monotonic)
+
+    def lap(self, state: RunState) -> RunState:
+        seconds = dict(self.before.seconds)
+        seconds[self.stage] = seconds.get(self.stage, 0.0) + time.monotonic() - self.start
+        return replace(state, seconds=seconds)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of `model` that shares nothing with it.
+
+    Raises:
+        ModelError: it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # whatever the user's own __deepcopy__ or __reduce__ raises
+        raise ModelError(
+            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); amsc works on a copy, so remove "
+            "what copy.deepcopy cannot take (open files, locks, stored activations)"
+        ) from error
+
+
+def _grid(tensor: Tensor, kept: Mapping[int, tuple[int, ...]]) -> tuple[Tensor, ...]:
+    """Index of the positions `kept` on each axis (all of them on the others), for reading and writing."""
+    axes = [torch.tensor(kept.get(axis, range(size)), device=tensor.device) for axis, size in enumerate(tensor.shape)]
+    return tuple(torch.meshgrid(*axes, indexing="ij")) if axes else ()
+
+
+def _removal(point: PathPoint) -> Removal:
+    return Removal(point.removed_blocks, point.removed_channels)
+
+
+def _state_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _walk_settings(settings: Settings) -> WalkSettings:
+    return WalkSettings(
+        seed=settings.seed,
+        epochs=settings.path_epochs,
+        points=settings.path_points,
+        depth_share=settings.depth_share,
+        depth_rule=settings.depth_rule,
+        weights=settings.weights,
+        currency=settings.currency,
+        learning_rate=settings.path_learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        epochs_before=settings.dense_epochs,
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    try:
+        own = metadata.version("amsc")
+    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
+        own = "unknown"
+    return {"amsc": own, "torch": torch.__version__, "python": platform.python_version()}

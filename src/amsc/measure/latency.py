@@ -1,0 +1,38 @@
+"""How long one call takes, in seconds: the middle of many runs and how far they spread."""
+
+import timeit
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import benchmark
+
+from amsc.errors import SettingsError
+from amsc.model_access import borrowed, call_arguments, run_model
+
+__all__ = ["time_model"]
+
+WARM_UP_RUNS = 3
+
+
+def time_model(model: nn.Module, example_inputs: Any, *, runs: int = 20) -> tuple[float, float]:
+    """Median and interquartile range, in seconds, of `runs` calls of the model in eval mode without gradients.
+
+    Three untimed calls go before. The clock (that of `torch.utils.benchmark`) waits for the accelerator; garbage
+    collection is off while it runs. As many threads are used as the process has set. The model comes back
+    as it was.
+
+    Raises:
+        SettingsError: `runs` is not a positive number.
+        InputError: the model fails on the inputs.
+    """
+    if runs < 1:
+        raise SettingsError(f"runs must be at least 1 to measure a latency, got {runs}")
+    args, kwargs = call_arguments(example_inputs)
+    with borrowed(model):
+        for _ in range(WARM_UP_RUNS):
+            run_model(model, example_inputs)
+        timer = timeit.Timer(lambda: model(*args, **kwargs), timer=benchmark.timer)
+        seconds = torch.tensor(timer.repeat(repeat=runs, number=1), dtype=torch.float64)
+    low, middle, high = torch.quantile(seconds, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+    return middle, high - low

@@ -1,0 +1,56 @@
+"""Calling a function of the user's that is named as `package.module:function`."""
+
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from amsc.errors import AmscError
+
+__all__ = ["call_function"]
+
+
+def call_function(reference: str, error: type[AmscError]) -> Any:
+    """What the function `reference`, written `package.module:function`, returns when called without arguments.
+
+    Modules are looked up from the current folder first.
+
+    Raises:
+        error: the module or function is not there, or fails; the original exception is the cause.
+    """
+    module_name, _, function_name = reference.partition(":")
+    with _current_folder_first():
+        try:
+            module = importlib.import_module(module_name)
+        except Exception as failure:  # the user's module may fail in any way
+            raise error(
+                f"cannot import {module_name!r} for {reference!r} from {os.getcwd()} or the installed packages:"
+                f" {type(failure).__name__}: {failure}"
+            ) from failure
+        function = getattr(module, function_name, None)
+        if not callable(function):
+            raise error(f"module {module_name!r} has no function {function_name!r}{_suggestion(function_name, module)}")
+        try:
+            return function()
+        except Exception as failure:  # and so may the user's function
+            raise error(f"{reference}() failed: {type(failure).__name__}: {failure}") from failure
+
+
+def _suggestion(name: str, module: object) -> str:
+    near = difflib.get_close_matches(name, [n for n in dir(module) if not n.startswith("_")], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+@contextlib.contextmanager
+def _current_folder_first() -> Iterator[None]:
+    before = list(sys.path)
+    sys.path.insert(0, os.getcwd())
+    # modules written since the interpreter last looked
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before

@@ -1,0 +1,44 @@
+"""What a penalised channel or block holds (parameters) and what its removal saves (multiply-adds): q in the weights."""
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from amsc.penalty.coordinates import Coordinates
+from amsc.structure.values import ChannelGroup, Structure
+
+__all__ = ["parameters_held", "saved_macs"]
+
+OWN_ROLES = ("out", "affine", "element")
+
+
+def parameters_held(structure: Structure, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
+    """Number of parameters of every penalised channel (what makes it, not what reads it) and of every block.
+
+    Shapes: channel, block (integers)."""
+    per_group = {name: _held_by_channels(structure, structure.group(name)) for name, _ in coordinates.channels}
+    channels = [per_group[name][index] for name, index in coordinates.channels]
+    named = (structure.block(name).parameters for name in coordinates.blocks)
+    blocks = [sum(prod(structure.shapes[p]) for p in names if p in structure.shapes) for names in named]
+    return torch.tensor(channels, dtype=torch.long), torch.tensor(blocks, dtype=torch.long)
+
+
+def saved_macs(structure: Structure, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
+    """Multiply-adds saved by removing one penalised channel, or one block, from the network as it is.
+
+    Shapes: channel, block (integers)."""
+    per_group = {name: structure.channel_macs(name) for name, _ in coordinates.channels}
+    channels = [per_group[name] for name, _ in coordinates.channels]
+    blocks = [structure.block(name).macs for name in coordinates.blocks]
+    return torch.tensor(channels, dtype=torch.long), torch.tensor(blocks, dtype=torch.long)
+
+
+def _held_by_channels(structure: Structure, group: ChannelGroup) -> list[int]:
+    held = [0] * group.size
+    for member in group.members:
+        if member.role in OWN_ROLES:
+            shape = structure.shapes[member.parameter]
+            for channel, positions in enumerate(member.indices):
+                held[channel] += len(positions) * prod(shape) // shape[member.axis]
+    return held

@@ -1,0 +1,34 @@
+"""The record as one self-contained page: no script, no font, no request to anywhere."""
+
+from collections.abc import Callable
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+
+from amsc.records import Record
+from amsc.report.chart import path_chart
+from amsc.report.tables import before_after, format_count, format_score, format_seconds, group_rows
+
+__all__ = ["render"]
+
+TEMPLATE = "report.html.j2"
+
+
+def render(record: Record) -> str:
+    """The page for `record` as text; the same record gives the same page.
+
+    Everything is escaped: names from a model or a path cannot become markup.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(count=format_count, seconds=format_seconds, score=_score(record.score_name))
+    source = resources.files("amsc.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        record=record,
+        rows=before_after(record),
+        groups=group_rows(record),
+        chart=path_chart(record),
+    )
+
+
+def _score(name: str) -> Callable[[float], str]:
+    return format_score if name == "accuracy" else "{:.4g}".format

@@ -1,0 +1,289 @@
+"""What a run needs to be repeated: the model, the data, the target and every choice, with their defaults.
+
+The file `settings.toml` has two tables, `[run]` (model, weights, data, target) and `[settings]` (the choices).
+"""
+
+import dataclasses
+import difflib
+import math
+import re
+import sys
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from amsc.errors import RunFolderError, SettingsError, TargetError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+__all__ = [
+    "RunSettings",
+    "Settings",
+    "Target",
+    "format_target",
+    "nearest",
+    "parse_target",
+    "read_settings",
+    "write_settings",
+]
+
+CHOICES = {
+    "depth_rule": ("one-standard-error", "share"),
+    "weights": ("amsc", "ssl", "gl", "rw"),
+    "currency": ("macs", "params"),
+}
+LATER_TARGETS = ("latency", "params", "bytes", "memory", "drop")
+
+# key -> (lowest, highest, is the lowest itself allowed, is the highest itself allowed)
+_INFINITE = math.inf
+RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
+    "seed": (0, 2**32 - 1, True, True),
+    "dense_epochs": (0, _INFINITE, True, False),
+    "path_epochs": (0, _INFINITE, True, False),
+    "finetune_epochs": (0, _INFINITE, True, False),
+    "path_points": (1, _INFINITE, True, False),
+    "depth_share": (0, 1, True, True),
+    "batch_size": (1, _INFINITE, True, False),
+    "dense_learning_rate": (0, _INFINITE, False, False),
+    "path_learning_rate": (0, _INFINITE, False, False),
+    "finetune_learning_rate": (0, _INFINITE, False, False),
+    "momentum": (0, 1, True, False),
+    "weight_decay": (0, _INFINITE, True, False),
+    "limit": (1, _INFINITE, True, False),
+    "threads": (0, _INFINITE, True, False),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """The budget: `macs` as a fraction of the dense network's multiply-adds (0 < macs < 1).
+
+    Raises:
+        TargetError: the fraction is not inside that range.
+    """
+
+    macs: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.macs < 1.0:
+            raise TargetError(
+                f"expected a target above 0 % and below 100 % of the dense network's MACs, got {self.macs:.6g} "
+                f"({self.macs:.4%}); for half of them write macs=50%"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Every choice of a run.
+
+    The dense network is first trained for `dense_epochs` (0: taken as it is). The path takes `path_epochs` in
+    `path_points` pieces, of which depth may use at most `depth_share` of the cost to be saved; then `finetune_epochs`
+    follow. Epochs may be fractions. Learning rates: `dense_learning_rate` and `finetune_learning_rate` follow a
+    cosine to zero, `path_learning_rate` is constant but for the settling end of each piece. `limit` caps the
+    training examples; `threads` are torch's (0: torch decides).
+
+    Raises:
+        SettingsError: a value has the wrong type or is impossible.
+    """
+
+    seed: int = 0
+    dense_epochs: float = 0.0
+    path_epochs: float = 8.0
+    finetune_epochs: float = 8.0
+    path_points: int = 8
+    depth_share: float = 0.5
+    depth_rule: str = "one-standard-error"  # or "share": depth takes its whole share of the budget
+    weights: str = "amsc"  # amsc, ssl, gl, rw
+    currency: str = "macs"  # what a group's size is counted in: macs or params
+    batch_size: int = 128
+    dense_learning_rate: float = 0.1
+    path_learning_rate: float = 0.01
+    finetune_learning_rate: float = 0.02
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    device: str = "cpu"
+    deterministic: bool = False
+    limit: int | None = None
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            _check_type(field.name, value, hints[field.name])
+            _check_value(field.name, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """A whole run as it is typed: what to compress, on which data, to which target, with which choices.
+
+    `target` is text such as "macs=50%". `num_classes` and `in_channels` are what the model was built with, so that it
+    can be built again without the data. None means "not said".
+    """
+
+    model: str | None = None
+    weights: str | None = None
+    data: str | None = None
+    target: str | None = None
+    num_classes: int | None = None
+    in_channels: int | None = None
+    settings: Settings = dataclasses.field(default_factory=Settings)
+
+    def changed(self, changes: Mapping[str, Any], settings: Mapping[str, Any]) -> "RunSettings":
+        """These settings with `changes` of the run and of its choices on top; a change to None is none.
+
+        Raises:
+            SettingsError: a changed value is impossible.
+        """
+        choices = {key: value for key, value in settings.items() if value is not None}
+        said = {key: value for key, value in changes.items() if value is not None}
+        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, **choices), **said)
+
+
+def _check_type(key: str, value: Any, kind: Any) -> None:
+    allowed = typing.get_args(kind) or (kind,)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if float in allowed and is_number:
+        return
+    if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
+        names = " or ".join("nothing" if a is type(None) else _KIND_WORDS[a] for a in allowed)
+        raise SettingsError(f"{key}: expected {names}, got {value!r}")
+
+
+_KIND_WORDS: Mapping[Any, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _check_value(key: str, value: Any) -> None:
+    if key in CHOICES and value not in CHOICES[key]:
+        raise SettingsError(
+            f"{key}: expected one of {', '.join(CHOICES[key])}, got {value!r}{nearest(value, CHOICES[key])}"
+        )
+    if key == "device" and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", value):
+        raise SettingsError(f"device: expected cpu, cuda, cuda:N or mps, got {value!r}")
+    if key in RANGES and value is not None:
+        lowest, highest, with_lowest, with_highest = RANGES[key]
+        fits = (lowest <= value if with_lowest else lowest < value) and (
+            value <= highest if with_highest else value < highest
+        )
+        if not fits:
+            raise SettingsError(f"{key}: expected {_range_words(*RANGES[key])}, got {value!r}")
+
+
+def _range_words(lowest: float, highest: float, with_lowest: bool, with_highest: bool) -> str:
+    low = f"{lowest:g} or more" if with_lowest else f"more than {lowest:g}"
+    if highest == _INFINITE:
+        return f"a finite number, {low}"
+    return f"{low} and {'at most' if with_highest else 'less than'} {highest:.10g}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The words "; did you mean ...?" for the known word nearest to `word`, or nothing if none is near."""
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def parse_target(text: str) -> Target:
+    """The target that a text such as "macs=50%" or "macs=0.5" says.
+
+    Raises:
+        TargetError: the text is not of that form, names another unit, or leaves nothing or everything.
+    """
+    unit, equals, amount = (part.strip() for part in text.partition("="))
+    if unit in LATER_TARGETS:
+        raise TargetError(f"a target in {unit} ({text}) is not offered yet, only macs so far; write macs=50%")
+    if unit != "macs" or not equals:
+        raise TargetError(f"expected a target such as macs=50% or macs=0.5, got {text!r}{nearest(unit, ('macs',))}")
+    match = re.fullmatch(r"(-?\d*\.?\d+(?:[eE]-?\d+)?)\s*(%?)", amount)
+    if match is None:
+        raise TargetError(f"expected a share of the dense network's MACs such as macs=50% or macs=0.5, got {text!r}")
+    number, percent = float(match[1]), match[2]
+    if not percent and 1.0 < number < 100.0:
+        raise TargetError(f"{text} is more than the dense network has; for {amount} percent write macs={amount}%")
+    return Target(macs=number / 100.0 if percent else number)
+
+
+def format_target(target: Target) -> str:
+    """The text that `parse_target` reads back as `target`."""
+    return f"macs={target.macs!r}"
+
+
+def read_settings(path: Path) -> RunSettings:
+    """The run that a settings file describes; what it does not say keeps its default.
+
+    Raises:
+        SettingsError: there is no such file, it is not TOML, or it has an unknown key or an impossible value.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"the settings file {path} is not valid TOML: {error}") from error
+    try:
+        return _run_from_tables(tables)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def _run_from_tables(tables: Mapping[str, Any]) -> RunSettings:
+    keys = {"run": set(_hints(RunSettings)) - {"settings"}, "settings": set(_hints(Settings))}
+    for name, table in tables.items():
+        if name not in keys or not isinstance(table, dict):
+            raise SettingsError(_unknown_at_top(name, keys))
+        for key in table:
+            if key not in keys[name]:
+                raise SettingsError(_unknown_key(key, name, keys))
+    choices = {key: _number_as(_hints(Settings)[key], value) for key, value in tables.get("settings", {}).items()}
+    for key, value in tables.get("run", {}).items():
+        _check_type(key, value, _hints(RunSettings)[key])
+    return RunSettings(settings=Settings(**choices), **tables.get("run", {}))
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _number_as(kind: Any, value: Any) -> Any:
+    """TOML tells 8 from 8.0; a setting that may be a fraction takes both."""
+    return float(value) if kind is float and type(value) is int else value
+
+
+def _unknown_at_top(name: str, keys: Mapping[str, set[str]]) -> str:
+    for table, known in keys.items():
+        if name in known:
+            return f"key {name!r} stands outside a table; it belongs in [{table}]"
+    return f"unknown table [{name}]; expected [run] and [settings]{nearest(name, keys)}"
+
+
+def _unknown_key(key: str, table: str, keys: Mapping[str, set[str]]) -> str:
+    for other, known in keys.items():
+        if key in known:
+            return f"key {key!r} in [{table}] belongs in [{other}]"
+    hint = nearest(key, sorted(keys[table]))
+    return f"unknown key {key!r} in [{table}]{hint or '; known are ' + ', '.join(sorted(keys[table]))}"
+
+
+def write_settings(path: Path, run: RunSettings) -> None:
+    """Write `run` so that `read_settings` gives it back; what is None is left out.
+
+    Raises:
+        RunFolderError: the file cannot be written.
+    """
+    values = dataclasses.asdict(run)
+    choices = {key: value for key, value in values.pop("settings").items() if value is not None}
+    said = {key: value for key, value in values.items() if value is not None}
+    text = "# Everything needed to run this again: amsc compress --settings FILE\n"
+    text += tomli_w.dumps({"run": said, "settings": choices})
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error

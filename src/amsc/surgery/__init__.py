@@ -1,0 +1,23 @@
+"""Cutting a network: the plan as data, the cut on a copy, its proof, and saving what came out."""
+
+from amsc.surgery.apply import apply_plan, cut_tensors, masked, plan_of
+from amsc.surgery.compose import compose
+from amsc.surgery.cut import cut
+from amsc.surgery.plan import AxisCut, CutPlan, plan_cut
+from amsc.surgery.store import load, save
+from amsc.surgery.verify import verify
+
+__all__ = [
+    "AxisCut",
+    "CutPlan",
+    "apply_plan",
+    "compose",
+    "cut",
+    "cut_tensors",
+    "load",
+    "masked",
+    "plan_cut",
+    "plan_of",
+    "save",
+    "verify",
+]

@@ -1,0 +1,155 @@
+"""Carry out a plan on a copy: slice, mask, or slice the tensors that belong to the parameters."""
+
+import copy
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from amsc.errors import CutError, ModelError
+from amsc.model_access import named_tensors, set_tensor
+from amsc.surgery.attributes import follow_shape, sizing_tensor
+from amsc.surgery.compose import compose
+from amsc.surgery.plan import AxisCut, CutPlan, is_inside
+
+__all__ = ["apply_plan", "cut_tensors", "masked", "plan_of"]
+
+PLAN_ATTRIBUTE = "amsc_plan"
+
+
+def plan_of(model: nn.Module) -> CutPlan | None:
+    """The plan by which `model` was cut from its dense original, or None if it never was."""
+    plan = getattr(model, PLAN_ATTRIBUTE, None)
+    return plan if isinstance(plan, CutPlan) else None
+
+
+def apply_plan(model: nn.Module, plan: CutPlan) -> nn.Module:
+    """A smaller copy of `model`, cut but **not verified**; `cut` is the verified way.
+
+    Train/eval flags, `requires_grad`, dtypes, devices, tied parameters and module hooks are as in `model`;
+    gradients are not taken along. A removed block becomes `nn.Identity`. The result's `amsc_plan` leads from
+    the dense network to it, also over several cuts. `model` is not changed.
+
+    Raises:
+        CutError: the plan does not fit the model.
+        ModelError: `model` cannot be copied.
+    """
+    _check_fit(model, plan)
+    if plan.changes_nothing:
+        warnings.warn("the plan removes nothing: the result is a plain copy of the model", stacklevel=2)
+    small = _copied(model)
+    earlier = plan_of(model)
+    whole = compose(earlier, plan) if earlier is not None else plan
+    old_shapes = {module: tensor.shape for module in small.modules() if (tensor := sizing_tensor(module)) is not None}
+    tensors = named_tensors(small)
+    for name, cuts in _by_parameter(plan).items():
+        set_tensor(small, name, _sliced(tensors[name].detach(), cuts))
+    for module, shape in old_shapes.items():
+        follow_shape(module, shape)
+    _replace_blocks(small, plan.blocks)
+    setattr(small, PLAN_ATTRIBUTE, whole)
+    return small
+
+
+def masked(model: nn.Module, plan: CutPlan) -> nn.Module:
+    """A copy of `model` of the same shapes, in which all that `plan` removes is set to zero.
+
+    Raises:
+        CutError: the plan does not fit the model.
+        ModelError: `model` cannot be copied.
+    """
+    _check_fit(model, plan)
+    zeroed = _copied(model)
+    tensors = named_tensors(zeroed)
+    with torch.no_grad():
+        for cut in plan.cuts:
+            if cut.zeroed:
+                tensor = tensors[cut.parameter]
+                tensor.index_fill_(cut.axis, torch.tensor(cut.removed, device=tensor.device), 0)
+        for name in plan.block_parameters:
+            tensors[name].zero_()
+    return zeroed
+
+
+def cut_tensors(tensors: Mapping[str, Tensor], plan: CutPlan) -> dict[str, Tensor]:
+    """Tensors that belong to parameters, such as momentum buffers by parameter name, after the cut.
+
+    Those of removed blocks are dropped; those the plan does not cut are passed on as they are, not copied.
+
+    Raises:
+        CutError: a tensor does not have the shape of its parameter.
+    """
+    cuts = _by_parameter(plan)
+    gone = frozenset(plan.block_parameters)
+    for name, tensor in tensors.items():
+        for cut in cuts.get(name, ()):
+            _check_axis(cut, tensor)
+    return {
+        name: _sliced(tensor, cuts[name]) if name in cuts else tensor
+        for name, tensor in tensors.items()
+        if name not in gone and not is_inside(name, plan.blocks)
+    }
+
+
+def _by_parameter(plan: CutPlan) -> dict[str, list[AxisCut]]:
+    cuts: dict[str, list[AxisCut]] = {}
+    for cut in plan.cuts:
+        cuts.setdefault(cut.parameter, []).append(cut)
+    return cuts
+
+
+def _sliced(tensor: Tensor, cuts: list[AxisCut]) -> Tensor:
+    for cut in cuts:
+        tensor = tensor.index_select(cut.axis, torch.tensor(cut.kept, device=tensor.device))
+    return tensor
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)  # without the gradients: a parameter is copied without its own
+    except Exception as error:  # whatever the user's own __deepcopy__ or __reduce__ raises
+        raise ModelError(
+            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); amsc cuts a copy. Remove what"
+            " copy.deepcopy cannot take (open files, locks, stored activations), or give the model a __deepcopy__"
+        ) from error
+
+
+def _replace_blocks(model: nn.Module, blocks: tuple[str, ...]) -> None:
+    """Put an Identity wherever the model holds one of the blocks, also under a second name."""
+    gone = [model.get_submodule(name) for name in blocks]
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if any(child is block for block in gone):
+                module._modules[name] = nn.Identity().train(child is not None and child.training)
+
+
+def _check_fit(model: nn.Module, plan: CutPlan) -> None:
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}")
+    tensors = named_tensors(model)
+    modules = dict(model.named_modules())
+    advice = f"the plan was made for another network than this {type(model).__name__}; trace it and plan again"
+    for name in (*(cut.parameter for cut in plan.cuts), *plan.block_parameters):
+        if name not in tensors:
+            raise CutError(f"the model has no parameter or buffer {name!r}: {advice}")
+    for name in plan.blocks:
+        if not name or name not in modules:
+            raise CutError(f"the model has no block {name!r}: {advice}")
+    for cut in plan.cuts:
+        _check_axis(cut, tensors[cut.parameter])
+
+
+def _check_axis(cut: AxisCut, tensor: Tensor) -> None:
+    size = tensor.shape[cut.axis] if 0 <= cut.axis < tensor.dim() else None
+    if size != cut.size:
+        raise CutError(
+            f"the plan expects {cut.size} positions on axis {cut.axis} of {cut.parameter!r}, but its shape here is"
+            f" {tuple(tensor.shape)}; trace the model as it is now and plan again"
+        )
+    distinct = set(cut.removed)
+    if not distinct or len(distinct) >= cut.size or not 0 <= min(distinct) <= max(distinct) < cut.size:
+        raise CutError(
+            f"the plan removes {len(distinct)} of {cut.size} positions from axis {cut.axis} of {cut.parameter!r}:"
+            " at least one must go, at least one must stay, and all must lie on the axis"
+        )

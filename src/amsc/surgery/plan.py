@@ -1,0 +1,160 @@
+"""What a cut will do, as plain data: which positions of which tensors go, and which blocks."""
+
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from amsc.errors import CutError
+from amsc.model_access import InputSpec
+from amsc.structure.values import ChannelGroup, Structure
+
+__all__ = ["AxisCut", "CutPlan", "is_inside", "outermost", "plan_cut"]
+
+ZEROED_ROLES = frozenset({"out", "affine", "element"})
+
+
+@dataclass(frozen=True)
+class AxisCut:
+    """The positions `removed` (sorted) go from `axis` of `parameter` (or buffer), which has `size` of them.
+
+    `zeroed`: masking sets these positions to zero; otherwise (inputs of a layer, running statistics) a
+    masked network keeps them, because what they read or describe is zero already."""
+
+    parameter: str
+    axis: int
+    size: int
+    removed: tuple[int, ...]
+    zeroed: bool
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The positions that stay, in order."""
+        gone = frozenset(self.removed)
+        return tuple(position for position in range(self.size) if position not in gone)
+
+
+@dataclass(frozen=True)
+class CutPlan:
+    """All that is needed to cut a network, without the network; saves to JSON.
+
+    `channels` (group name -> channel indices) and `blocks` say what was asked for, `cuts` and
+    `block_parameters` what it means for the tensors. `macs` (for the inputs as specified) and
+    `parameters` are the prediction for the cut network."""
+
+    inputs: InputSpec
+    channels: Mapping[str, tuple[int, ...]]
+    blocks: tuple[str, ...]
+    block_parameters: tuple[str, ...]
+    cuts: tuple[AxisCut, ...]
+    macs: int
+    parameters: int
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the cut network would be the old one."""
+        return not self.cuts and not self.blocks
+
+    def __str__(self) -> str:
+        num_channels = sum(len(indices) for indices in self.channels.values())
+        return (
+            f"CutPlan: {num_channels} channels of {len(self.channels)} groups and {len(self.blocks)} blocks go;"
+            f" {self.macs:,} macs and {self.parameters:,} parameters are left"
+        )
+
+
+def plan_cut(
+    structure: Structure,
+    *,
+    channels: Mapping[str, Iterable[int]] | None = None,
+    blocks: Iterable[str] = (),
+    allow_inexact: bool = False,
+) -> CutPlan:
+    """The plan that removes `channels` (group name -> indices) and `blocks` from the traced network.
+
+    With `allow_inexact`, groups whose removal is not the same function as their zeroing are accepted too. Such
+    a plan does not pass the verification in `cut`; `apply_plan` carries it out unverified.
+
+    Raises:
+        CutError: a group, index or block does not exist, a group is not exact, or a tensor would be left empty.
+    """
+    blocks = _checked_blocks(structure, blocks)
+    chosen = {
+        name: _checked_channels(structure.group(name), indices, allow_inexact)
+        for name, indices in sorted((channels or {}).items())
+    }
+    chosen = {name: indices for name, indices in chosen.items() if indices}
+    return CutPlan(
+        inputs=structure.inputs,
+        channels=chosen,
+        blocks=blocks,
+        block_parameters=tuple(sorted({p for block in blocks for p in structure.block(block).parameters})),
+        cuts=_axis_cuts(structure, chosen, blocks),
+        macs=structure.macs(chosen, blocks),
+        parameters=structure.parameters(chosen, blocks),
+    )
+
+
+def is_inside(name: str, blocks: Iterable[str]) -> bool:
+    """Whether the module or tensor `name` is one of the `blocks` or lies in one."""
+    return any(name == block or name.startswith(f"{block}.") for block in blocks)
+
+
+def outermost(blocks: Iterable[str]) -> tuple[str, ...]:
+    """The blocks that lie in no other of the blocks, sorted, each once."""
+    names = sorted(set(blocks))
+    return tuple(name for name in names if not is_inside(name, (other for other in names if other != name)))
+
+
+def _checked_blocks(structure: Structure, blocks: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(blocks, str):
+        raise CutError(f"blocks must be a list of names, not the string {blocks!r}; write [{blocks!r}]")
+    return outermost(structure.block(name).name for name in blocks)
+
+
+def _checked_channels(group: ChannelGroup, indices: Iterable[int], allow_inexact: bool) -> tuple[int, ...]:
+    try:
+        chosen = sorted({operator.index(index) for index in indices})
+    except TypeError as error:
+        raise CutError(f"the channels of group {group.name!r} must be a list of integers: {error}") from error
+    outside = [index for index in chosen if not 0 <= index < group.size]
+    if outside:
+        raise CutError(f"group {group.name!r} has channels 0 to {group.size - 1}; {outside[0]} is not one of them")
+    if chosen and not group.exact and not allow_inexact:
+        raise CutError(
+            f"group {group.name!r} is not exact ({group.reason or 'no reason given'}): removing its channels is not the"
+            " same function as zeroing them; leave it out, or pass allow_inexact=True and check the accuracy"
+        )
+    return tuple(chosen)
+
+
+def _axis_cuts(
+    structure: Structure, channels: Mapping[str, tuple[int, ...]], blocks: tuple[str, ...]
+) -> tuple[AxisCut, ...]:
+    zeroed = _zeroed_axes(structure, channels)
+    cuts = []
+    for (name, axis), positions in sorted(structure.removed_positions(channels, blocks).items()):
+        if is_inside(name, blocks) or not positions:  # buffers of a removed block go with it
+            continue
+        size = structure.shapes[name][axis]
+        if len(positions) == size:
+            raise CutError(
+                f"removing all {size} positions of axis {axis} of {name!r} would leave it empty"
+                f" ({_groups_on(structure, channels, name, axis)}); keep at least one channel,"
+                " or remove the block that contains it"
+            )
+        cuts.append(AxisCut(name, axis, size, tuple(positions), (name, axis) in zeroed))
+    return tuple(cuts)
+
+
+def _zeroed_axes(structure: Structure, channels: Iterable[str]) -> set[tuple[str, int]]:
+    members = (member for name in channels for member in structure.group(name).members)
+    return {(member.parameter, member.axis) for member in members if member.role in ZEROED_ROLES}
+
+
+def _groups_on(structure: Structure, channels: Iterable[str], parameter: str, axis: int) -> str:
+    owners = [
+        name
+        for name in channels
+        if any((m.parameter, m.axis) == (parameter, axis) for m in structure.group(name).members)
+    ]
+    return f"group {', '.join(owners)}"

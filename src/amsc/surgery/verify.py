@@ -1,0 +1,179 @@
+"""Proof of a cut: the cut model and the masked model give the same outputs, or there is an error."""
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from amsc.errors import InputError, VerificationError
+from amsc.model_access import InputSpec, borrowed, random_inputs, run_model
+from amsc.surgery.apply import masked
+from amsc.surgery.plan import CutPlan
+
+__all__ = ["verify"]
+
+NUM_RANDOM_INPUTS = 2
+SEED = 20
+EXAMPLE = "the example inputs"
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
+LOW_PRECISION_TOLERANCE = 2e-2
+
+
+def verify(
+    model: nn.Module, small: nn.Module, plan: CutPlan, example_inputs: Any = None, tolerance: float | None = None
+) -> float:
+    """The largest relative difference between `small` and `model` with the plan's channels set to zero.
+
+    Both run in eval mode on `example_inputs` (if given) and on two batches of random inputs of the same
+    specification (else that of the plan) from a fixed seed. For each output tensor the difference is
+    max|a - b| / max|a|, a the masked output, in float64 (max|a - b| where a is zero). Random inputs on which
+    the masked model fails or is not finite are skipped with a warning. `tolerance` is by default 1e-5 in
+    float32, 1e-10 in float64 and 2e-2 below, by the least precise of parameters and outputs. Neither
+    model is changed.
+
+    Raises:
+        VerificationError: they differ by more, the cut model fails, or nothing could be compared.
+        InputError: the model fails on `example_inputs`.
+    """
+    reference = masked(model, plan)
+    worst, where, limit, skipped = -1.0, "", tolerance, []
+    with borrowed(reference), borrowed(small), _full_float32():
+        for label, inputs in _trials(reference, plan, example_inputs):
+            try:
+                expected = _reference_output(reference, inputs, label)
+            except Exception as error:  # random inputs may be outside of what the user's forward accepts
+                if label == EXAMPLE:
+                    raise
+                skipped.append(f"{label}: {error}")
+                continue
+            actual = _small_output(small, inputs, plan, label)
+            difference, output = _difference(expected, actual, plan)
+            limit = _tolerance(reference, expected) if tolerance is None else tolerance
+            if difference > worst:
+                worst, where = difference, f"{output} on {label}"
+            if not difference <= limit:
+                break
+    return _verdict(worst, where, limit, skipped, plan)
+
+
+def _trials(reference: nn.Module, plan: CutPlan, example_inputs: Any) -> Iterator[tuple[str, Any]]:
+    """(what they are, inputs) to compare on."""
+    if example_inputs is not None:
+        yield EXAMPLE, example_inputs
+    tensors = [*reference.parameters(), *reference.buffers()]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    spec = plan.inputs if example_inputs is None else InputSpec.of(example_inputs)
+    generator = torch.Generator().manual_seed(SEED)
+    for number in range(1, NUM_RANDOM_INPUTS + 1):
+        yield f"random inputs {number}", random_inputs(spec, device, generator)
+
+
+def _reference_output(reference: nn.Module, inputs: Any, label: str) -> Any:
+    torch.manual_seed(SEED)  # layers that draw random numbers in eval mode draw the same in both networks
+    expected = run_model(reference, inputs)
+    tensors = _tensors(expected)
+    if not tensors or not any(tensor.numel() for tensor in tensors.values()):
+        raise VerificationError(
+            f"the model returned {type(expected).__name__} without any number in it on {label}, so a cut cannot be"
+            " checked; return a tensor, or a tuple, list or dict of tensors"
+        )
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise VerificationError(
+                f"{name} of the model with the removed channels set to zero is not finite on {label}, so the cut cannot"
+                " be checked on them; give example inputs on which the model's output is finite"
+            )
+    return expected
+
+
+def _small_output(small: nn.Module, inputs: Any, plan: CutPlan, label: str) -> Any:
+    torch.manual_seed(SEED)
+    try:
+        return run_model(small, inputs)
+    except Exception as error:  # the user's forward may raise anything, an assertion for example
+        cause = error.__cause__ if isinstance(error, InputError) and error.__cause__ else error
+        raise VerificationError(
+            f"the cut model fails on {label}: {type(cause).__name__}: {cause}. A size in the model's forward is"
+            f" probably written as a constant (such as x.view(-1, 400)); keep the groups it meets: {_advice(plan)}"
+        ) from error
+
+
+def _difference(expected: Any, actual: Any, plan: CutPlan) -> tuple[float, str]:
+    """Largest relative difference over the output tensors, and in which one."""
+    wanted, got = _tensors(expected), _tensors(actual)
+    if pytree.tree_structure(expected) != pytree.tree_structure(actual) or wanted.keys() != got.keys():
+        raise VerificationError(f"the cut model returns another structure of outputs: {_advice(plan)}")
+    for name, tensor in wanted.items():
+        if tensor.shape != got[name].shape:
+            raise VerificationError(
+                f"{name} has shape {tuple(tensor.shape)} before the cut and {tuple(got[name].shape)} after it:"
+                f" a removed channel can be seen from outside; {_advice(plan)}"
+            )
+    differences = {name: _relative(tensor, got[name]) for name, tensor in wanted.items() if tensor.numel()}
+    where = max(differences, key=differences.__getitem__)
+    return differences[where], where
+
+
+def _relative(expected: Tensor, actual: Tensor) -> float:
+    """max|a - b| / max|a| (max|a - b| for a = 0) in float64; infinite where b is not finite."""
+    kind = torch.complex128 if expected.is_complex() else torch.float64
+    a, b = expected.to(kind), actual.to(kind)
+    scale = float(a.abs().max())
+    difference = float((a - b).abs().max()) / (scale if scale > 0 else 1.0)
+    return difference if math.isfinite(difference) else math.inf
+
+
+def _tensors(output: Any) -> dict[str, Tensor]:
+    """The tensors and numbers of an output by where they stand in it, such as "output[0]"."""
+    leaves, _ = pytree.tree_flatten_with_path(output)
+    found = {f"output{pytree.keystr(path)}": leaf for path, leaf in leaves}
+    return {
+        name: leaf if isinstance(leaf, Tensor) else torch.tensor(leaf, dtype=torch.float64)
+        for name, leaf in found.items()
+        if isinstance(leaf, Tensor | int | float)
+    }
+
+
+def _tolerance(reference: nn.Module, output: Any) -> float:
+    numbers = [*reference.parameters(), *_tensors(output).values()]
+    kinds = {tensor.dtype.to_real() for tensor in numbers if tensor.is_floating_point() or tensor.is_complex()}
+    return max((TOLERANCES.get(kind, LOW_PRECISION_TOLERANCE) for kind in kinds), default=0.0)
+
+
+def _verdict(worst: float, where: str, limit: float | None, skipped: list[str], plan: CutPlan) -> float:
+    if limit is None or worst < 0:
+        raise VerificationError(
+            f"nothing could be compared, so the cut is not proven ({'; '.join(skipped)}); pass example_inputs"
+        )
+    if not worst <= limit:
+        raise VerificationError(
+            f"the cut model differs from the masked model by {worst:.3g} relative in {where}; allowed is {limit:.3g}."
+            f" The cut model is not handed out. Please report this with the model; until then, {_advice(plan)}"
+        )
+    for reason in skipped:
+        warnings.warn(f"the cut was not compared on {reason}", stacklevel=3)
+    return worst
+
+
+def _advice(plan: CutPlan) -> str:
+    names = [*plan.channels, *plan.blocks]
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return f"call plan_cut without the one at fault of: {shown or 'the axes of this plan'}"
+
+
+@contextlib.contextmanager
+def _full_float32() -> Iterator[None]:
+    """Float32 products in full: with TF32 or bfloat16 inside, two equal networks differ by 1e-3."""
+    precision, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = cudnn

@@ -1,0 +1,45 @@
+"""Training: the proximal step, the path with its budget, the choice of the depth, fine-tuning, and state on disk."""
+
+from amsc.training.checkpoint import load_state, save_state
+from amsc.training.choose import one_standard_error_choice, paired_shortfall
+from amsc.training.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm
+from amsc.training.finetune import TrainSettings, TrainState, finetune
+from amsc.training.loop import Batches, Stretch, train_steps
+from amsc.training.progress import NoProgress, Progress
+from amsc.training.proximal import ProximalStep
+from amsc.training.removal import Removal, Shrink, Shrunk
+from amsc.training.selection import lowest_macs
+from amsc.training.walk import num_channels, rebuild, walk
+from amsc.training.walk_state import Snapshot, WalkSettings, WalkState, walk_state_from_plain, walk_state_to_plain
+
+__all__ = [
+    "Batches",
+    "Evaluation",
+    "NoProgress",
+    "Progress",
+    "ProximalStep",
+    "Removal",
+    "Shrink",
+    "Shrunk",
+    "Snapshot",
+    "Stretch",
+    "TrainSettings",
+    "TrainState",
+    "WalkSettings",
+    "WalkState",
+    "evaluate",
+    "finetune",
+    "load_state",
+    "lowest_macs",
+    "mean_loss",
+    "num_channels",
+    "one_standard_error_choice",
+    "paired_shortfall",
+    "rebuild",
+    "reestimate_batchnorm",
+    "save_state",
+    "train_steps",
+    "walk",
+    "walk_state_from_plain",
+    "walk_state_to_plain",
+]

@@ -1,0 +1,42 @@
+"""Which point of the depth path to go on from."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["one_standard_error_choice", "paired_shortfall"]
+
+
+def one_standard_error_choice(depths: Sequence[int], values: Sequence[Tensor], *, higher_is_better: bool = True) -> int:
+    """Index of the network of smallest depth that is not worse than the best by more than one paired standard error.
+
+    With d_i the best network's value minus this one's on example i, a network stays in the race while
+    mean(d) <= sqrt(var(d) / n). The same examples are used for both, so what makes an example hard cancels;
+    unpaired errors are about twice too wide (Hastie, Tibshirani & Friedman 2009, section 7.10, for the rule). Among
+    networks of the same depth the latest is taken: it has been trained for longest.
+
+    Args:
+        depths: blocks left in each network.
+        values: the score of every validation example under each network, each of shape (example,).
+        higher_is_better: False where the values are losses.
+    """
+    signed = [value.double() if higher_is_better else -value.double() for value in values]
+    means = [float(value.mean()) for value in signed]
+    best = max(range(len(means)), key=means.__getitem__)
+    good = [i for i, value in enumerate(signed) if paired_shortfall(signed[best], value) <= 1.0]
+    return min(good, key=lambda i: (depths[i], -i))
+
+
+def paired_shortfall(best: Tensor, other: Tensor) -> float:
+    """How many paired standard errors the mean of `other` lies below that of `best`; 0 or less if it does not.
+
+    Infinite where it lies below by the same amount on every example. Shapes: (example,) both.
+    """
+    difference = best.double() - other.double()
+    mean = float(difference.mean())
+    if mean <= 0:
+        return mean
+    error = float(torch.std(difference)) / math.sqrt(len(difference)) if len(difference) > 1 else math.inf
+    return mean / error if error > 0 else math.inf

@@ -1,0 +1,176 @@
+"""One piece of the path: train while the penalty is steered to a plan in MACs, settle, and see what stays zero."""
+
+from dataclasses import dataclass
+from itertools import compress
+
+import torch
+from torch import Tensor, nn
+
+from amsc.penalty import Penalty
+from amsc.structure.values import Structure
+from amsc.training.loop import set_learning_rate
+from amsc.training.proximal import ProximalStep
+from amsc.training.removal import Removal, channel_map, sparing_last
+from amsc.training.strength import MacsPlan, StrengthControl, emptying_times, forecast_strength
+
+__all__ = ["Piece", "Position", "settling_steps", "zero_removal"]
+
+SETTLING_RATE = 0.1
+"""Factor on the learning rate in the settling part: noise no longer moves groups in and out of zero."""
+SETTLED_SHARE = 0.9
+"""Share of the settling steps in which a group must be exactly zero to be cut."""
+LOOKAHEAD = 0.25
+"""How far ahead the strength is forecast, as a share of the phase."""
+LOOKS = 60
+"""Looks at the network per phase, unless that is more often than every step or less often than every tenth."""
+
+
+def settling_steps(steps: int) -> int:
+    """The last quarter of a piece, at least one step."""
+    return min(steps, max(1, steps // 4))
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a piece of `steps` steps lies on `plan`: after `first` of the plan's steps (settling not counted)."""
+
+    plan: MacsPlan
+    first: int
+    steps: int
+
+    @property
+    def active(self) -> int:
+        """Steps before the settling part."""
+        return self.steps - settling_steps(self.steps)
+
+
+class Piece:
+    """Steers one piece of the "depth" or "width" phase: give `before` and `after` to `train_steps`.
+
+    In the width phase the depth strength is held at `held`, but never so high that it would empty another block in the
+    steps that are left, and not while the network is ahead of its plan: the depth has been chosen.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        model: nn.Module,
+        structure: Structure,
+        optimizer: ProximalStep,
+        position: Position,
+        control: StrengthControl,
+        *,
+        held: float = 0.0,
+    ) -> None:
+        self.kind, self.structure, self.position, self.control, self.held = kind, structure, position, control, held
+        self.optimizer, self.penalty = optimizer, optimizer.penalty
+        self.parameters = dict(model.named_parameters())
+        self.learning_rate = float(optimizer.param_groups[0]["lr"])
+        group = optimizer.param_groups[0]
+        self._step_size = self.learning_rate * (1 - group["dampening"]) / (1 - group["momentum"])
+        self._every = max(1, min(10, position.plan.steps // LOOKS))
+        self._zeros = _ZeroCount(self.penalty)
+        self.macs = structure.macs()
+        self._seen: Removal | None = None
+        self._latched: list[Tensor] = []
+        self._set_strengths(0.0)
+
+    def before(self, step: int) -> None:
+        """To be called before step `step` (0, 1, ...) of the piece."""
+        settling = step >= self.position.active
+        set_learning_rate(self.optimizer, self.learning_rate * (SETTLING_RATE if settling else 1.0))
+        if not settling and step % self._every == 0:
+            self._steer(self.position.first + step)
+
+    def after(self, step: int) -> None:
+        """To be called after it."""
+        if self._latched:
+            with torch.no_grad():
+                torch._foreach_zero_(self._latched)
+        if step >= self.position.active:
+            self._zeros.look()
+
+    def watch(self) -> dict[str, float]:
+        """Blocks, channels and MACs left without what is zero, as of the last look."""
+        zero = self._seen or Removal()
+        left = self.structure.after({}, zero.blocks)
+        channels = sum(group.size - len(zero.channels.get(group.name, ())) for group in left.channels if group.exact)
+        return {"blocks": len(left.blocks), "channels": channels, "macs": self.macs}
+
+    def settled(self) -> tuple[Tensor, Tensor]:
+        """Which blocks and penalised channels stayed zero in the settling part. Shapes: block, channel (bool)."""
+        return self._zeros.settled()
+
+    def _steer(self, step: int) -> None:
+        """Look at the MACs without what is zero now, and set the strengths for the coming steps."""
+        plan = self.position.plan
+        self._count_macs()
+        left = max(self._every, plan.steps - step)
+        ahead = min(left, max(self._every, round(LOOKAHEAD * plan.steps)))
+        needed = self.macs - plan.at(step + ahead)
+        times = emptying_times(self.penalty, self.kind)
+        costs = (self.penalty.block_costs if self.kind == "depth" else self.penalty.leaf_costs).to(times)
+        if self.kind == "depth" and not self._is_worth_a_block(costs[torch.isfinite(times)]):
+            needed = 0.0
+        forecast = forecast_strength(times, costs, needed, ahead * self._step_size)
+        self.control = self.control.next(forecast, macs=self.macs, planned=plan.at(step))
+        self._set_strengths(self._held_strength(left, plan.at(step)))
+
+    def _is_worth_a_block(self, costs: Tensor) -> bool:
+        """Whether the goal is nearer without another block than with it."""
+        return costs.numel() > 0 and self.macs - self.position.plan.goal > 0.5 * float(costs.min())
+
+    def _held_strength(self, steps: int, planned: float) -> float:
+        if self.held == 0 or self.macs <= planned:
+            return 0.0
+        soonest = float(emptying_times(self.penalty, "depth").min())
+        return float(min(self.held, 0.5 * soonest / (steps * self._step_size)))
+
+    def _set_strengths(self, held: float) -> None:
+        is_depth = self.kind == "depth"
+        self.optimizer.depth_strength = self.control.strength if is_depth else held
+        self.optimizer.width_strength = 0.0 if is_depth else self.control.strength
+
+    def _count_macs(self) -> None:
+        zero = zero_removal(self.structure, self.penalty, self.penalty.zero_blocks(), self.penalty.zero_channels())
+        if zero != self._seen:
+            self._seen, self.macs = zero, self.structure.macs(zero.channels, zero.blocks)
+            self._latch(zero.blocks)
+
+    def _latch(self, blocks: tuple[str, ...]) -> None:
+        """Keep these blocks at zero until the end of the piece.
+
+        Behind a ReLU nothing in a zero block has a gradient but its last shift, which would come back alone as soon
+        as the strength falls: a block without a function but with all its cost."""
+        inside = {id(self.parameters[name]) for block in blocks for name in self.structure.block(block).parameters}
+        self._latched = [parameter for parameter in self.penalty.parameters() if id(parameter) in inside]
+
+
+def zero_removal(structure: Structure, penalty: Penalty, blocks: Tensor, channels: Tensor) -> Removal:
+    """The masks as a removal that leaves every group a channel. Shapes: block, channel (bool)."""
+    gone = tuple(compress(penalty.blocks, blocks.tolist()))
+    left = structure.after({}, gone) if gone else structure
+    return Removal(gone, channel_map(sparing_last(left, compress(penalty.channels, channels.tolist()))))
+
+
+class _ZeroCount:
+    """How often each group was seen to be exactly zero."""
+
+    def __init__(self, penalty: Penalty) -> None:
+        self._penalty = penalty
+        self._blocks, self._channels = torch.zeros(len(penalty.blocks)), torch.zeros(len(penalty.channels))
+        self._looks = 0
+
+    def look(self) -> None:
+        blocks, channels = self._penalty.zero_blocks(), self._penalty.zero_channels()
+        self._blocks, self._channels = (
+            self._blocks.to(blocks.device) + blocks,
+            self._channels.to(blocks.device) + channels,
+        )
+        self._looks += 1
+
+    def settled(self) -> tuple[Tensor, Tensor]:
+        if self._looks == 0:
+            return self._penalty.zero_blocks(), self._penalty.zero_channels()
+        needed = SETTLED_SHARE * self._looks
+        return self._blocks >= needed, self._channels >= needed

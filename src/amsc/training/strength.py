@@ -1,0 +1,105 @@
+"""How strong the penalty has to be for the network to shrink on time: a plan in MACs, and control on exact MACs."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from amsc.penalty import Penalty
+
+__all__ = ["MacsPlan", "StrengthControl", "emptying_times", "forecast_strength"]
+
+POWER = 1.0
+FACTOR = 1.5
+"""A strength changes by at most this factor from one look to the next: what rises too fast destroys the features."""
+CORRECTION = 1.15
+"""How much stronger than forecast, for every look that finds the network behind its plan (weaker: ahead of it)."""
+CORRECTION_RANGE = (0.3, 30.0)
+
+
+@dataclass(frozen=True)
+class MacsPlan:
+    """MACs fall in a straight line from `start` to `goal` over `steps` steps."""
+
+    start: int
+    goal: int
+    steps: int
+
+    def at(self, step: float) -> float:
+        """Planned MACs after `step` steps."""
+        share = min(1.0, max(0.0, step / self.steps)) if self.steps else 1.0
+        return self.start + share**POWER * (self.goal - self.start)
+
+
+@dataclass(frozen=True)
+class StrengthControl:
+    """The strength now, and by how much the forecast had to be corrected to stay on plan."""
+
+    strength: float = 0.0
+    correction: float = 1.0
+
+    def next(self, forecast: float, *, macs: float, planned: float) -> "StrengthControl":
+        """After a look at the network: `macs` it has without its zero groups, `planned` what it should have.
+
+        Above the plan the strength is multiplied up, below it down. A forecast of zero (nothing left to do) switches
+        the penalty off, and the next positive one starts afresh.
+        """
+        low, high = CORRECTION_RANGE
+        correction = self.correction * (CORRECTION if macs > planned else 1 / CORRECTION)
+        correction = min(high, max(low, correction))
+        wanted = forecast * correction
+        if self.strength > 0 and wanted > 0:
+            wanted = min(FACTOR * self.strength, max(self.strength / FACTOR, wanted))
+        return StrengthControl(wanted, correction)
+
+
+def forecast_strength(times: Tensor, costs: Tensor, needed: float, travel: float) -> float:
+    """The strength that would empty groups worth `needed` MACs within `travel`, if the loss did not resist.
+
+    `travel` is a sum of step sizes. Between two groups the strength is interpolated, so that with little needed it
+    starts at the smallest strength that could empty anything.
+
+    Args:
+        times: `emptying_times` of the groups. Shape: group.
+        costs: MACs that each group saves. Shape: group.
+    """
+    alive = torch.isfinite(times) & (times > 0)
+    if needed <= 0 or travel <= 0 or not bool(alive.any()):
+        return 0.0
+    order = torch.argsort(times[alive], stable=True)
+    waits, saved = times[alive][order].double(), costs[alive][order].double().cumsum(0)
+    index = min(int(torch.searchsorted(saved, needed)), len(waits) - 1)
+    before, saved_before = (float(waits[index - 1]), float(saved[index - 1])) if index else (0.0, 0.0)
+    share = min(1.0, (needed - saved_before) / max(1.0, float(saved[index]) - saved_before))
+    return (before + share * (float(waits[index]) - before)) / travel
+
+
+def emptying_times(penalty: Penalty, kind: str) -> Tensor:
+    """Strength times sum of step sizes after which each group is zero, if the loss does not resist; group by group.
+
+    Norms fall at a constant speed under the proximal map. That speed is measured, by one small step that is taken back,
+    because only the penalty knows its metric. `kind` is "depth" (blocks) or "width" (channels). Infinite where the
+    penalty does not move the group. Shape: group.
+    """
+    norms = (penalty.block_norms if kind == "depth" else penalty.leaf_norms)()
+    weights = penalty.block_weights if kind == "depth" else penalty.leaf_weights
+    alive = (norms > 0) & (weights > 0)
+    if not bool(alive.any()):
+        return torch.full_like(norms, torch.inf)
+    small = 1e-2 * float((norms[alive] / weights[alive]).median())
+    speeds = (norms - _norms_after(penalty, kind, small)) / small
+    # below the resolution of float32 a speed is noise
+    resolved = speeds * small > 1e-6 * norms
+    return torch.where(resolved & alive, norms / speeds.clamp(min=1e-30), torch.inf)
+
+
+@torch.no_grad()
+def _norms_after(penalty: Penalty, kind: str, step_size: float) -> Tensor:
+    parameters = penalty.parameters()
+    saved = [parameter.detach().clone() for parameter in parameters]
+    try:
+        penalty.prox_(step_size, *((1.0, 0.0) if kind == "depth" else (0.0, 1.0)))
+        return (penalty.block_norms if kind == "depth" else penalty.leaf_norms)()
+    finally:
+        for parameter, value in zip(parameters, saved, strict=True):
+            parameter.copy_(value)

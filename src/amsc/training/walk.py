@@ -1,0 +1,256 @@
+"""The AMSC path with a budget: depth first, then width, warm-started, cutting what is zero while walking."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from amsc.data import Data
+from amsc.penalty import Penalty
+from amsc.records import PathPoint
+from amsc.structure.values import Structure
+from amsc.tasks import Task
+from amsc.training.choose import one_standard_error_choice
+from amsc.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
+from amsc.training.loop import Batches, Stretch, train_steps
+from amsc.training.piece import Piece, Position, settling_steps
+from amsc.training.progress import NoProgress, Progress
+from amsc.training.proximal import ProximalStep
+from amsc.training.removal import Removal, Shrink, Shrunk, compose_removals
+from amsc.training.selection import cut_to_target, cut_zeros
+from amsc.training.strength import MacsPlan, StrengthControl
+from amsc.training.walk_state import Candidate, Snapshot, WalkSettings, WalkState
+
+__all__ = ["num_channels", "rebuild", "walk"]
+
+
+def walk(
+    model: nn.Module,
+    structure: Structure,
+    data: Data,
+    task: Task,
+    *,
+    shrink: Shrink,
+    target_macs: int,
+    settings: WalkSettings,
+    state: WalkState | None = None,
+    progress: Progress = NoProgress(),  # noqa: B008 - it has no state
+) -> Iterator[tuple[PathPoint, Snapshot, WalkState]]:
+    """The points of the path, each with its network and with the state from which the walk can go on after it.
+
+    The penalty drives blocks to zero first, then channels; its strength is steered so that the MACs fall evenly to each
+    phase's goal. A piece ends with a settling part at a tenth of the learning rate; what is zero in 90 % of it
+    is cut at once, BatchNorm is re-estimated (the network goes on with these statistics) and the network is
+    judged on the validation split. Adaptive weights come from `model` all along (theta_hat), sliced as the network
+    shrinks. After the last depth piece, or the first whose score falls out of the one-standard-error rule, the walk
+    goes back to the chosen point and on with width. The last piece ends at `target_macs` or just below; what is not
+    zero by then and has to go **does change the function** (see `cut_to_target`).
+
+    Each piece is a function of the state alone, so `walk(..., state=saved)` goes on exactly as it would have. A state
+    of phase "done" yields nothing. `rebuild` makes a state's network. `model` is not changed.
+
+    Args:
+        model: the trained dense network.
+        structure: its structure.
+        shrink: cuts copies of models.
+        target_macs: what the network may cost in the end.
+
+    Raises:
+        TrainingError: the loss is not finite.
+        TargetError: no removal reaches the target.
+    """
+    walker = _Walker(model, structure, data, task, shrink, target_macs, settings, progress)
+    state = walker.first_state() if state is None else state
+    while state.phase != "done":
+        point, snapshot, state = walker.advance(state)
+        yield point, snapshot, state
+
+
+def rebuild(model: nn.Module, structure: Structure, shrink: Shrink, snapshot: Snapshot) -> Shrunk:
+    """The network of `snapshot`, cut from the dense `model` and with the snapshot's weights."""
+    shrunk = shrink(model, structure, snapshot.removal)
+    shrunk.model.load_state_dict(dict(snapshot.weights))
+    return shrunk
+
+
+def num_channels(structure: Structure) -> int:
+    """How many channels can be removed exactly, one by one."""
+    return sum(group.size for group in structure.channels if group.exact and group.kind == "inner")
+
+
+@dataclass(frozen=True)
+class _Walker:
+    """What stays the same all along the path."""
+
+    dense: nn.Module
+    structure: Structure
+    data: Data
+    task: Task
+    shrink: Shrink
+    target_macs: int
+    settings: WalkSettings
+    progress: Progress
+
+    def first_state(self) -> WalkState:
+        snapshot = Snapshot(Removal(), _copied(self.dense.state_dict()), {})
+        phase = "depth" if self.depth_pieces else "width"
+        return WalkState(phase, 0, 0, self.structure.macs(), snapshot)
+
+    @property
+    def piece_sizes(self) -> list[int]:
+        """Steps of each piece. Fewer pieces than asked for if there are fewer steps."""
+        steps = round(self.settings.epochs * self.data.num_batches("train"))
+        count = max(1, min(self.settings.points, steps))
+        return [steps * (i + 1) // count - steps * i // count for i in range(count)]
+
+    @property
+    def depth_pieces(self) -> int:
+        share, count = self.settings.depth_share, len(self.piece_sizes)
+        return min(count - 1, max(1, round(share * count))) if share > 0 and self.structure.blocks else 0
+
+    @property
+    def depth_goal(self) -> int:
+        dense = self.structure.macs()
+        return round(dense - self.settings.depth_share * (dense - self.target_macs))
+
+    def advance(self, state: WalkState) -> tuple[PathPoint, Snapshot, WalkState]:
+        """One piece: train, cut, judge, decide how to go on."""
+        live = rebuild(self.dense, self.structure, self.shrink, state.snapshot)
+        optimizer = self._optimizer(live, state.snapshot)
+        piece = Piece(
+            state.phase,
+            live.model,
+            live.structure,
+            optimizer,
+            self._position(state),
+            state.control,
+            held=state.depth_strength,
+        )
+        loss = self._train(live.model, piece, state)
+        removal = self._removal(live, piece, state)
+        cut = self.shrink(live.model, live.structure, removal)
+        reestimate_batchnorm(cut.model, self.data)
+        evaluation = evaluate(cut.model, self.data, "validation", self.task)
+        snapshot = Snapshot(
+            compose_removals(self.structure, state.snapshot.removal, removal),
+            _copied(cut.model.state_dict()),
+            _copied(cut.slice_tensors(_momentum(live.model, optimizer))),
+        )
+        now = replace(
+            state, index=state.index + 1, snapshot=snapshot, control=piece.control, error=max(state.error, cut.error)
+        )
+        point = self._point(state.phase, now, cut.structure, loss, evaluation)
+        return point, snapshot, self._decide(now, cut.structure, evaluation)
+
+    def _optimizer(self, live: Shrunk, snapshot: Snapshot) -> ProximalStep:
+        """The optimiser of the network, with its momentum, and the penalty with the weights of theta_hat."""
+        choices, names = self.settings, dict(live.model.named_parameters())
+        sgd = torch.optim.SGD(
+            [parameter for parameter in names.values() if parameter.requires_grad],
+            lr=choices.learning_rate,
+            momentum=choices.momentum,
+            weight_decay=choices.weight_decay,
+        )
+        for name, buffer in snapshot.momentum.items():
+            sgd.state[names[name]]["momentum_buffer"] = buffer.to(names[name].device, copy=True)
+        reference = live.slice_tensors(self.dense.state_dict()) if choices.reference == "dense" else None
+        penalty = Penalty(
+            live.structure, live.model, weights=choices.weights, currency=choices.currency, reference=reference
+        )
+        return ProximalStep(sgd, penalty)
+
+    def _position(self, state: WalkState) -> Position:
+        """Where the coming piece lies in the plan of its phase, settling steps not counted."""
+        sizes, end = self.piece_sizes, self.depth_pieces if state.phase == "depth" else len(self.piece_sizes)
+        active = [size - settling_steps(size) for size in sizes]
+        goal = self.depth_goal if state.phase == "depth" else self.target_macs
+        plan = MacsPlan(state.start_macs, min(goal, state.start_macs), sum(active[state.first : end]))
+        return Position(plan, sum(active[state.first : state.index]), sizes[state.index])
+
+    def _train(self, model: nn.Module, piece: Piece, state: WalkState) -> float:
+        sizes = self.piece_sizes
+        done, steps = sum(sizes[: state.index]), sizes[state.index]
+        batches = Batches(self.data, self.settings.seed, f"path {state.index}").take(steps)
+        return train_steps(
+            model,
+            piece.optimizer,
+            batches,
+            self.task,
+            Stretch(state.phase, done, sum(sizes)),
+            before=piece.before,
+            after=piece.after,
+            watch=piece.watch,
+            progress=self.progress,
+        )
+
+    def _removal(self, live: Shrunk, piece: Piece, state: WalkState) -> Removal:
+        """What is cut after the piece, in the live network's numbers."""
+        is_last = state.index + 1 == len(self.piece_sizes)
+        choose = cut_to_target if is_last else cut_zeros
+        return choose(live.structure, piece.penalty, *piece.settled(), self.target_macs)
+
+    def _point(
+        self, phase: str, now: WalkState, structure: Structure, loss: float, evaluation: Evaluation
+    ) -> PathPoint:
+        trained = sum(self.piece_sizes[: now.index]) / self.data.num_batches("train")
+        return PathPoint(
+            phase=phase,
+            index=now.index - 1,
+            strength=now.control.strength,
+            epochs=self.settings.epochs_before + trained,
+            macs=structure.macs(),
+            parameters=structure.parameters(),
+            blocks_left=len(structure.blocks),
+            channels_left=num_channels(structure),
+            train_loss=loss,
+            score=evaluation.score,
+            removed_blocks=now.snapshot.removal.blocks,
+            removed_channels=now.snapshot.removal.channels,
+        )
+
+    def _decide(self, now: WalkState, structure: Structure, evaluation: Evaluation) -> WalkState:
+        """The state after the piece's point: the next piece, the next phase, or done."""
+        macs = structure.macs()
+        if now.index == len(self.piece_sizes) or macs <= self.target_macs:
+            return replace(now, phase="done", candidates=())
+        if now.phase == "width":
+            return now
+        candidate = Candidate(len(structure.blocks), evaluation.per_example, now.control.strength, now.snapshot)
+        candidates = (*now.candidates, candidate)
+        choice = self._depth_choice(candidates)
+        is_over = now.index == self.depth_pieces or choice != len(candidates) - 1 or not structure.blocks
+        if not is_over:
+            return replace(now, candidates=candidates)
+        return self._start_of_width(now, candidates[choice])
+
+    def _depth_choice(self, candidates: tuple[Candidate, ...]) -> int:
+        """Index of the candidate to go on from. The dense network is none: it was trained with a decayed rate."""
+        if self.settings.depth_rule == "share":
+            return len(candidates) - 1
+        depths, values = [c.blocks_left for c in candidates], [c.per_example for c in candidates]
+        return one_standard_error_choice(depths, values, higher_is_better=self.task.higher_is_better)
+
+    def _start_of_width(self, now: WalkState, chosen: Candidate) -> WalkState:
+        removal = chosen.snapshot.removal
+        return WalkState(
+            phase="width",
+            index=now.index,
+            first=now.index,
+            start_macs=self.structure.macs(removal.channels, removal.blocks),
+            snapshot=chosen.snapshot,
+            control=StrengthControl(),
+            depth_strength=chosen.depth_strength,
+            error=now.error,
+        )
+
+
+def _momentum(model: nn.Module, optimizer: ProximalStep) -> dict[str, Tensor]:
+    """Momentum buffers by parameter name, of the parameters that have one."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    buffers = ((names[p], state.get("momentum_buffer")) for p, state in optimizer.state.items())
+    return {name: buffer for name, buffer in buffers if buffer is not None}
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -1,0 +1,117 @@
+"""Where a walk stands after a piece: all that is needed to go on identically, as frozen values and as plain data."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from amsc.training.removal import Removal
+from amsc.training.strength import StrengthControl
+
+__all__ = ["Candidate", "Snapshot", "WalkSettings", "WalkState", "walk_state_from_plain", "walk_state_to_plain"]
+
+
+@dataclass(frozen=True)
+class WalkSettings:
+    """The choices of a walk.
+
+    `epochs` of training (may be a fraction) are divided into `points` equal pieces, of which depth gets the share
+    `depth_share`, rounded, at least one and never all: a path of a single piece has no depth phase. Depth may use at
+    most that share of the MACs to be saved, to the nearest block. `depth_rule` is "one-standard-error" or "share",
+    `weights` and `currency` are those of `Penalty`. `epochs_before` is what was trained before the walk.
+    """
+
+    seed: int = 0
+    epochs: float = 8.0
+    points: int = 8
+    depth_share: float = 0.5
+    depth_rule: str = "one-standard-error"
+    weights: str = "amsc"
+    currency: str = "macs"
+    reference: str = "path"
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    epochs_before: float = 0.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A network on the path: what was removed from the dense one, its state dict, and momentum by parameter name."""
+
+    removal: Removal
+    weights: Mapping[str, Tensor]
+    momentum: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A point of the depth phase from which the width phase may start; `per_example` are its validation scores."""
+
+    blocks_left: int
+    per_example: Tensor
+    depth_strength: float
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True)
+class WalkState:
+    """A walk after `index` pieces, `first` of which lie before the present phase ("depth", "width" or "done").
+
+    The phase began at `start_macs`. `depth_strength` is what the width phase holds on to; `control` steers the
+    strength of the phase; `error` is the largest relative error of all cuts made.
+    """
+
+    phase: str
+    index: int
+    first: int
+    start_macs: int
+    snapshot: Snapshot
+    control: StrengthControl = field(default_factory=StrengthControl)
+    depth_strength: float = 0.0
+    candidates: tuple[Candidate, ...] = ()
+    error: float = 0.0
+
+
+def walk_state_to_plain(state: WalkState) -> dict[str, Any]:
+    """The state as dictionaries, lists, tensors, numbers and strings; tensors are shared, not copied."""
+    plain = {
+        name: getattr(state, name) for name in ("phase", "index", "first", "start_macs", "depth_strength", "error")
+    }
+    candidates = [
+        {**vars(candidate), "snapshot": _snapshot_to_plain(candidate.snapshot)} for candidate in state.candidates
+    ]
+    return {
+        **plain,
+        "control": asdict(state.control),
+        "snapshot": _snapshot_to_plain(state.snapshot),
+        "candidates": candidates,
+    }
+
+
+def walk_state_from_plain(plain: Mapping[str, Any]) -> WalkState:
+    """What `walk_state_to_plain` gave, also after a way through a file."""
+    candidates = (
+        Candidate(**{**candidate, "snapshot": _snapshot_from_plain(candidate["snapshot"])})
+        for candidate in plain["candidates"]
+    )
+    return WalkState(
+        **{
+            **plain,
+            "control": StrengthControl(**plain["control"]),
+            "snapshot": _snapshot_from_plain(plain["snapshot"]),
+            "candidates": tuple(candidates),
+        }
+    )
+
+
+def _snapshot_to_plain(snapshot: Snapshot) -> dict[str, Any]:
+    removal = {"blocks": snapshot.removal.blocks, "channels": snapshot.removal.channels}
+    return {"removal": removal, "weights": snapshot.weights, "momentum": snapshot.momentum}
+
+
+def _snapshot_from_plain(plain: Mapping[str, Any]) -> Snapshot:
+    removal = plain["removal"]
+    channels = {name: tuple(indices) for name, indices in removal["channels"].items()}
+    return Snapshot(Removal(tuple(removal["blocks"]), channels), dict(plain["weights"]), dict(plain["momentum"]))

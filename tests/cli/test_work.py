@@ -1,0 +1,116 @@
+"""The whole job through the command line: run folder, JSON, settings that repeat it, stopping and going on."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from amsc.cli import main
+from amsc.cli.demo import faults
+from amsc.records import Record, from_json
+from amsc.settings import read_settings
+from report.fixed import fixed_record
+
+TINY = ["--dense-epochs", "1", "--path-epochs", "1", "--finetune-epochs", "0.5", "--path-points", "2"]
+WORDS = ["compress", "digits_resnet", "--data", "digits", "--target", "macs=70%", *TINY, "--threads", "1"]
+ESSENTIAL = ("removed_blocks", "removed_channels", "score_before", "score_after", "path")
+
+
+def _essential(record: dict[str, object]) -> dict[str, object]:
+    return {key: record[key] for key in ESSENTIAL}
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work") / "run"
+    assert main([*WORDS, "--out", str(folder), "--quiet"]) == 0
+    return folder
+
+
+def test_the_run_folder_holds_everything(run_folder: Path) -> None:
+    for name in ("settings.toml", "path.jsonl", "record.json", "report.html", "model/config.json"):
+        assert (run_folder / name).is_file(), name
+    record = from_json(Record, (run_folder / "record.json").read_text())
+    assert record.after.macs < record.before.macs
+    assert record.verification_error <= 1e-5
+    run = read_settings(run_folder / "settings.toml")
+    assert (run.model, run.data, run.target) == ("digits_resnet", "digits", "macs=70%")
+    assert (run.num_classes, run.in_channels, run.settings.path_points) == (10, 1, 2)
+
+
+def test_its_settings_repeat_the_run(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "again"
+    assert main(["compress", "--settings", str(run_folder / "settings.toml"), "--out", str(out), "--json"]) == 0
+    payload = json.loads(capsys.readouterr().out)
+    assert payload["run"] == str(out)
+    first = json.loads((run_folder / "record.json").read_text())
+    assert _essential(payload["record"]) == _essential(first)
+
+
+def test_the_saved_model_is_as_big_as_the_record_says(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = json.loads((run_folder / "record.json").read_text())
+    assert main(["measure", str(run_folder), "--runs", "1", "--json"]) == 0
+    cost = json.loads(capsys.readouterr().out)["measurement"]
+    assert cost["parameters"] == record["after"]["parameters"]
+    assert cost["macs"] == record["after"]["macs"]
+
+
+def test_ctrl_c_says_how_to_go_on_and_resume_ends_as_if_nothing_had_happened(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stopper:
+        def update(self, phase: str, step: int, steps: int, **values: float) -> None:
+            if phase == "width":
+                raise KeyboardInterrupt
+
+    class Context:
+        def __enter__(self) -> Stopper:
+            return Stopper()
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+    out = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr("amsc.cli.working.progress", lambda console: Context())
+        assert main([*WORDS, "--out", str(out)]) == 130
+    assert f"amsc resume {out}" in capsys.readouterr().err
+    assert not (out / "record.json").exists()
+    assert main(["resume", str(out), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)["record"]
+    assert _essential(record) == _essential(json.loads((run_folder / "record.json").read_text()))
+
+
+def test_resuming_a_finished_run_shows_it_and_changes_nothing(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run_folder / "record.json").read_bytes()
+    assert main(["resume", str(run_folder)]) == 0
+    assert "removed blocks" in capsys.readouterr().out
+    assert (run_folder / "record.json").read_bytes() == before
+
+
+def test_paths_in_the_settings_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from amsc.cli.opening import absolute
+    from amsc.settings import RunSettings
+
+    monkeypatch.chdir(tmp_path)
+    run = absolute(RunSettings(data="parquet:here", weights="w.pt"))
+    assert (run.data, run.weights) == (f"parquet:{tmp_path / 'here'}", str(tmp_path / "w.pt"))
+    assert absolute(RunSettings(data="digits")).data == "digits"
+    assert absolute(RunSettings(data="mine:load")).data == "mine:load"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, []),
+        ({"removed_blocks": ()}, ["no block was removed"]),
+        ({"removed_channels": {"a": ()}}, ["no filter was removed"]),
+        ({"target": "macs=40%"}, ["49.92% of the MACs are left, expected 40% within 1% of that"]),
+        ({"score_after": 0.9}, ["accuracy fell from 98.00% to 90.00%"]),
+        ({"score_after": float("nan")}, ["accuracy fell from 98.00% to nan%"]),
+    ],
+)
+def test_the_demo_knows_what_is_wrong(changes: dict[str, object], words: list[str]) -> None:
+    assert faults(fixed_record(**changes)) == words

@@ -1,0 +1,82 @@
+"""Every public name is listed in a string `__all__` and documented."""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import amsc
+
+SOURCE = Path(amsc.__file__).parent
+
+
+FILES = [file.relative_to(SOURCE).as_posix() for file in sorted(SOURCE.rglob("*.py")) if file.name != "__main__.py"]
+
+
+def module_name(file: str) -> str:
+    return ".".join(("amsc", *Path(file).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def undocumented(module: ModuleType) -> list[str]:
+    """Functions and classes in the module's `__all__` without a docstring of their own; public methods too.
+    A constant needs none, having no place for one."""
+    found = []
+    for name in module.__all__:
+        value = getattr(module, name)
+        if not (inspect.isroutine(value) or inspect.isclass(value)):
+            continue
+        if not has_own_docstring(value):
+            found.append(name)
+        if inspect.isclass(value) and value.__module__.startswith("amsc"):
+            methods = {n: m for n, m in vars(value).items() if inspect.isfunction(m) and not n.startswith("_")}
+            # What a base class has documented need not be documented again.
+            found += [f"{name}.{n}" for n, m in methods.items() if not inspect.getdoc(getattr(value, n))]
+    return found
+
+
+def has_own_docstring(value: object) -> bool:
+    doc = vars(value).get("__doc__") if inspect.isclass(value) else inspect.getdoc(value)
+    # dataclasses without a docstring get their signature as one
+    return bool(doc) and not str(doc).startswith(f"{getattr(value, '__name__', '')}(")
+
+
+def unlisted(tree: ast.Module) -> set[str]:
+    """Public functions and classes defined at the top of the file that its `__all__` leaves out."""
+    defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_"}
+    return defined - listed(tree)
+
+
+def listed(tree: ast.Module) -> set[str]:
+    """The strings of the literal `__all__`; empty when there is none."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_public_names_are_documented(file: str) -> None:
+    module = importlib.import_module(module_name(file))
+    assert module.__doc__, f"{file} has no module docstring"
+    assert all(isinstance(name, str) for name in module.__all__)
+    assert len(set(module.__all__)) == len(module.__all__)
+    assert undocumented(module) == []
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_public_definitions_are_listed(file: str) -> None:
+    assert unlisted(ast.parse((SOURCE / file).read_text())) == set()
+
+
+def test_root_holds_about_a_dozen_names() -> None:
+    assert 8 <= len(amsc.__all__) <= 24
+
+
+def test_checker_finds_what_is_missing() -> None:
+    module = ModuleType("example")
+    exec("__all__ = ['f', 'g', 'C']\ndef f(): 'Doc.'\ndef g(): pass\nclass C:\n    pass\n", vars(module))
+    assert undocumented(module) == ["g", "C"]
+    assert unlisted(ast.parse("__all__ = ['f']\ndef f(): pass\ndef g(): pass\ndef _h(): pass\n")) == {"g"}

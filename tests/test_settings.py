@@ -1,0 +1,175 @@
+"""Settings: what is written is read back, what is impossible is refused in words, a typo is answered."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amsc.errors import RunFolderError, SettingsError, TargetError
+from amsc.settings import RunSettings, Settings, Target, format_target, parse_target, read_settings, write_settings
+
+
+@pytest.mark.parametrize(
+    ("text", "fraction"),
+    [("macs=50%", 0.5), ("macs=0.5", 0.5), ("macs = 12.5 %", 0.125), ("macs=.25", 0.25), ("macs=5e-1", 0.5)],
+)
+def test_target_is_a_share_of_the_macs(text: str, fraction: float) -> None:
+    assert parse_target(text) == Target(macs=fraction)
+
+
+@pytest.mark.parametrize("text", ["latency=3ms", "params=1M", "drop=0.5", "memory=1G", "bytes=3M"])
+def test_other_units_are_named_as_not_offered_yet(text: str) -> None:
+    with pytest.raises(TargetError, match="not offered yet, only macs so far"):
+        parse_target(text)
+
+
+@pytest.mark.parametrize("text", ["macs=0", "macs=0%", "macs=100%", "macs=1", "macs=150%", "macs=-0.5", "macs=200"])
+def test_a_target_of_nothing_or_everything_is_refused(text: str) -> None:
+    with pytest.raises(TargetError, match="above 0 % and below 100 %"):
+        parse_target(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("macs=50", "write macs=50%"),
+        ("mac=50%", "did you mean macs?"),
+        ("macs", "such as macs=50%"),
+        ("macs=half", "got 'macs=half'"),
+        ("macs=nan", "got 'macs=nan'"),
+        ("", "such as macs=50%"),
+    ],
+)
+def test_a_mistyped_target_says_how_to_write_it(text: str, words: str) -> None:
+    with pytest.raises(TargetError) as caught:
+        parse_target(text)
+    assert words in str(caught.value)
+
+
+@given(st.floats(min_value=1e-6, max_value=1 - 1e-6))
+def test_a_target_survives_its_text(fraction: float) -> None:
+    assert parse_target(format_target(Target(fraction))) == Target(fraction)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("path_epochs", -1.0, "0 or more"),
+        ("dense_epochs", float("inf"), "finite"),
+        ("finetune_epochs", float("nan"), "finite"),
+        ("path_learning_rate", 0.0, "more than 0"),
+        ("depth_share", 1.5, "at most 1"),
+        ("depth_share", -0.1, "0 or more"),
+        ("momentum", 1.0, "less than 1"),
+        ("batch_size", 0, "1 or more"),
+        ("path_points", 0, "1 or more"),
+        ("seed", -1, "0 or more"),
+        ("limit", 0, "1 or more"),
+        ("weights", "amcs", "did you mean amsc?"),
+        ("currency", "flops", "macs, params"),
+        ("depth_rule", "best", "one-standard-error, share"),
+        ("device", "gpu", "cuda:N"),
+        ("batch_size", 12.5, "a whole number"),
+        ("seed", True, "a whole number"),
+        ("deterministic", 1, "true or false"),
+        ("path_epochs", "8", "a number"),
+    ],
+)
+def test_an_impossible_value_says_what_was_expected_and_what_came(key: str, value: object, expected: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings(**{key: value})  # type: ignore[arg-type]
+    assert str(caught.value).startswith(f"{key}: expected ")
+    assert expected in str(caught.value)
+    assert repr(value) in str(caught.value)
+
+
+def test_every_number_has_a_range_and_every_word_its_choices() -> None:
+    from amsc.settings import CHOICES, RANGES
+
+    unchecked = {field.name for field in dataclasses.fields(Settings)} - set(RANGES) - set(CHOICES)
+    assert unchecked == {"device", "deterministic"}  # checked by pattern and by type
+
+
+runs = st.builds(
+    RunSettings,
+    model=st.none() | st.text(min_size=1),
+    weights=st.none() | st.text(min_size=1),
+    data=st.none() | st.text(min_size=1),
+    target=st.just("macs=50%"),
+    num_classes=st.none() | st.integers(1, 1000),
+    in_channels=st.none() | st.integers(1, 4),
+    settings=st.builds(
+        Settings,
+        seed=st.integers(0, 2**32 - 1),
+        path_epochs=st.floats(0, 1e3),
+        depth_share=st.floats(0, 1),
+        weights=st.sampled_from(["amsc", "ssl", "gl", "rw"]),
+        limit=st.none() | st.integers(1, 10**6),
+        deterministic=st.booleans(),
+        weight_decay=st.floats(0, 1),
+    ),
+)
+
+
+@given(run=runs)
+def test_what_is_written_is_read_back(run: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "settings.toml"
+    write_settings(path, run)
+    assert read_settings(path) == run
+
+
+def _file(folder: Path, text: str) -> Path:
+    path = folder / "settings.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_may_say_little_and_whole_numbers_for_fractions(tmp_path: Path) -> None:
+    run = read_settings(_file(tmp_path, '[run]\nmodel = "resnet20"\n[settings]\npath_epochs = 3\n'))
+    assert run == RunSettings(model="resnet20", settings=Settings(path_epochs=3.0))
+    assert isinstance(run.settings.path_epochs, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[settings]\npath_epoch = 3\n", "unknown key 'path_epoch' in [settings]; did you mean path_epochs?"),
+        ("[run]\nmodell = 'a'\n", "did you mean model?"),
+        ("[run]\nseed = 3\n", "key 'seed' in [run] belongs in [settings]"),
+        ("seed = 3\n", "belongs in [settings]"),
+        ("[setings]\nseed = 3\n", "did you mean settings?"),
+        ("[settings]\nzzz = 3\n", "known are batch_size"),
+        ("[settings]\nlimit = 0\n", "limit: expected"),
+        ("[run]\nmodel = 3\n", "model: expected text or nothing, got 3"),
+        ("[settings\n", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, text: str, words: str) -> None:
+    path = _file(tmp_path, text)
+    with pytest.raises(SettingsError) as caught:
+        read_settings(path)
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_or_binary_file_is_an_error_in_words(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot read the settings file"):
+        read_settings(tmp_path / "none.toml")
+    (tmp_path / "b.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match="cannot read the settings file"):
+        read_settings(tmp_path / "b.toml")
+
+
+def test_writing_into_nowhere_is_a_run_folder_error(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="cannot write"):
+        write_settings(tmp_path / "none" / "settings.toml", RunSettings())
+
+
+def test_flags_lie_on_top_of_the_file() -> None:
+    run = RunSettings(model="a", data="digits", settings=Settings(seed=3, limit=5))
+    changed = run.changed({"model": "b", "data": None}, {"seed": 0, "limit": None})
+    assert changed == RunSettings(model="b", data="digits", settings=Settings(seed=0, limit=5))
+    with pytest.raises(SettingsError, match="seed"):
+        run.changed({}, {"seed": -1})
