@@ -23,6 +23,7 @@ from amsc import Settings, Target, compress, cut, load, plan_cut, save, trace
 from amsc.data import Data, open_data
 from amsc.measure import count_macs, machine_stamp
 from amsc.models import open_model
+from amsc.surgery import plan_of
 from amsc.tasks import Classification
 from amsc.training import TrainSettings, evaluate, finetune, reestimate_batchnorm
 
@@ -91,7 +92,6 @@ def run_one(name: str, seed: int, dense: nn.Module, data: Data, options: argpars
     seconds = time.perf_counter() - start
     reestimate_batchnorm(model, data)
     example = data.example_inputs()
-    blocks = sum(isinstance(module, nn.Identity) for module in model.modules())
     return {
         "method": name,
         "seed": seed,
@@ -99,7 +99,7 @@ def run_one(name: str, seed: int, dense: nn.Module, data: Data, options: argpars
         "macs": count_macs(model, example),
         "macs_share": round(count_macs(model, example) / count_macs(dense, example), 4),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "identities": blocks,
+        "removed_blocks": list(plan.blocks) if (plan := plan_of(model)) else [],
         "seconds": round(seconds, 1),
         "epochs": [options.path_epochs, options.finetune_epochs],
         "target": options.target,

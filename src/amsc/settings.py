@@ -35,7 +35,7 @@ __all__ = [
 
 CHOICES = {
     "depth_rule": ("one-standard-error", "share"),
-    "weights": ("amsc", "ssl", "gl", "rw"),
+    "weights": ("fisher", "amsc", "ssl", "gl", "rw"),
     "currency": ("macs", "params"),
 }
 LATER_TARGETS = ("latency", "params", "bytes", "memory", "drop")

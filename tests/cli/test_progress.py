@@ -37,8 +37,9 @@ def test_a_file_gets_a_line_per_quarter_and_per_change_of_the_network() -> None:
 
 def test_a_terminal_gets_bars_with_the_numbers() -> None:
     text = _told(_Terminal())
-    for word in ("depth", "width", "100%", "1 M MACs", "loss"):
+    for word in ("width", "  1%", "1 M MACs"):
         assert word in text
+    assert "depth" not in text.splitlines()[-1], "width goes on where depth ended, on the same bar"
 
 
 def test_quiet_says_nothing() -> None:

@@ -90,6 +90,24 @@ def test_resuming_a_finished_run_shows_it_and_changes_nothing(
     assert (run_folder / "record.json").read_bytes() == before
 
 
+def test_a_target_out_of_reach_says_what_is_within_it_and_leaves_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compress", "digits_resnet", "--data", "digits", "--target", "macs=0.1%", "--out", str(tmp_path / "run")]
+    assert main(words) == 5
+    assert "lowest reachable target" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_its_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main([*WORDS, "--dense-learning-rate", "1e20", "--out", str(out)]) == 7
+    assert "nan" in capsys.readouterr().err
+    assert read_settings(out / "settings.toml").settings.dense_learning_rate == 1e20
+
+
 def test_paths_in_the_settings_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from amsc.cli.opening import absolute
     from amsc.settings import RunSettings

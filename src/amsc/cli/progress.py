@@ -13,8 +13,12 @@ from amsc.training.progress import Progress as Listener
 __all__ = ["BarProgress", "LineProgress", "progress"]
 
 
+# Depth and width count the steps of the path together, so they share a bar.
+SHARED = {"depth": "path", "width": "path"}
+
+
 class BarProgress:
-    """One bar per phase, the latest numbers beside it."""
+    """One bar per stage of the run, the latest numbers beside it."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
@@ -22,11 +26,12 @@ class BarProgress:
 
     def update(self, phase: str, step: int, steps: int, **values: float) -> None:
         """Move the bar of `phase`."""
-        if phase not in self._tasks:
+        bar = SHARED.get(phase, phase)
+        if bar not in self._tasks:
             for task in self._tasks.values():
                 self._bars.stop_task(task)
-            self._tasks[phase] = self._bars.add_task(phase, total=steps, numbers="")
-        self._bars.update(self._tasks[phase], completed=step, total=steps, numbers=_numbers(values))
+            self._tasks[bar] = self._bars.add_task(phase, total=steps, numbers="")
+        self._bars.update(self._tasks[bar], description=phase, completed=step, total=steps, numbers=_numbers(values))
 
 
 class LineProgress:

@@ -10,12 +10,12 @@ from amsc.cli.opening import SETTINGS_FILE, absolute, free_folder, make_folder, 
 from amsc.cli.progress import progress
 from amsc.compress import compress
 from amsc.data import Data
-from amsc.errors import AmscError, RunFolderError
+from amsc.errors import DataError, InputError, ModelError, RunFolderError, TargetError
 from amsc.records import Record
-from amsc.report import before_after, group_rows, render
+from amsc.report import before_after, group_rows
 from amsc.settings import RunSettings, parse_target, write_settings
 
-__all__ = ["REPORT_FILE", "begin", "carry_on", "payload", "show_outcome", "write_report"]
+__all__ = ["REPORT_FILE", "begin", "carry_on", "payload", "show_outcome"]
 
 REPORT_FILE = "report.html"
 
@@ -34,7 +34,7 @@ def begin(run: RunSettings, out: Path | None, console: Console, *, name: str | N
         console.note(f"run folder: {folder}")
         try:
             return _work(model, data, run, folder, console, resume=False), folder
-        except AmscError:
+        except (TargetError, ModelError, InputError, DataError, RunFolderError):
             _discard_unused(folder)
             raise
 
@@ -72,21 +72,8 @@ def _work(model: nn.Module, data: Data, run: RunSettings, folder: Path, console:
             )
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"stopped; to go on: amsc resume {folder}") from stop
-    write_report(result.record, folder)
+    result.report(folder / REPORT_FILE)
     return result.record
-
-
-def write_report(record: Record, folder: Path) -> None:
-    """Write report.html into the run folder.
-
-    Raises:
-        RunFolderError: it cannot be written.
-    """
-    path = folder / REPORT_FILE
-    try:
-        path.write_text(render(record), encoding="utf-8")
-    except OSError as error:
-        raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def show_outcome(record: Record, folder: Path, console: Console) -> None:

@@ -3,7 +3,7 @@
 from amsc.penalty.coordinates import Coordinates, Normalisation, Slices, find_coordinates
 from amsc.penalty.penalty import CURRENCIES, Penalty
 from amsc.penalty.prox import block_soft_threshold, leaf_factors, nested_factors, root_factors
-from amsc.penalty.weights import WEIGHTS, group_weights
+from amsc.penalty.weights import WEIGHTS, group_weights, sensitivity_weights
 
 __all__ = [
     "CURRENCIES",
@@ -18,4 +18,5 @@ __all__ = [
     "leaf_factors",
     "nested_factors",
     "root_factors",
+    "sensitivity_weights",
 ]

@@ -15,7 +15,7 @@ from amsc.penalty.prox import nested_factors
 from amsc.penalty.rows import Rows
 from amsc.penalty.scales import leaf_scales
 from amsc.penalty.sizes import parameters_held, saved_macs
-from amsc.penalty.weights import group_weights
+from amsc.penalty.weights import group_weights, sensitivity_weights
 from amsc.structure.values import Structure
 
 __all__ = ["Penalty"]
@@ -77,17 +77,67 @@ class Penalty:
         scales, root = leaf_scales(found, model, theta_hat), torch.tensor(found.root, dtype=torch.long)
         norms = scales * self._rows.norms([theta_hat[slices.parameter].float().cpu() for slices in found.slices])
         root[root < 0] = len(self.blocks)
+        self._sizes = held
         self.leaf_weights = group_weights(weights, held[0], norms[: len(self.channels)])
         self.block_weights = group_weights(weights, held[1], _root_norms(norms, root, len(self.blocks)))
-        others = torch.zeros(len(found.root) - len(self.channels))
-        self._constants = _Constants(
-            scales, torch.cat([self.leaf_weights, others]), torch.cat([self.block_weights, torch.zeros(1)]), root
-        )
+        self._constants = _Constants(scales, *self._padded_weights(len(found.root)), root)
 
     def __repr__(self) -> str:
         """How many channels, blocks and parameters are penalised."""
         count = sum(p.numel() for p in self._parameters)
         return f"Penalty({len(self.channels)} channels, {len(self.blocks)} blocks; {count} parameters)"
+
+    def gate_gradients(self) -> tuple[Tensor, Tensor]:
+        """Derivatives of the loss by a gate on each channel and on each block (theta_g times s_g, at s_g = 1), from the
+        gradients that the parameters hold now. Shapes: channel, block."""
+        self._move()
+        products = [p.detach() * (torch.zeros_like(p) if p.grad is None else p.grad) for p in self._parameters]
+        leaves = self._rows.sums(products)
+        return leaves[: len(self.channels)], self._by_block(leaves)
+
+    @torch.no_grad()
+    def reweight(self, leaf_sensitivities: Tensor, block_sensitivities: Tensor) -> None:
+        """Replace the weights by those of `sensitivity_weights`, for the parameters as they are now.
+
+        Args:
+            leaf_sensitivities: mean squares of the channels' `gate_gradients`. Shape: channel.
+            block_sensitivities: those of the blocks. Shape: block.
+        """
+        leaf_speeds, block_speeds = self._speeds()
+        leaves, blocks = self.leaf_norms(), self.block_norms()
+        self.leaf_weights = sensitivity_weights(self._sizes[0], leaves, leaf_sensitivities, leaf_speeds)
+        self.block_weights = sensitivity_weights(self._sizes[1], blocks, block_sensitivities, block_speeds)
+        fixed = self._constants
+        leaf_weights, root_weights = self._padded_weights(len(fixed.root))
+        device = fixed.root.device
+        self._constants = _Constants(fixed.scales, leaf_weights.to(device), root_weights.to(device), fixed.root)
+
+    @torch.no_grad()
+    def emptying_times(self) -> tuple[Tensor, Tensor]:
+        """Strength times sum of step sizes after which each channel and each block is zero if the loss does not resist
+        (for blocks: at the speed with which they start). Infinite where the weight is 0. Shapes: channel, block."""
+        leaf_speeds, block_speeds = self._speeds()
+        leaves, blocks = self.leaf_norms(), self.block_norms()
+        return leaves / (leaf_speeds * self.leaf_weights.to(leaves)), blocks / (
+            block_speeds * self.block_weights.to(blocks)
+        )
+
+    def _speeds(self) -> tuple[Tensor, Tensor]:
+        """How fast norms fall under unit weight, strength and step size: d n / dt. Shapes: channel, block."""
+        norms = self._norms()
+        squares = self._constants_for(norms).scales.square()
+        own = self._by_block(norms.square())
+        mean = self._by_block(squares * norms.square()) / own.clamp(min=1e-30)
+        return squares[: len(self.channels)], torch.where(own > 0, mean, 1.0)
+
+    def _by_block(self, leaves: Tensor) -> Tensor:
+        """Sums over the leaves of each block. Shape: block."""
+        return leaves.new_zeros(len(self.blocks) + 1).index_add_(0, self._constants.root, leaves)[:-1]
+
+    def _padded_weights(self, num_leaves: int) -> tuple[Tensor, Tensor]:
+        """Weights of all leaves (0 for those that cannot go alone) and roots (0 for that of leaves in no block)."""
+        others = self.leaf_weights.new_zeros(num_leaves - len(self.channels))
+        return torch.cat([self.leaf_weights, others]), torch.cat([self.block_weights, self.block_weights.new_zeros(1)])
 
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that `prox_` changes, penalised in whole or in part."""

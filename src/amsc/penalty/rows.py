@@ -42,6 +42,14 @@ class Rows:
         peaks = self._row_norms(tensors, float("inf"))
         return self._sum((peaks != 0).to(peaks)) == 0
 
+    def sums(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Sum of the elements of every leaf. Shape: leaf."""
+        rows = [
+            tensors[i].to(_accurate(tensors[i].dtype)).movedim(axis, 0).reshape(tensors[i].shape[axis], -1).sum(1)
+            for i, axis in zip(self._order, self._axes, strict=True)
+        ]
+        return self._sum(torch.cat(rows)) if rows else torch.zeros(self._num_leaves)
+
     def multiply_(self, tensors: Sequence[Tensor], factors: Tensor) -> None:
         """Multiply every leaf by its factor in place; rows in no leaf stay as they are. Shape of `factors`: leaf."""
         rows = torch.split(torch.cat([factors, factors.new_ones(1)])[self._leaf], self._sizes)

@@ -17,6 +17,7 @@ __all__ = [
     "floored",
     "group_weights",
     "reversed_weights",
+    "sensitivity_weights",
     "size_weights",
     "uniform_weights",
 ]
@@ -60,6 +61,27 @@ WEIGHTS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "rw": reversed_weights,
 }
 """Families of weights by name; each maps (sizes, norms), both of shape `group`, to weights before normalisation."""
+
+
+def sensitivity_weights(sizes: Tensor, norms: Tensor, sensitivities: Tensor, speeds: Tensor) -> Tensor:
+    """Weights that empty the group first which costs the loss least per unit saved, divided by their mean.
+
+    With a gate s_g on each group, theta_g = s_g theta_hat_g, closing the gate costs the loss about F_g / 2, F_g the
+    mean square of its derivative by the gate (the Fisher information). A group of norm n under weight w and strength
+    lambda is emptied after n / (lambda w v) of accumulated step size, v the speed at which its metric lets the
+    proximal map move it. w = q n / (v F) makes that time F / (lambda q).
+
+    Args:
+        sizes: q. Shape: group.
+        norms: n. Shape: group.
+        sensitivities: F, floored at a thousandth of its median. Shape: group.
+        speeds: v. Shape: group.
+    """
+    sensitivities = sensitivities.to(norms)
+    alive = sensitivities[sensitivities > 0]
+    floor = 1e-3 * float(alive.median()) if alive.numel() else 1.0
+    weights = sizes.clamp(min=1).to(norms) * floored(norms) / (speeds * sensitivities.clamp(min=floor))
+    return weights / weights.mean() if weights.numel() else weights
 
 
 def group_weights(family: str, sizes: Tensor, norms: Tensor) -> Tensor:

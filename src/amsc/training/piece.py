@@ -11,7 +11,7 @@ from amsc.structure.values import Structure
 from amsc.training.loop import set_learning_rate
 from amsc.training.proximal import ProximalStep
 from amsc.training.removal import Removal, channel_map, sparing_last
-from amsc.training.strength import MacsPlan, StrengthControl, emptying_times, forecast_strength
+from amsc.training.strength import MacsPlan, StrengthControl, forecast_strength
 
 __all__ = ["Piece", "Position", "settling_steps", "zero_removal"]
 
@@ -108,7 +108,8 @@ class Piece:
         left = max(self._every, plan.steps - step)
         ahead = min(left, max(self._every, round(LOOKAHEAD * plan.steps)))
         needed = self.macs - plan.at(step + ahead)
-        times = emptying_times(self.penalty, self.kind)
+        leaf_times, block_times = self.penalty.emptying_times()
+        times = block_times if self.kind == "depth" else leaf_times
         costs = (self.penalty.block_costs if self.kind == "depth" else self.penalty.leaf_costs).to(times)
         if self.kind == "depth" and not self._is_worth_a_block(costs[torch.isfinite(times)]):
             needed = 0.0
@@ -123,7 +124,7 @@ class Piece:
     def _held_strength(self, steps: int, planned: float) -> float:
         if self.held == 0 or self.macs <= planned:
             return 0.0
-        soonest = float(emptying_times(self.penalty, "depth").min())
+        soonest = float(self.penalty.emptying_times()[1].min())
         return float(min(self.held, 0.5 * soonest / (steps * self._step_size)))
 
     def _set_strengths(self, held: float) -> None:

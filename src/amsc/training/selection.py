@@ -32,7 +32,7 @@ def cut_zeros(structure: Structure, penalty: Penalty, blocks: Tensor, channels: 
 def cut_to_target(
     structure: Structure, penalty: Penalty, blocks: Tensor, channels: Tensor, target_macs: int
 ) -> Removal:
-    """What brings the network to `target_macs` or just below: zeros first, then the cheapest by weighted norm per MAC.
+    """What brings the network to `target_macs` or just below: zeros first, then what the penalty would empty next.
 
     **Channels beyond the zero ones change the function**; they are few where the path was long enough. Where the
     channels alone cannot reach the target, the cheapest blocks go as well.
@@ -40,15 +40,16 @@ def cut_to_target(
     Raises:
         TargetError: nothing reaches it.
     """
+    leaf_times, block_times = penalty.emptying_times()
     gone = list(_blocks_above(structure, compress(penalty.blocks, blocks.tolist()), target_macs))
-    spare = [name for name in _cheapest(penalty.blocks, _prices(penalty, "depth", blocks)) if name not in gone]
+    spare = [name for name in _cheapest(penalty.blocks, _prices(block_times, blocks)) if name not in gone]
     while lowest_macs(structure.after({}, gone), penalty.channels) > target_macs:
         if not spare:
             lowest = lowest_macs(structure.after({}, gone), penalty.channels)
             raise TargetError(f"the target of {target_macs} MACs cannot be reached; the lowest is {lowest}")
         gone.append(spare.pop(0))
     left = structure.after({}, gone)
-    ranking = _cheapest(penalty.channels, _prices(penalty, "width", channels))
+    ranking = _cheapest(penalty.channels, _prices(leaf_times, channels))
     return Removal(tuple(gone), channel_map(choose_channels(left, ranking, target_macs)))
 
 
@@ -66,14 +67,9 @@ def _blocks_above(structure: Structure, names: Iterable[str], floor_macs: int) -
     return gone
 
 
-def _prices(penalty: Penalty, kind: str, zero: Tensor) -> Tensor:
-    """Weighted norm per MAC saved, below zero for groups that settled at zero. Shape: group."""
-    if kind == "depth":
-        norms, weights, costs = penalty.block_norms(), penalty.block_weights, penalty.block_costs
-    else:
-        norms, weights, costs = penalty.leaf_norms(), penalty.leaf_weights, penalty.leaf_costs
-    prices = norms * weights.to(norms) / costs.to(norms).clamp(min=1)
-    return torch.where(zero.to(prices.device), -1.0, prices)
+def _prices(times: Tensor, zero: Tensor) -> Tensor:
+    """How soon the penalty would empty each group, below zero for those that settled there. Shape: group."""
+    return torch.where(zero.to(times.device), -1.0, times)
 
 
 def _cheapest(items: Sequence[Item], prices: Tensor) -> list[Item]:

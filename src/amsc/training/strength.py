@@ -5,11 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from amsc.penalty import Penalty
+__all__ = ["MacsPlan", "StrengthControl", "forecast_strength"]
 
-__all__ = ["MacsPlan", "StrengthControl", "emptying_times", "forecast_strength"]
-
-POWER = 1.0
 FACTOR = 1.5
 """A strength changes by at most this factor from one look to the next: what rises too fast destroys the features."""
 CORRECTION = 1.15
@@ -28,7 +25,7 @@ class MacsPlan:
     def at(self, step: float) -> float:
         """Planned MACs after `step` steps."""
         share = min(1.0, max(0.0, step / self.steps)) if self.steps else 1.0
-        return self.start + share**POWER * (self.goal - self.start)
+        return self.start + share * (self.goal - self.start)
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def forecast_strength(times: Tensor, costs: Tensor, needed: float, travel: float
     starts at the smallest strength that could empty anything.
 
     Args:
-        times: `emptying_times` of the groups. Shape: group.
+        times: `Penalty.emptying_times` of the groups. Shape: group.
         costs: MACs that each group saves. Shape: group.
     """
     alive = torch.isfinite(times) & (times > 0)
@@ -72,34 +69,3 @@ def forecast_strength(times: Tensor, costs: Tensor, needed: float, travel: float
     before, saved_before = (float(waits[index - 1]), float(saved[index - 1])) if index else (0.0, 0.0)
     share = min(1.0, (needed - saved_before) / max(1.0, float(saved[index]) - saved_before))
     return (before + share * (float(waits[index]) - before)) / travel
-
-
-def emptying_times(penalty: Penalty, kind: str) -> Tensor:
-    """Strength times sum of step sizes after which each group is zero, if the loss does not resist; group by group.
-
-    Norms fall at a constant speed under the proximal map. That speed is measured, by one small step that is taken back,
-    because only the penalty knows its metric. `kind` is "depth" (blocks) or "width" (channels). Infinite where the
-    penalty does not move the group. Shape: group.
-    """
-    norms = (penalty.block_norms if kind == "depth" else penalty.leaf_norms)()
-    weights = penalty.block_weights if kind == "depth" else penalty.leaf_weights
-    alive = (norms > 0) & (weights > 0)
-    if not bool(alive.any()):
-        return torch.full_like(norms, torch.inf)
-    small = 1e-2 * float((norms[alive] / weights[alive]).median())
-    speeds = (norms - _norms_after(penalty, kind, small)) / small
-    # below the resolution of float32 a speed is noise
-    resolved = speeds * small > 1e-6 * norms
-    return torch.where(resolved & alive, norms / speeds.clamp(min=1e-30), torch.inf)
-
-
-@torch.no_grad()
-def _norms_after(penalty: Penalty, kind: str, step_size: float) -> Tensor:
-    parameters = penalty.parameters()
-    saved = [parameter.detach().clone() for parameter in parameters]
-    try:
-        penalty.prox_(step_size, *((1.0, 0.0) if kind == "depth" else (0.0, 1.0)))
-        return (penalty.block_norms if kind == "depth" else penalty.leaf_norms)()
-    finally:
-        for parameter, value in zip(parameters, saved, strict=True):
-            parameter.copy_(value)

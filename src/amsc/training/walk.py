@@ -19,6 +19,7 @@ from amsc.training.progress import NoProgress, Progress
 from amsc.training.proximal import ProximalStep
 from amsc.training.removal import Removal, Shrink, Shrunk, compose_removals
 from amsc.training.selection import cut_to_target, cut_zeros
+from amsc.training.sensitivity import gate_sensitivities
 from amsc.training.strength import MacsPlan, StrengthControl
 from amsc.training.walk_state import Candidate, Snapshot, WalkSettings, WalkState
 
@@ -155,9 +156,16 @@ class _Walker:
         for name, buffer in snapshot.momentum.items():
             sgd.state[names[name]]["momentum_buffer"] = buffer.to(names[name].device, copy=True)
         reference = live.slice_tensors(self.dense.state_dict()) if choices.reference == "dense" else None
+        by_sensitivity = choices.weights == "fisher"
         penalty = Penalty(
-            live.structure, live.model, weights=choices.weights, currency=choices.currency, reference=reference
+            live.structure,
+            live.model,
+            weights="amsc" if by_sensitivity else choices.weights,
+            currency=choices.currency,
+            reference=reference,
         )
+        if by_sensitivity:
+            penalty.reweight(*gate_sensitivities(live.model, penalty, self.data, self.task))
         return ProximalStep(sgd, penalty)
 
     def _position(self, state: WalkState) -> Position:
