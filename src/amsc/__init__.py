@@ -1,9 +1,9 @@
 """amsc makes trained PyTorch networks smaller in depth and in width at once, and proves it.
 
-    structure = amsc.trace(model, example_inputs)      # what can go, what cannot, and why
-    plan = amsc.plan_cut(structure, channels={...}, blocks=[...])
-    small = amsc.cut(model, plan)                      # a new, smaller model, verified
-    result = amsc.compress(model, example_inputs, data, target=amsc.Target(macs=0.5))
+structure = amsc.trace(model, example_inputs)      # what can go, what cannot, and why
+plan = amsc.plan_cut(structure, channels={...}, blocks=[...])
+small = amsc.cut(model, plan)                      # a new, smaller model, verified
+result = amsc.compress(model, example_inputs, data, target=amsc.Target(macs=0.5))
 """
 
 from amsc.compress import Result, compress

@@ -93,7 +93,9 @@ def compress(
     target_macs = _feasible_macs(structure, model, target)
     state = folder.open(resume=resume)
     folder.write_settings(settings, model_name, target)
-    dense, listener = copied(model), progress or NoProgress()
+    # Channels last from the start: a resumed run must round as an undisturbed one does (see train_steps).
+    dense = copied(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    listener = progress or NoProgress()
     job = Job(dense, structure, example_inputs, data, task, settings, name, target, target_macs, folder, listener)
     with _deterministic(settings.deterministic):
         finished, small = job.run(state)
@@ -128,7 +130,7 @@ def _check_data(model: nn.Module, data: Data, task: Task) -> None:
 
 
 def _feasible_macs(structure: Structure, model: nn.Module, target: Target) -> int:
-    """The target in MACs; TargetError where removing all blocks and all channels but one of each group is not enough."""
+    """The target in MACs; TargetError where removing all blocks and all but one channel of each group is not enough."""
     dense = structure.macs()
     wanted = int(target.macs * dense)
     penalty = Penalty(structure, model)

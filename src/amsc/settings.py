@@ -99,7 +99,7 @@ class Settings:
     path_points: int = 8
     depth_share: float = 0.5
     depth_rule: str = "one-standard-error"  # or "share": depth takes its whole share of the budget
-    weights: str = "amsc"  # amsc, ssl, gl, rw
+    weights: str = "fisher"  # or the paper's amsc, and its ablations ssl, gl, rw
     currency: str = "macs"  # what a group's size is counted in: macs or params
     batch_size: int = 128
     dense_learning_rate: float = 0.1

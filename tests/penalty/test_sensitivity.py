@@ -57,7 +57,7 @@ def test_a_block_gate_is_the_sum_over_what_the_block_holds() -> None:
     assert float(penalty.gate_gradients()[1][0]) == pytest.approx(expected, rel=1e-4, abs=1e-7)
 
 
-def test_after_reweighting_a_channel_is_emptied_in_the_order_of_sensitivity_per_mac() -> None:
+def test_after_reweighting_emptying_times_go_with_the_square_of_sensitivity_per_mac() -> None:
     _, penalty, _ = network()
     sensitivities = torch.rand(len(penalty.channels)) + 0.1
     blocks = torch.rand(len(penalty.blocks)) + 0.1
@@ -66,7 +66,7 @@ def test_after_reweighting_a_channel_is_emptied_in_the_order_of_sensitivity_per_
     for time, sensitivity, costs in zip(
         times, (sensitivities, blocks), (penalty.leaf_costs, penalty.block_costs), strict=True
     ):
-        ratio = time * costs / sensitivity
+        ratio = time * (costs / sensitivity) ** 2
         torch.testing.assert_close(ratio, ratio[0].expand_as(ratio), rtol=1e-3, atol=0.0)
 
 
@@ -91,4 +91,4 @@ def test_the_map_uses_the_new_weights() -> None:
 def test_an_insensitive_group_does_not_take_all_the_weight() -> None:
     weights = sensitivity_weights(torch.ones(4), torch.ones(4), torch.tensor([0.0, 1.0, 1.0, 1.0]), torch.ones(4))
     assert torch.isfinite(weights).all()
-    assert float(weights[0] / weights[1]) == pytest.approx(1000)
+    assert float(weights[0] / weights[1]) == pytest.approx(1e6)

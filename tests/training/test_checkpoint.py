@@ -42,7 +42,7 @@ def test_a_full_disk_leaves_the_state_of_before(tmp_path: Path, monkeypatch: pyt
     save_state(tmp_path / "state.pt", {"step": 1})
     with monkeypatch.context() as patched:
         patched.setattr(failing, _full_disk)
-        with pytest.raises(RunFolderError, match="No space left.*untouched"):
+        with pytest.raises(RunFolderError, match=r"No space left.*untouched"):
             save_state(tmp_path / "state.pt", {"step": 2})
     assert load_state(tmp_path / "state.pt") == {"step": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]

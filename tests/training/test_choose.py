@@ -9,9 +9,9 @@ from torch import Tensor
 from amsc.training import one_standard_error_choice, paired_shortfall
 
 
-def _scores(wrong: int, n: int = 100) -> Tensor:
-    """n examples, the first `wrong` of which are wrong."""
-    return torch.tensor([0.0] * wrong + [1.0] * (n - wrong))
+def _scores(wrong: int, *, also_right: int = 0, n: int = 100) -> Tensor:
+    """n examples, of which the first `also_right` are right, the next wrong up to number `wrong`, the others right."""
+    return torch.tensor([1.0] * also_right + [0.0] * (wrong - also_right) + [1.0] * (n - wrong))
 
 
 def test_shortfall_is_the_mean_difference_in_its_own_standard_errors() -> None:
@@ -27,24 +27,24 @@ def test_the_same_small_loss_everywhere_is_certain_and_one_example_tells_nothing
 
 
 def test_the_smallest_depth_within_one_error_is_taken() -> None:
-    # one more wrong example of 100 is exactly one standard error, two are 1.4
-    values = [_scores(10), _scores(11), _scores(12), _scores(40)]
+    # against the first: 3 lost and 2 won (0.45 errors below), 6 lost (2.5 errors below)
+    values = [_scores(10), _scores(13, also_right=2), _scores(16), _scores(40)]
     assert one_standard_error_choice([5, 4, 3, 2], values) == 1
 
 
 def test_pairing_matters() -> None:
-    best, n = torch.zeros(200), 200
+    best = torch.zeros(200)
     best[:100] = 1
     swapped = best.flip(0)
-    swapped[:2] = 0  # unpaired as good as `best`, paired 198 examples differ
+    swapped[-2:] = 0
     paired = best.clone()
     paired[:2] = 0
+    assert paired.mean() == swapped.mean()
     assert paired_shortfall(best, paired) > 1 > paired_shortfall(best, swapped)
-    assert n == len(best)
 
 
 def test_of_equal_depths_the_latest_that_is_good_is_taken() -> None:
-    assert one_standard_error_choice([4, 4, 4], [_scores(10), _scores(11), _scores(50)]) == 1
+    assert one_standard_error_choice([4, 4, 4], [_scores(10), _scores(13, also_right=2), _scores(50)]) == 1
 
 
 def test_a_deeper_best_does_not_hide_that_a_shallow_one_is_as_good() -> None:

@@ -69,7 +69,9 @@ def sensitivity_weights(sizes: Tensor, norms: Tensor, sensitivities: Tensor, spe
     With a gate s_g on each group, theta_g = s_g theta_hat_g, closing the gate costs the loss about F_g / 2, F_g the
     mean square of its derivative by the gate (the Fisher information). A group of norm n under weight w and strength
     lambda is emptied after n / (lambda w v) of accumulated step size, v the speed at which its metric lets the
-    proximal map move it. w = q n / (v F) makes that time F / (lambda q).
+    proximal map move it. With the price p = F / q, w = n / (v p^2) makes that time p^2 / lambda. The square is the
+    exponent of the adaptive lasso (Zou 2006): when one group is gone, one of twice its price has lost a quarter of its
+    norm; with p itself it would have lost half.
 
     Args:
         sizes: q. Shape: group.
@@ -80,7 +82,9 @@ def sensitivity_weights(sizes: Tensor, norms: Tensor, sensitivities: Tensor, spe
     sensitivities = sensitivities.to(norms)
     alive = sensitivities[sensitivities > 0]
     floor = 1e-3 * float(alive.median()) if alive.numel() else 1.0
-    weights = sizes.clamp(min=1).to(norms) * floored(norms) / (speeds * sensitivities.clamp(min=floor))
+    prices = sensitivities.clamp(min=floor) / sizes.clamp(min=1).to(norms)
+    # Double: squares of prices per multiply-add leave the range of float32.
+    weights = (floored(norms).double() / (speeds.double() * (prices / prices.mean()).double().square())).to(norms)
     return weights / weights.mean() if weights.numel() else weights
 
 

@@ -1,16 +1,24 @@
 """What has been removed, counted in the dense network's own numbers, and how to choose what goes to meet a budget."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations_with_replacement
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from amsc.structure.values import Structure
 
-__all__ = ["Leaf", "Removal", "Shrink", "Shrunk", "channel_map", "choose_channels", "compose_removals", "sparing_last"]
+__all__ = [
+    "Leaf",
+    "Removal",
+    "Shrink",
+    "Shrunk",
+    "channel_map",
+    "choose_channels",
+    "compose_removals",
+    "leaves_above",
+    "sparing_last",
+]
 
 Leaf = tuple[str, int]
 """A removable channel: the name of its group, and its index there."""
@@ -83,22 +91,18 @@ def choose_channels(
 ) -> list[Leaf]:
     """The first leaves of `ranking` (cheapest first) whose removal brings the MACs to `target_macs` or just below.
 
-    The shortest such prefix, unless it ends more than `slack` (a fraction of the target) below the target: then
-    its last few leaves are exchanged for one or two others that end as close below as possible. A group keeps at
-    least one channel. If even all of them are not enough, all are returned.
+    The shortest such prefix, from which the dearest leaves stay after all if the target is met without them. If that
+    ends more than `slack` (a fraction of the target) below the target, its last leaf is exchanged for smaller steps.
+    A group keeps at least one channel. If even all leaves are not enough, all are returned.
     """
     allowed = list(sparing_last(structure, ranking))
-    count = _shortest_prefix(structure, allowed, target_macs)
-    best = allowed[:count]
-    best_macs = structure.macs(channel_map(best))
-    for length in range(count - 1, max(-1, count - 8), -1):
-        if (1 - slack) * target_macs <= best_macs:
-            break
-        for chosen in _completions(structure, allowed[:length], ranking):
-            macs = structure.macs(channel_map(chosen))
-            if best_macs < macs <= target_macs:
-                best, best_macs = chosen, macs
-    return best
+    prefix = allowed[: _shortest_prefix(structure, allowed, target_macs)]
+    chosen = _given_back(structure, prefix, target_macs)
+    if not prefix or structure.macs(channel_map(chosen)) >= (1 - slack) * target_macs:
+        return chosen
+    filled = _given_back(structure, _filled(structure, prefix[:-1], ranking, target_macs), target_macs)
+    macs = structure.macs(channel_map(filled))
+    return filled if structure.macs(channel_map(chosen)) < macs <= target_macs else chosen
 
 
 def _shortest_prefix(structure: Structure, leaves: Sequence[Leaf], target_macs: int) -> int:
@@ -113,20 +117,44 @@ def _shortest_prefix(structure: Structure, leaves: Sequence[Leaf], target_macs: 
     return low
 
 
-def _completions(structure: Structure, prefix: list[Leaf], ranking: Sequence[Leaf]) -> Iterator[list[Leaf]]:
-    """`prefix` and one or two more leaves, for every choice of their groups: the first of each in the ranking."""
-    taken = set(prefix)
-    free = [
-        leaf
-        for leaf in sparing_last(structure, [*prefix, *(r for r in ranking if r not in taken)])
-        if leaf not in taken
-    ]
-    by_group: dict[str, list[Leaf]] = {}
-    for leaf in free:
-        by_group.setdefault(leaf[0], []).append(leaf)
-    yield prefix
-    yield from ([*prefix, leaves[0]] for leaves in by_group.values())
-    for pair in combinations_with_replacement(by_group, 2):
-        wanted = Counter(pair)
-        if all(len(by_group[name]) >= count for name, count in wanted.items()):
-            yield [*prefix, *(leaf for name, count in wanted.items() for leaf in by_group[name][:count])]
+def _given_back(structure: Structure, chosen: Sequence[Leaf], target_macs: int) -> list[Leaf]:
+    """`chosen` without those leaves, dearest (last) first, that need not go for the target."""
+    kept, too_large = list(chosen), set[str]()
+    for leaf in reversed(chosen):
+        if leaf[0] not in too_large:
+            less = [other for other in kept if other != leaf]
+            if structure.macs(channel_map(less)) <= target_macs:
+                kept = less
+            else:
+                too_large.add(leaf[0])  # as are all others of its group
+    return kept
+
+
+def _filled(structure: Structure, prefix: list[Leaf], ranking: Sequence[Leaf], target_macs: int) -> list[Leaf]:
+    """`prefix`, then every next leaf of the ranking that keeps the MACs above the target, then the smallest below."""
+    chosen = leaves_above(structure, ranking, target_macs, start=prefix)
+    if structure.macs(channel_map(chosen)) == target_macs:
+        return chosen
+    taken = set(chosen)
+    rest = [leaf for leaf in ranking if leaf not in taken]
+    first = {leaf[0]: leaf for leaf in reversed(list(sparing_last(structure, [*chosen, *rest]))[len(chosen) :])}
+    ends = {leaf: structure.macs(channel_map([*chosen, leaf])) for leaf in first.values()}
+    return [*chosen, max(ends, key=ends.__getitem__)] if ends else chosen
+
+
+def leaves_above(
+    structure: Structure, leaves: Sequence[Leaf], floor_macs: int, *, start: Sequence[Leaf] = ()
+) -> list[Leaf]:
+    """`start`, and of the other `leaves` in order those that can go as well without the MACs falling below the floor.
+
+    A group keeps at least one channel. All channels of a group must save the same."""
+    chosen, taken, too_large = list(start), set(start), set[str]()
+    rest = [leaf for leaf in leaves if leaf not in taken]
+    for leaf in list(sparing_last(structure, [*start, *rest]))[len(chosen) :]:
+        if leaf[0] in too_large:
+            continue
+        if structure.macs(channel_map([*chosen, leaf])) >= floor_macs:
+            chosen.append(leaf)
+        else:
+            too_large.add(leaf[0])
+    return chosen

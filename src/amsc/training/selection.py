@@ -10,7 +10,7 @@ from torch import Tensor
 from amsc.errors import TargetError
 from amsc.penalty import Penalty
 from amsc.structure.values import Structure
-from amsc.training.removal import Leaf, Removal, channel_map, choose_channels, sparing_last
+from amsc.training.removal import Leaf, Removal, channel_map, choose_channels, leaves_above, sparing_last
 
 __all__ = ["cut_to_target", "cut_zeros", "lowest_macs"]
 
@@ -25,7 +25,7 @@ def cut_zeros(structure: Structure, penalty: Penalty, blocks: Tensor, channels: 
     left = structure.after({}, gone)
     zeros = list(sparing_last(left, compress(penalty.channels, channels.tolist())))
     if left.macs(channel_map(zeros)) < floor_macs:
-        zeros = choose_channels(left, zeros, floor_macs)
+        zeros = leaves_above(left, zeros, floor_macs)
     return Removal(gone, channel_map(zeros))
 
 

@@ -45,8 +45,9 @@ def walk(
     is cut at once, BatchNorm is re-estimated (the network goes on with these statistics) and the network is
     judged on the validation split. Adaptive weights come from `model` all along (theta_hat), sliced as the network
     shrinks. After the last depth piece, or the first whose score falls out of the one-standard-error rule, the walk
-    goes back to the chosen point and on with width. The last piece ends at `target_macs` or just below; what is not
-    zero by then and has to go **does change the function** (see `cut_to_target`).
+    goes back to the chosen point (which may be the dense network) and on with width. The last piece ends at
+    `target_macs` or just below; what is not zero by then and has to go **does change the function** (see
+    `cut_to_target`).
 
     Each piece is a function of the state alone, so `walk(..., state=saved)` goes on exactly as it would have. A state
     of phase "done" yields nothing. `rebuild` makes a state's network. `model` is not changed.
@@ -72,6 +73,7 @@ def rebuild(model: nn.Module, structure: Structure, shrink: Shrink, snapshot: Sn
     """The network of `snapshot`, cut from the dense `model` and with the snapshot's weights."""
     shrunk = shrink(model, structure, snapshot.removal)
     shrunk.model.load_state_dict(dict(snapshot.weights))
+    shrunk.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return shrunk
 
 
@@ -94,9 +96,13 @@ class _Walker:
     progress: Progress
 
     def first_state(self) -> WalkState:
+        """Before the first piece. The dense network is the first candidate: no depth may be worth its price."""
         snapshot = Snapshot(Removal(), _copied(self.dense.state_dict()), {})
-        phase = "depth" if self.depth_pieces else "width"
-        return WalkState(phase, 0, 0, self.structure.macs(), snapshot)
+        if not self.depth_pieces:
+            return WalkState("width", 0, 0, self.structure.macs(), snapshot)
+        judged = evaluate(self.dense, self.data, "validation", self.task)
+        dense = Candidate(len(self.structure.blocks), judged.per_example, 0.0, snapshot)
+        return WalkState("depth", 0, 0, self.structure.macs(), snapshot, candidates=(dense,))
 
     @property
     def piece_sizes(self) -> list[int]:
@@ -155,7 +161,7 @@ class _Walker:
         )
         for name, buffer in snapshot.momentum.items():
             sgd.state[names[name]]["momentum_buffer"] = buffer.to(names[name].device, copy=True)
-        reference = live.slice_tensors(self.dense.state_dict()) if choices.reference == "dense" else None
+        reference = live.slice_tensors(self.dense.state_dict())
         by_sensitivity = choices.weights == "fisher"
         penalty = Penalty(
             live.structure,
@@ -227,13 +233,13 @@ class _Walker:
         candidate = Candidate(len(structure.blocks), evaluation.per_example, now.control.strength, now.snapshot)
         candidates = (*now.candidates, candidate)
         choice = self._depth_choice(candidates)
-        is_over = now.index == self.depth_pieces or choice != len(candidates) - 1 or not structure.blocks
-        if not is_over:
+        has_failed = candidate.blocks_left < candidates[choice].blocks_left
+        if now.index < self.depth_pieces and structure.blocks and not has_failed:
             return replace(now, candidates=candidates)
         return self._start_of_width(now, candidates[choice])
 
     def _depth_choice(self, candidates: tuple[Candidate, ...]) -> int:
-        """Index of the candidate to go on from. The dense network is none: it was trained with a decayed rate."""
+        """Index of the candidate to go on from; 0 is the dense network."""
         if self.settings.depth_rule == "share":
             return len(candidates) - 1
         depths, values = [c.blocks_left for c in candidates], [c.per_example for c in candidates]

@@ -19,7 +19,8 @@ class WalkSettings:
     `epochs` of training (may be a fraction) are divided into `points` equal pieces, of which depth gets the share
     `depth_share`, rounded, at least one and never all: a path of a single piece has no depth phase. Depth may use at
     most that share of the MACs to be saved, to the nearest block. `depth_rule` is "one-standard-error" or "share",
-    `weights` and `currency` are those of `Penalty`. `epochs_before` is what was trained before the walk.
+    `weights` are "fisher" (see `gate_sensitivities`) or those of `Penalty`, as is `currency`. `epochs_before` is what
+    was trained before the walk.
     """
 
     seed: int = 0
@@ -29,7 +30,6 @@ class WalkSettings:
     depth_rule: str = "one-standard-error"
     weights: str = "amsc"
     currency: str = "macs"
-    reference: str = "path"
     learning_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 1e-4

@@ -1,0 +1,210 @@
+"""The path: it meets its budget, cuts only zeros before its end, and goes on identically from every state."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from amsc.models.resnet_cifar import BasicBlock
+from amsc.records import PathPoint
+from amsc.structure import Structure
+from amsc.surgery import plan_cut
+from amsc.training import (
+    Evaluation,
+    Removal,
+    Shrunk,
+    Snapshot,
+    WalkSettings,
+    WalkState,
+    load_state,
+    num_channels,
+    rebuild,
+    save_state,
+    walk,
+    walk_state_from_plain,
+    walk_state_to_plain,
+)
+from training.small import TASK, same_tensors, shrink, small_data, traced, trained_net
+
+DATA = small_data()
+SETTINGS = WalkSettings(epochs=4, points=4, learning_rate=0.05, depth_rule="share")
+Step = tuple[PathPoint, Snapshot, WalkState]
+
+
+@pytest.fixture(scope="module")
+def dense() -> nn.Module:
+    return trained_net(DATA)
+
+
+@pytest.fixture(scope="module")
+def structure(dense: nn.Module) -> Structure:
+    return traced(dense, DATA)
+
+
+def _walk(dense: nn.Module, structure: Structure, macs: float = 0.5, **options: Any) -> Iterator[Step]:
+    settings = options.pop("settings", SETTINGS)
+    cut = options.pop("shrink", shrink)
+    target = int(macs * structure.macs())
+    return walk(dense, structure, DATA, TASK, shrink=cut, target_macs=target, settings=settings, **options)
+
+
+@pytest.fixture(scope="module")
+def steps(dense: nn.Module, structure: Structure) -> list[Step]:
+    return list(_walk(dense, structure))
+
+
+@pytest.mark.parametrize("macs", [0.55, 0.75, 0.95])
+@pytest.mark.parametrize("share", [0.0, 0.6])
+def test_it_ends_at_the_target_or_at_most_one_percent_below(
+    dense: nn.Module, structure: Structure, macs: float, share: float
+) -> None:
+    *_, (last, _, state) = _walk(dense, structure, macs, settings=replace(SETTINGS, epochs=1, depth_share=share))
+    target = int(macs * structure.macs())
+    assert 0.99 * target <= last.macs <= target
+    assert state.phase == "done"
+
+
+def test_depth_comes_first_and_both_are_removed(structure: Structure, steps: list[Step]) -> None:
+    phases = [point.phase for point, _, _ in steps]
+    assert phases == ["depth", "depth", "width", "width"]
+    last = steps[-1][0]
+    assert last.removed_blocks
+    assert last.removed_channels
+    assert last.blocks_left == len(structure.blocks) - len(last.removed_blocks)
+    assert last.channels_left < num_channels(structure.after({}, last.removed_blocks))
+
+
+def test_points_say_what_their_network_costs_and_where_training_stands(structure: Structure, steps: list[Step]) -> None:
+    for number, (point, snapshot, _) in enumerate(steps):
+        assert point.macs == structure.macs(point.removed_channels, point.removed_blocks)
+        assert point.parameters == structure.parameters(point.removed_channels, point.removed_blocks)
+        assert Removal(point.removed_blocks, point.removed_channels) == snapshot.removal
+        assert point.index == number
+    assert [point.epochs for point, _, _ in steps] == pytest.approx([1, 2, 3, 4], abs=0.1)
+
+
+def test_the_dense_network_is_not_changed(dense: nn.Module, structure: Structure) -> None:
+    before = copy.deepcopy(dense.state_dict())
+    list(_walk(dense, structure, settings=replace(SETTINGS, epochs=0.5)))
+    assert same_tensors(before, dense.state_dict())
+
+
+def test_cuts_change_nothing_but_the_last_one(dense: nn.Module, structure: Structure) -> None:
+    """Before the end, what is cut is zero: the network computes the same before and after."""
+    differences: list[float] = []
+
+    def watched(model: nn.Module, structure: Structure, removal: Removal) -> Shrunk:
+        shrunk = shrink(model, structure, removal)
+        if model is not dense:
+            inputs = DATA.example_inputs(16)
+            outputs = [net.eval()(inputs).detach() for net in (model, shrunk.model)]
+            differences.append(float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max()))
+        return shrunk
+
+    list(_walk(dense, structure, shrink=watched))
+    assert len(differences) == 4
+    # a group may flicker in a tenth of the settling steps; here there are few of them
+    assert all(difference < 1e-5 for difference in differences[:-1])
+
+
+def test_the_removed_indices_are_those_of_the_dense_network(
+    dense: nn.Module, structure: Structure, steps: list[Step]
+) -> None:
+    """Filters that many small cuts left are still like the dense network's filters of the same numbers."""
+    _, snapshot, _ = steps[-1]
+    live = rebuild(dense, structure, shrink, snapshot)
+    plan = plan_cut(structure, channels=snapshot.removal.channels, blocks=snapshot.removal.blocks)
+    for name, weight in live.model.named_parameters():
+        if name.endswith("conv1.weight") and weight.ndim == 4 and weight.shape[0] > 1:
+            cut = {c.axis: list(c.kept) for c in plan.cuts if c.parameter == name}
+            kept = dense.get_parameter(name).detach()[cut.get(0, slice(None))][:, cut.get(1, slice(None))]
+            own = torch.nn.functional.cosine_similarity(weight.detach().flatten(1), kept.flatten(1))
+            assert float(own.mean()) > 0.8, name
+
+
+def test_it_goes_on_identically_from_every_state(
+    dense: nn.Module, structure: Structure, steps: list[Step], tmp_path: Path
+) -> None:
+    for number, (_, _, state) in enumerate(steps):
+        save_state(tmp_path / "state.pt", walk_state_to_plain(state))
+        loaded = walk_state_from_plain(load_state(tmp_path / "state.pt"))
+        torch.rand(number + 1)  # the caller's random state does not matter
+        rest = list(_walk(dense, structure, state=loaded))
+        assert [point for point, _, _ in rest] == [point for point, _, _ in steps[number + 1 :]]
+        if rest:
+            assert same_tensors(rest[-1][1].weights, steps[-1][1].weights)
+            assert rest[-1][2].error == steps[-1][2].error
+
+
+def test_momentum_goes_on_over_a_cut(dense: nn.Module, structure: Structure, steps: list[Step]) -> None:
+    _, snapshot, state = steps[-2]
+    shapes = {name: tensor.shape for name, tensor in snapshot.momentum.items()}
+    assert shapes == {name: snapshot.weights[name].shape for name in shapes}
+    assert len(shapes) == len(list(rebuild(dense, structure, shrink, snapshot).model.parameters()))
+    at_rest = replace(state, snapshot=replace(snapshot, momentum={}))
+    *_, (_, last, _) = _walk(dense, structure, state=at_rest)
+    assert not same_tensors(last.weights, steps[-1][1].weights)
+
+
+def test_without_a_share_for_depth_only_channels_go(dense: nn.Module, structure: Structure) -> None:
+    points = [point for point, _, _ in _walk(dense, structure, settings=replace(SETTINGS, epochs=1, depth_share=0.0))]
+    assert {point.phase for point in points} == {"width"}
+    assert points[-1].removed_blocks == ()
+
+
+def test_no_epochs_make_one_cut_without_training(dense: nn.Module, structure: Structure) -> None:
+    ((point, _, state),) = _walk(dense, structure, settings=replace(SETTINGS, epochs=0))
+    assert state.phase == "done"
+    assert 0.99 <= point.macs / int(0.5 * structure.macs()) <= 1
+
+
+def test_fewer_steps_than_points_make_fewer_points(dense: nn.Module, structure: Structure) -> None:
+    epochs = 3 / DATA.num_batches("train")
+    points = [point for point, _, _ in _walk(dense, structure, settings=replace(SETTINGS, epochs=epochs, points=9))]
+    assert len(points) <= 3
+    assert points[-1].macs <= int(0.5 * structure.macs())
+
+
+def test_blocks_go_where_channels_alone_cannot_reach_the_target(dense: nn.Module, structure: Structure) -> None:
+    every = {group.name: range(1, group.size) for group in structure.channels if group.kind == "inner"}
+    beyond = (structure.macs(every) - 1) / structure.macs()
+    *_, (last, _, _) = _walk(dense, structure, beyond, settings=replace(SETTINGS, epochs=1, depth_share=0.0))
+    assert last.removed_blocks
+    assert last.macs <= int(beyond * structure.macs())
+
+
+def test_the_depth_rule_goes_back_to_the_smallest_depth_that_is_not_worse(
+    dense: nn.Module, structure: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judged(model: nn.Module, *_: Any) -> Evaluation:
+        """One block may go, a second one is missed."""
+        right = 100 if sum(isinstance(module, BasicBlock) for module in model.modules()) >= 5 else 60
+        return Evaluation(torch.tensor([1.0] * right + [0.0] * (100 - right)), right / 100)
+
+    monkeypatch.setattr(import_module("amsc.training.walk"), "evaluate", judged)
+    settings = replace(SETTINGS, points=8, depth_share=0.7, depth_rule="one-standard-error")
+    steps = list(_walk(dense, structure, settings=settings))
+    depth = [step for step in steps if step[0].phase == "depth"]
+    assert depth[-1][0].blocks_left < 3, "the path has gone too far"
+    assert all(point.blocks_left >= 3 for point, _, _ in depth[:-1]), "and stops at once"
+    assert len(steps) == 8, "its steps go to the width phase"
+    start = depth[-1][2].snapshot
+    assert len(start.removal.blocks) == 1, "which starts from the point before"
+    assert any(start is snapshot for _, snapshot, _ in depth)
+    assert steps[-1][0].blocks_left == 3
+
+
+def test_by_share_depth_takes_its_share_whatever_the_scores(
+    dense: nn.Module, structure: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter(range(100, 0, -5))
+    fallen = lambda *_: Evaluation(torch.tensor([1.0, 0.0]).repeat(10), next(scores) / 100)  # noqa: E731
+    monkeypatch.setattr(import_module("amsc.training.walk"), "evaluate", fallen)
+    steps = list(_walk(dense, structure, settings=replace(SETTINGS, points=8, depth_share=0.7)))
+    assert len(steps[-1][0].removed_blocks) >= 2
