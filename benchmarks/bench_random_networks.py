@@ -1,7 +1,8 @@
 """Cut equals masked on many random networks: `python benchmarks/bench_random_networks.py [--networks 5000]`.
 
 Each network (tests/random_networks.py) loses random channels and blocks; the run fails if one cut network differs from
-the masked one by more than 1e-5 relative, or costs other than predicted. Result: benchmarks/results/random_networks.json.
+the masked one by more than 1e-5 relative, or costs other than predicted. Result:
+benchmarks/results/random_networks.json.
 """
 
 import argparse
@@ -16,13 +17,12 @@ import torch
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "tests")]
 
-from random_networks import SIZE, genes_of, random_network  # noqa: E402
-from removals import random_removal  # noqa: E402
-
 from amsc.errors import AmscError  # noqa: E402
 from amsc.measure import count_macs, machine_stamp  # noqa: E402
 from amsc.structure import trace  # noqa: E402
 from amsc.surgery import cut, plan_cut  # noqa: E402
+from random_networks import SIZE, genes_of, random_network  # noqa: E402
+from removals import random_removal  # noqa: E402
 
 
 def check(seed: int, counts: Counter[str]) -> None:

@@ -1,10 +1,10 @@
 """ResNet-20 on CIFAR-10 JPEG at 50 % of its MACs: amsc beside random and L1 filter removal, same epochs, three seeds.
 
-    python benchmarks/cifar10_jpeg.py --data FOLDER --weights FILE [--seeds 0 1 2] [--path-epochs 2] [--finetune-epochs 2]
+    python benchmarks/cifar10_jpeg.py --data FOLDER --weights FILE [--seeds 0 1 2] [--methods amsc l1 random]
 
 The dense network is first adapted to the JPEG data (once; cached under --work). Every finished run is appended to
---results and skipped when the script is started again, so it can be stopped at any time. "CIFAR-10 JPEG" is not the original
-CIFAR-10: compare only within this file.
+--results and skipped when the script is started again, so it can be stopped at any time. "CIFAR-10 JPEG" is not the
+original CIFAR-10: compare only within this file.
 """
 
 import argparse
@@ -51,6 +51,9 @@ def with_amsc(dense: nn.Module, data: Data, options: argparse.Namespace, seed: i
     settings = Settings(
         seed=seed,
         path_epochs=options.path_epochs,
+        path_points=options.path_points,
+        path_learning_rate=options.path_learning_rate,
+        weights=options.weights_family,
         finetune_epochs=options.finetune_epochs,
         finetune_learning_rate=options.learning_rate,
         depth_share=options.depth_share,
@@ -132,8 +135,11 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--target", type=float, default=0.5)
     parser.add_argument("--dense-epochs", type=float, default=2)
     parser.add_argument("--dense-learning-rate", type=float, default=0.02)
-    parser.add_argument("--path-epochs", type=float, default=2)
-    parser.add_argument("--finetune-epochs", type=float, default=2)
+    parser.add_argument("--path-epochs", type=float, default=0.5)
+    parser.add_argument("--finetune-epochs", type=float, default=1.5)
+    parser.add_argument("--path-points", type=int, default=5)
+    parser.add_argument("--path-learning-rate", type=float, default=0.05)
+    parser.add_argument("--weights-family", default="fisher", help="weights of amsc's penalty")
     parser.add_argument("--learning-rate", type=float, default=0.02)
     parser.add_argument("--depth-share", type=float, default=0.5)
     parser.add_argument("--threads", type=int, default=1)

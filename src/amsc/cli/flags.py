@@ -19,7 +19,11 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     "path_points": (int, "N", "pieces of the path; one point is recorded after each"),
     "depth_share": (float, "S", "share of the saving that depth may take, 0 (width only) to 1 (depth only)"),
     "depth_rule": (str, "", "how depth ends: by the paired one-standard-error rule, or at its whole share"),
-    "penalty_weights": (str, "", "weights of the penalty: adaptive (amsc), or the ablations ssl, gl, rw"),
+    "penalty_weights": (
+        str,
+        "",
+        "weights of the penalty: by sensitivity (fisher), the paper's (amsc), or its ablations",
+    ),
     "currency": (str, "", "what a group's size is counted in"),
     "batch_size": (int, "N", "examples per step"),
     "dense_learning_rate": (float, "R", "learning rate of the dense epochs, cosine to zero"),
