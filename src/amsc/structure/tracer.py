@@ -42,6 +42,11 @@ class Tracer(TorchDispatchMode):
         names: name of every module of the network, by `id`.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch asks. Guarding every operator against compilation would import torch._dynamo: more than a second."""
+        return False
+
     def __init__(self, tensors: Mapping[str, Tensor], names: Mapping[int, str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = Ledger()
