@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from amsc.data import Data
-from amsc.errors import DataError, ModelError, RunFolderError, TargetError
+from amsc.errors import DataError, ModelError, RunFolderError, SettingsError, TargetError
 from amsc.job import Job, copied
 from amsc.model_access import borrowed, run_model
 from amsc.penalty import Penalty
@@ -19,7 +19,7 @@ from amsc.report import render
 from amsc.run_folder import RunFolder, run_identity
 from amsc.settings import Settings, Target
 from amsc.structure import Structure, trace
-from amsc.surgery import CutPlan
+from amsc.surgery import CutPlan, cuttable
 from amsc.tasks import Classification, Task
 from amsc.training import NoProgress, Progress, lowest_macs
 
@@ -85,22 +85,39 @@ def compress(
         VerificationError: a cut network differs from the masked one.
     """
     task, settings = task or Classification(), settings or Settings()
+    _check_kinds(model, data, target, settings)
     name = model_name or type(model).__name__
     folder = RunFolder(None if out is None else Path(out), run_identity(name, data.name, target, settings))
     folder.check(resume=resume)
-    structure = trace(model, example_inputs)
+    structure = cuttable(model, trace(model, example_inputs), example_inputs)
     _check_data(model, data, task)
     target_macs = _feasible_macs(structure, model, target)
     state = folder.open(resume=resume)
     folder.write_settings(settings, model_name, target)
-    # Channels last from the start: a resumed run must round as an undisturbed one does (see train_steps).
-    dense = copied(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    listener = progress or NoProgress()
+    dense, listener = copied(model), progress or NoProgress()
     job = Job(dense, structure, example_inputs, data, task, settings, name, target, target_macs, folder, listener)
     with _deterministic(settings.deterministic):
         finished, small = job.run(state)
     assert finished.record is not None, "the last stage has written it"
     return Result(small.model, finished.record, job.final_plan(finished), small.structure)
+
+
+def _check_kinds(model: Any, data: Any, target: Any, settings: Settings) -> None:
+    """Refuse arguments of the wrong kind, and settings that name another device than the model's."""
+    if not isinstance(target, Target):
+        raise TargetError(f"target must be an amsc.Target, such as amsc.Target(macs=0.5); got {target!r}")
+    if not all(hasattr(data, name) for name in ("batches", "num_batches", "num_examples", "name")):
+        raise DataError(
+            f"data must have the methods of amsc.data.Data, {type(data).__name__} has not; wrap your own loaders: "
+            "amsc.data.LoaderData(train, validation, test)"
+        )
+    devices = {p.device.type for p in model.parameters()} if isinstance(model, nn.Module) else set()
+    wanted = torch.device(settings.device).type
+    if devices and devices != {wanted}:
+        raise SettingsError(
+            f"the model is on {', '.join(sorted(devices))}, settings.device is {settings.device}; "
+            f"move the model with model.to({settings.device!r}), or set Settings(device=...) to where it is"
+        )
 
 
 def _check_data(model: nn.Module, data: Data, task: Task) -> None:
@@ -111,7 +128,9 @@ def _check_data(model: nn.Module, data: Data, task: Task) -> None:
         ("test", "for the scores it reports"),
     ):
         if data.num_examples(split) == 0:
-            raise DataError(f"the {split} split of {data.name} is empty; amsc needs one {purpose}")
+            raise DataError(
+                f"the {split} split of {data.name} is empty; amsc needs one {purpose} (LoaderData: pass {split}=)"
+            )
     with borrowed(model):
         output = run_model(model, data.example_inputs(2))
     if not isinstance(task, Classification) or data.num_classes is None:
@@ -135,6 +154,8 @@ def _feasible_macs(structure: Structure, model: nn.Module, target: Target) -> in
     wanted = int(target.macs * dense)
     penalty = Penalty(structure, model)
     lowest = lowest_macs(structure.after({}, penalty.blocks), penalty.channels)
+    if lowest == dense:
+        raise TargetError("nothing in this network can be removed: `amsc inspect` shows what is pinned, and why")
     if lowest > wanted:
         lowest_share = -(-1000 * lowest // dense) / 10
         raise TargetError(

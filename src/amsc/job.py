@@ -16,7 +16,7 @@ from amsc.data import Data
 from amsc.errors import ModelError
 from amsc.measure import measure
 from amsc.model_access import named_tensors
-from amsc.records import Measurement, PathPoint, Record
+from amsc.records import PathPoint, Record
 from amsc.run_folder import RunFolder, RunState
 from amsc.settings import Settings, Target, format_target
 from amsc.structure import Structure
@@ -71,7 +71,6 @@ class Job:
         small = self._small(state)
         assert state.small is not None, "the last stage has set it"
         small.model.load_state_dict(dict(state.small))
-        small.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return state, small
 
     def train_dense(self, state: RunState) -> RunState:
@@ -87,7 +86,7 @@ class Job:
             dense=weights,
             points=(self.folder.save_point(point, weights, None),),
             score_before=evaluate(self.dense, self.data, "test", self.task).score,
-            before=self._measured(self.dense),
+            before=measure(self.dense, self.example_inputs),
         )
         return self._saved(state, clock)
 
@@ -188,7 +187,7 @@ class Job:
             score_before=state.score_before,
             score_after=evaluate(small.model, self.data, "test", self.task).score,
             before=state.before,
-            after=self._measured(small.model),
+            after=measure(small.model, self.example_inputs),
             removed_blocks=removal.blocks,
             removed_channels=removal.channels,
             blocks_before=len(self.structure.blocks),
@@ -198,11 +197,6 @@ class Job:
             versions=_versions(),
             seconds=state.seconds,
         )
-
-    def _measured(self, model: nn.Module) -> Measurement:
-        """What `model` costs with its weights laid out as torch does by default, which is how it is handed out."""
-        plain = copied(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        return measure(plain, self.example_inputs)
 
     def _final_error(self, removal: Removal, small: Shrunk) -> float:
         """Proof that plan and weights are enough to make the small network again, and that it costs what was predicted.

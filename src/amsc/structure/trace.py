@@ -53,7 +53,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Structure:
         blocks=(),
         costs=tuple(tracer.costs),
         pins=pins,
-        unused=tuple(name for name in tensors if name not in tracer.used),
+        unused=tuple(name for name, tensor in tensors.items() if name not in tracer.used and tensor.ndim),
     )
     return dataclasses.replace(structure, blocks=tuple(_block(structure, name) for name in blocks))
 

@@ -5,6 +5,7 @@ from amsc.surgery.compose import compose
 from amsc.surgery.cut import cut
 from amsc.surgery.plan import AxisCut, CutPlan, plan_cut
 from amsc.surgery.store import load, save
+from amsc.surgery.trial import cuttable
 from amsc.surgery.verify import verify
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "compose",
     "cut",
     "cut_tensors",
+    "cuttable",
     "load",
     "masked",
     "plan_cut",

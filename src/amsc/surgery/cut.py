@@ -18,7 +18,7 @@ def cut(model: nn.Module, plan: CutPlan, example_inputs: Any = None) -> nn.Modul
     `amsc_plan` leads from the dense network to it. `model` is not changed; `apply_plan` says what is kept.
     The check runs both networks on `example_inputs`, if given, and on random ones (see `verify`).
 
-        small = cut(model, plan_cut(structure, channels={"conv1.weight": [0, 3]}))
+        small = cut(model, plan_cut(structure, channels={"conv1": [0, 3]}))
 
     Raises:
         CutError: the plan does not fit the model.

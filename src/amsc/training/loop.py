@@ -116,8 +116,7 @@ def train_steps(
         TrainingError: a loss is not finite; the message names the step.
     """
     gauge, device = _LossGauge(optimizer, stretch), device_of(model)
-    # Convolutions take a third less time with channels last, on CPUs as well; a cut leaves channels first.
-    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.train()
     with _own_randomness(device):
         for step, (inputs, target) in enumerate(batches):
             before(step)

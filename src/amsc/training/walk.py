@@ -73,7 +73,6 @@ def rebuild(model: nn.Module, structure: Structure, shrink: Shrink, snapshot: Sn
     """The network of `snapshot`, cut from the dense `model` and with the snapshot's weights."""
     shrunk = shrink(model, structure, snapshot.removal)
     shrunk.model.load_state_dict(dict(snapshot.weights))
-    shrunk.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return shrunk
 
 
