@@ -128,7 +128,9 @@ class ImageData:
 
     def _normalised(self, images: Tensor) -> Tensor:
         scale, shift = _scale_and_shift(self.mean, self.deviation, images.device)
-        return images.float().mul_(scale).add_(shift)
+        # Channels first, whatever the file had: else a model's x.view(len(x), -1) after a convolution fails.
+        plain = images.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        return plain.mul_(scale).add_(shift)
 
 
 @functools.lru_cache(maxsize=16)
