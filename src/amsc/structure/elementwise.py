@@ -18,7 +18,7 @@ def elementwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     first = output[0] if isinstance(output, tuple | list) else output
     operands = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     shape = first.shape
-    every = [_broadcast(tracer.labels(operand), shape) for operand in operands]
+    every = [tracer.labels(operand).expand(shape) for operand in operands]
     if all(not bool((core(labels) != 0).any()) for labels in every):
         result = no_labels(shape)
     else:
@@ -32,11 +32,7 @@ def elementwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
 
 def copy_in_place(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """The destination takes the labels of the source."""
-    tracer.write(args[0], compact(_broadcast(tracer.labels(args[1]), args[0].shape)))
-
-
-def _broadcast(labels: Tensor, shape: torch.Size) -> Tensor:
-    return labels.expand(shape)
+    tracer.write(args[0], compact(tracer.labels(args[1]).expand(args[0].shape)))
 
 
 def _common_core(every: list[Tensor]) -> list[Tensor]:
