@@ -44,7 +44,8 @@ def walk(
     phase's goal. A piece ends with a settling part at a tenth of the learning rate; what is zero in 90 % of it
     is cut at once, BatchNorm is re-estimated (the network goes on with these statistics) and the network is
     judged on the validation split. The weights of `Penalty` come from `model` all along (theta_hat), sliced as the
-    network shrinks; "fisher" ones are measured anew for each piece. After the last depth piece, or the first whose score falls out of the one-standard-error rule, the walk
+    network shrinks; "fisher" ones are measured anew for each piece. After the last depth piece, or the first whose
+    score falls out of the one-standard-error rule, the walk
     goes back to the chosen point (which may be the dense network) and on with width. The last piece ends at
     `target_macs` or just below; what is not zero by then and has to go **does change the function** (see
     `cut_to_target`).
