@@ -12,13 +12,13 @@ from amsc.training.removal import channel_map, choose_channels, compose_removals
 from training.small import small_data, small_net, traced
 
 STRUCTURE = traced(small_net(), small_data())
-LEAVES = [(group.name, index) for group in STRUCTURE.channels if group.kind == "inner" for index in range(group.size)]
+LEAVES = [(group.name, index) for group in STRUCTURE.channels if group.kind != "stream" for index in range(group.size)]
 
 
 def _random_removal(structure: Structure, chooser: random.Random) -> Removal:
     blocks = tuple(block.name for block in structure.blocks if chooser.random() < 0.3)
     left = structure.after({}, blocks)
-    groups = [group for group in left.channels if group.kind == "inner" and chooser.random() < 0.7]
+    groups = [group for group in left.channels if group.kind != "stream" and chooser.random() < 0.7]
     channels = {
         group.name: tuple(sorted(chooser.sample(range(group.size), chooser.randint(0, group.size - 1))))
         for group in groups

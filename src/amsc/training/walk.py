@@ -79,7 +79,7 @@ def rebuild(model: nn.Module, structure: Structure, shrink: Shrink, snapshot: Sn
 
 def num_channels(structure: Structure) -> int:
     """How many channels can be removed exactly, one by one."""
-    return sum(group.size for group in structure.channels if group.exact and group.kind == "inner")
+    return sum(group.size for group in structure.channels if group.exact and group.kind != "stream")
 
 
 @dataclass(frozen=True)
