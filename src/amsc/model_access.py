@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
@@ -99,8 +100,8 @@ def call_arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]
     return arguments
 
 
-def run_model(model: nn.Module, example_inputs: Any) -> Any:
-    """The model's output for `example_inputs`, with failures explained.
+def run_model(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor] | None = None) -> Any:
+    """The model's output for `example_inputs` (with `tensors` in the place of its own), with failures explained.
 
     Raises:
         InputError: forward fails on these inputs, or they are on another device than the model.
@@ -114,7 +115,7 @@ def run_model(model: nn.Module, example_inputs: Any) -> Any:
                 "move one to the other"
             )
     try:
-        return model(*args, **kwargs)
+        return model(*args, **kwargs) if tensors is None else functional_call(model, dict(tensors), args, kwargs)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         shapes = [tuple(t.shape) for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         raise InputError(

@@ -24,6 +24,8 @@ def rule_for(func: Any) -> Rule:
     name = func._schema.name.removeprefix("aten::")
     if name in RULES:
         return RULES[name]
+    if name.startswith("prim::"):
+        return _nothing
     return elementwise if torch.Tag.pointwise in func.tags else _pin
 
 

@@ -1,6 +1,7 @@
 """From a model and example inputs to its Structure."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ from amsc.errors import ModelError
 from amsc.model_access import InputSpec, borrowed, named_tensors, random_inputs, run_model
 from amsc.structure.blocks import find_blocks
 from amsc.structure.costs import layer_costs
+from amsc.structure.faking import computing_aside, fakes
 from amsc.structure.groups import channel_groups
 from amsc.structure.ownership import Ownership
+from amsc.structure.rules import rule_for
 from amsc.structure.tracer import Tracer
 from amsc.structure.values import Block, Structure
 
@@ -35,11 +38,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Structure:
     _refuse_wrapped(model)
     with borrowed(model):
         tensors = named_tensors(model)
-        tracer = Tracer(tensors, {id(module): name for name, module in model.named_modules()})
-        with tracer.watching():
-            output = run_model(model, example_inputs)
-        for tensor in _output_tensors(output):
-            tracer.pin_layers(tracer.layers(tensor), "it is an output of the model")
+        tracer = _watched(model, example_inputs, tensors)
         spec = InputSpec.of(example_inputs)
         used = {parameter.name: parameter for parameter in tracer.parameters.values() if parameter.name in tracer.used}
         ownership = Ownership(tracer.ledger, used.values())
@@ -47,7 +46,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Structure:
         users = {name: parameter.modules for name, parameter in used.items()}
         device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
         again = random_inputs(spec, device, torch.Generator().manual_seed(0))
-        blocks = find_blocks(model, [example_inputs, again], users)
+        blocks = () if device.type == "meta" else find_blocks(model, [example_inputs, again], users)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     structure = Structure(
         inputs=spec,
@@ -60,6 +59,23 @@ def trace(model: nn.Module, example_inputs: Any) -> Structure:
         unused=tuple(name for name, tensor in tensors.items() if name not in tracer.used and tensor.ndim),
     )
     return dataclasses.replace(structure, blocks=tuple(_block(structure, name) for name in blocks))
+
+
+def _watched(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor]) -> Tracer:
+    """The tracer after it has watched one run; a model on the meta device is run without values."""
+    names = {id(module): name for name, module in model.named_modules()}
+    if not any(tensor.is_meta for tensor in tensors.values()):
+        tracer = Tracer(tensors, names, rule_for)
+        with tracer.watching():
+            output = run_model(model, example_inputs)
+    else:
+        with fakes(tensors, example_inputs) as (without, inputs):
+            tracer = Tracer(without, names, rule_for, computing_aside)
+            with tracer.watching():
+                output = run_model(model, inputs, without)
+    for tensor in _output_tensors(output):
+        tracer.pin_layers(tracer.layers(tensor), "it is an output of the model")
+    return tracer
 
 
 def _block(structure: Structure, name: str) -> Block:

@@ -4,7 +4,8 @@ import contextlib
 import linecache
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -48,6 +49,8 @@ class Tracer(TorchDispatchMode):
     Args:
         tensors: the network's parameters and buffers by name.
         names: name of every module of the network, by `id`.
+        rule_for: the rule of an operator.
+        aside: a context in which labels can be computed with while the network is running.
     """
 
     @classmethod
@@ -55,7 +58,13 @@ class Tracer(TorchDispatchMode):
         """Torch asks. Guarding every operator against compilation would import torch._dynamo: more than a second."""
         return False
 
-    def __init__(self, tensors: Mapping[str, Tensor], names: Mapping[int, str]) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        names: Mapping[int, str],
+        rule_for: Callable[[Any], Callable[..., None]],
+        aside: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = Ledger(locate=_running_line)
         self.parameters = {id(tensor): Parameter(name, tensor) for name, tensor in tensors.items()}
@@ -71,7 +80,10 @@ class Tracer(TorchDispatchMode):
             for tensor in tensors.values()
             if tensor.layout == torch.strided
         }
+        self.unscaled: Tensor | None = None
         self._operator = ""
+        self._rule_for = rule_for
+        self._aside = aside
 
     # -- the observed run ------------------------------------------------------------------------------------------
 
@@ -104,14 +116,21 @@ class Tracer(TorchDispatchMode):
         return f"{self._operator} in {self.module}" if self.module else self._operator
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        from amsc.structure.rules import rule_for
-
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         self._operator = str(func)
-        self._note_use((args, kwargs))
-        rule_for(func)(self, func, args, kwargs, output)
+        with self._aside():
+            if self.unscaled is not None:
+                self._note_scale(self.unscaled)
+            self._note_use((args, kwargs))
+            self._rule_for(func)(self, func, args, kwargs, output)
         return output
+
+    def _note_scale(self, query: Tensor) -> None:
+        self.unscaled = None
+        reason = f"the scale of the attention in {self.module} is taken from the head size"
+        for layer in self.layers(query):
+            self.ledger.read(layer, [layer.ndim - 1], reason, takes_zeros=False)
 
     def _note_use(self, arguments: Any) -> None:
         for leaf in pytree.tree_leaves(arguments):
@@ -289,11 +308,7 @@ class _AttentionScale(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention and kwargs.get("scale") is None:
-            query = args[0] if args else kwargs["query"]
-            where = self._tracer.module
-            for layer in self._tracer.layers(query):
-                reason = f"the scale of the attention in {where} is taken from the head size"
-                self._tracer.ledger.read(layer, [layer.ndim - 1], reason, takes_zeros=False)
+            self._tracer.unscaled = args[0] if args else kwargs["query"]
         return func(*args, **kwargs)
 
 
