@@ -4,8 +4,8 @@
     others = inputs_of("hf/llama", seed=1)     # other inputs of the same specification
 
 The tables are in coverage_text.py, coverage_vision.py, coverage_mixed.py and coverage_timm.py. Weights are drawn so
-that an error in a cut shows: no parameter is left constant (fresh networks have zero biases, unit scales and layer scales
-of 1e-6, which would hide one), and none is so small that a layer hardly changes its input.
+that an error in a cut shows: no parameter is left constant (fresh networks have zero biases, unit scales and layer
+scales of 1e-6, which would hide one), and none is so small that a layer hardly changes its input.
 """
 
 import math

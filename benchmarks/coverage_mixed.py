@@ -92,7 +92,7 @@ MIXED: dict[str, tuple[Any, ...]] = {
     ),
     "speecht5": (
         "SpeechT5ForSpeechToText",
-        {**BART, **WAVE, "encoder_layerdrop": 0.0, "max_speech_positions": 40, "max_text_positions": 40},
+        {**WAVE, **BART, "encoder_layerdrop": 0.0, "max_speech_positions": 40, "max_text_positions": 40},
         "seq2seq-wave:320",
     ),
     "encodec": (
@@ -116,8 +116,8 @@ MIXED: dict[str, tuple[Any, ...]] = {
         "AlignModel",
         {
             "text_config": BERT,
-            "vision_config": {"image_size": 64, "width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 80},
-            "projection_dim": 80,
+            "vision_config": {"image_size": 64, "width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 640},
+            "projection_dim": 640,
         },
         "image-text:64",
     ),
@@ -140,7 +140,7 @@ MIXED: dict[str, tuple[Any, ...]] = {
         "lxmert",
     ),
     "flava": (
-        "FlavaForPreTraining",
+        "FlavaModel",
         {
             "text_config": BERT,
             "image_config": VIT,

@@ -127,7 +127,6 @@ TEXT: dict[str, tuple[Any, ...]] = {
     "esm": ("EsmForSequenceClassification", {**BERT, "mask_token_id": 3, "position_embedding_type": "rotary"}),
     "layoutlm": ("LayoutLMForSequenceClassification", {**BERT, "max_2d_position_embeddings": 40}, "layout"),
     "xlm": ("XLMForSequenceClassification", XLM),
-    "flaubert": ("FlaubertForSequenceClassification", {**XLM, "pre_norm": True, "use_cache": False}),
     "perceiver": (
         "PerceiverForSequenceClassification",
         {

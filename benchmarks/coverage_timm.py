@@ -4,82 +4,25 @@ from typing import Any
 
 SMALL: dict[str, Any] = {"img_size": 64}
 
+# These take images of 64 pixels as they are.
+PLAIN = """
+gcresnext26ts lambda_resnet26t repvgg_a0 mobileone_s0 convmixer_768_32 convnext_atto convnextv2_atto
+cs3darknet_s cspresnet50 darknet53 densenet121 dla34 dpn48b edgenext_xx_small efficientnet_lite0 efficientnet_b0
+mobilenetv2_050 mnasnet_small mixnet_s efficientvit_b0 fasternet_t0 ghostnet_050 ghostnetv2_100 hardcorenas_a
+hgnetv2_b0 hrnet_w18_small inception_next_atto lcnet_050 tinynet_e mobilenetv3_small_050 mambaout_femto
+poolformer_s12 poolformerv2_s12 convformer_s18 caformer_s18 mobilevit_xxs mobilevitv2_050 nextvit_small nf_regnet_b0
+nfnet_l0 pvt_v2_b0 rdnet_tiny regnetx_002 regnety_002 regnetz_b16 repghostnet_050 repvit_m0_9 res2net50_14w_8s
+resnest14d resnet10t resnet18 seresnet18 ecaresnet26t resnext26ts resnetv2_50 rexnet_100 selecsls42
+legacy_seresnet18 shvit_s1 skresnet18 starnet_s050 swiftformer_xs vgg11_bn ese_vovnet19b_dw xception41
+focalnet_tiny_srf
+"""
+
 # name -> (arguments of timm.create_model, size of the image)
 TIMM: dict[str, tuple[dict[str, Any], int]] = {
-    **dict.fromkeys(
-        [
-            "botnet26t_256",
-            "gcresnext26ts",
-            "lambda_resnet26t",
-            "repvgg_a0",
-            "mobileone_s0",
-            "convmixer_768_32",
-            "convnext_atto",
-            "convnextv2_atto",
-            "cs3darknet_s",
-            "cspresnet50",
-            "darknet53",
-            "densenet121",
-            "dla34",
-            "dpn48b",
-            "edgenext_xx_small",
-            "efficientnet_lite0",
-            "efficientnet_b0",
-            "mobilenetv2_050",
-            "mnasnet_small",
-            "mixnet_s",
-            "efficientvit_b0",
-            "fasternet_t0",
-            "ghostnet_050",
-            "ghostnetv2_100",
-            "hardcorenas_a",
-            "hgnetv2_b0",
-            "hrnet_w18_small",
-            "inception_next_atto",
-            "inception_v4",
-            "lcnet_050",
-            "tinynet_e",
-            "mobilenetv3_small_050",
-            "mambaout_femto",
-            "poolformer_s12",
-            "poolformerv2_s12",
-            "convformer_s18",
-            "caformer_s18",
-            "mobilevit_xxs",
-            "mobilevitv2_050",
-            "nextvit_small",
-            "nf_regnet_b0",
-            "nfnet_l0",
-            "pvt_v2_b0",
-            "rdnet_tiny",
-            "regnetx_002",
-            "regnety_002",
-            "regnetz_b16",
-            "repghostnet_050",
-            "repvit_m0_9",
-            "res2net50_14w_8s",
-            "resnest14d",
-            "resnet10t",
-            "resnet18",
-            "seresnet18",
-            "ecaresnet26t",
-            "resnext26ts",
-            "resnetv2_50",
-            "rexnet_100",
-            "selecsls42",
-            "legacy_seresnet18",
-            "shvit_s1",
-            "skresnet18",
-            "starnet_s050",
-            "swiftformer_xs",
-            "vgg11_bn",
-            "ese_vovnet19b_dw",
-            "xception41",
-            "focalnet_tiny_srf",
-        ],
-        ({}, 64),
-    ),
+    **dict.fromkeys(PLAIN.split(), ({}, 64)),
+    "botnet26t_256": ({}, 256),
     "inception_v3": ({}, 96),
+    "inception_v4": ({}, 96),
     "inception_resnet_v2": ({}, 96),
     "efficientvit_m0": ({}, 224),
     "coat_lite_tiny": (SMALL, 64),

@@ -135,7 +135,7 @@ VISION: dict[str, tuple[Any, ...]] = {
     ),
     "efficientnet": (
         "EfficientNetForImageClassification",
-        {"image_size": 64, "width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 80},
+        {"image_size": 64, "width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 640},
         "image:64",
     ),
     "poolformer": (
@@ -215,7 +215,12 @@ VISION: dict[str, tuple[Any, ...]] = {
     "conditional-detr": ("ConditionalDetrForObjectDetection", DETR, "image:64"),
     "deformable-detr": (
         "DeformableDetrForObjectDetection",
-        {**DETR, "num_feature_levels": 2, "backbone_config": {**BACKBONE, "out_features": ["stage2", "stage3"]}},
+        {
+            **DETR,
+            "d_model": 64,
+            "num_feature_levels": 2,
+            "backbone_config": {**BACKBONE, "out_features": ["stage2", "stage3"]},
+        },
         "image:64",
     ),
     "yolos": ("YolosForObjectDetection", {**VIT, "image_size": [32, 32], "num_detection_tokens": 5}, "image:32"),
