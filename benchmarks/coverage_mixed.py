@@ -117,7 +117,7 @@ MIXED: dict[str, tuple[Any, ...]] = {
         {
             "text_config": BERT,
             "vision_config": {"image_size": 64, "width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 640},
-            "projection_dim": 640,
+            "projection_dim": 160,
         },
         "image-text:64",
     ),

@@ -51,7 +51,7 @@ TIMM: dict[str, tuple[dict[str, Any], int]] = {
     "sequencer2d_s": (SMALL, 64),
     "swin_tiny_patch4_window7_224": ({"img_size": 56, "depths": (2, 2), "num_heads": (3, 6)}, 56),
     "swinv2_cr_tiny_224": ({"img_size": 56, "depths": (2, 2), "num_heads": (3, 6)}, 56),
-    "tiny_vit_5m_224": (SMALL, 64),
+    "tiny_vit_5m_224": ({}, 224),
     "tnt_s_patch16_224": (SMALL, 64),
     "twins_svt_small": (SMALL, 64),
     "visformer_tiny": (SMALL, 64),

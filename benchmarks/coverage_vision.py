@@ -156,7 +156,7 @@ VISION: dict[str, tuple[Any, ...]] = {
     ),
     "cvt": (
         "CvtForImageClassification",
-        {"embed_dim": [16, 32, 48], "num_heads": [1, 2, 4], "depth": [1, 2, 1]},
+        {"embed_dim": [16, 32, 48], "num_heads": [1, 2, 4], "depth": [1, 2, 3]},
         "image:64",
     ),
     "segformer": ("SegformerForImageClassification", SEGFORMER, "image:64"),
