@@ -17,7 +17,8 @@ def summary(rows: Sequence[Row]) -> str:
     caught = sum(row["status"] == "caught" for row in rows)
     return (
         f"{len(rows)} families: {percent(len(prunable), len(built))} prunable with proof,"
-        f" {percent(len(half), len(built))} by half or more; {wrong} silently wrong, {caught} caught by the verification. Status: {kinds}."
+        f" {percent(len(half), len(built))} by half or more; {wrong} silently wrong,"
+        f" {caught} caught by the verification. Status: {kinds}."
     )
 
 
@@ -34,13 +35,13 @@ def markdown(rows: Sequence[Row], stamp: Mapping[str, str]) -> str:
     return "\n\n".join(
         [
             "# Coverage: what amsc removes from public architectures",
-            "Written by `benchmarks/coverage.py`; do not edit. Tiny random networks (timm: a real small variant),"
-            " each with 40 % of the channels of every exact group removed, with random blocks removed, with both, and with"
-            " as much as possible.",
+            "Written by `benchmarks/coverage.py`; do not edit. Tiny random networks (timm: a real small variant), each"
+            " with 40 % of the channels of every exact group removed, with random blocks removed, with both, and"
+            " with as much as possible.",
             "*pinned*: share of the parameters on no removable axis and in no block. *removable*: share of the"
-            " parameters that the largest proven cut takes. *ok*: cut equals masked within 1e-5, also by a comparison that is not"
-            " amsc's. *rounding*: above 1e-5 in float32 but not in float64. *refused*: plan or cut raised an error."
-            " *caught*: the verification raised one. *SILENTLY WRONG*: handed out and different.",
+            " parameters that the largest proven cut takes. *ok*: cut equals masked within 1e-5, also by a comparison"
+            " that is not amsc's. *rounding*: above 1e-5 in float32 but not in float64. *refused*: plan or cut raised"
+            " an error. *caught*: the verification raised one. *SILENTLY WRONG*: handed out and different.",
             f"**{summary(rows)}**",
             head + "\n" + "\n".join(map(table_line, rows)),
             facts + "\n",
