@@ -25,7 +25,7 @@ Removal = tuple[dict[str, list[int]], list[str]]
 TOLERANCE = 1e-5
 SHARE = 0.4
 # From best to worst; a row has the worst of its four removals.
-OUTCOMES = ("ok", "rounding", "refused", "error", "caught", "SILENTLY WRONG")
+OUTCOMES = ("ok", "rounding", "false alarm", "refused", "error", "caught", "SILENTLY WRONG")
 
 
 def check(name: str, report: Callable[[Row], None], *, attention: str | None = None, seed: int = 0) -> Row:
@@ -148,27 +148,36 @@ def attempt(
     try:
         result["verified"] = verify(model, small, plan, inputs)
     except VerificationError as error:
-        return result | own_comparison(name, model, small, plan) | {"outcome": "caught", "why": words(error)}
+        result |= own_comparison(name, model, small, plan, after_alarm=True)
+        outcome = "false alarm" if is_rounding(result) else "caught"
+        return result | {"outcome": outcome, "why": words(error)}
     except Exception as error:
         return result | {"outcome": "error", "why": words(error)}
     result |= own_comparison(name, model, small, plan)
     if result["error"] <= TOLERANCE:
         return result | {"outcome": "ok"}
-    rounds = result["error_in_float64"] is not None and result["error_in_float64"] < result["error"] / 100
     why = f"differs by {result['error']:.2g}, in float64 by {result['error_in_float64']}"
-    return result | {"outcome": "rounding" if rounds else "SILENTLY WRONG", "why": why}
+    return result | {"outcome": "rounding" if is_rounding(result) else "SILENTLY WRONG", "why": why}
 
 
-def own_comparison(name: str, model: nn.Module, small: nn.Module, plan: CutPlan) -> Row:
-    """Largest relative difference of the outputs on new inputs, and again in float64 if it is above the tolerance."""
+def is_rounding(result: Row) -> bool:
+    """The difference nearly vanishes in float64 (not wholly: some networks compute in float32 inside)."""
+    doubled = result["error_in_float64"]
+    return doubled is not None and doubled < TOLERANCE / 10 and doubled < max(result["error"], TOLERANCE) / 20
+
+
+def own_comparison(name: str, model: nn.Module, small: nn.Module, plan: CutPlan, *, after_alarm: bool = False) -> Row:
+    """Largest relative difference of the outputs on new inputs, and again in float64 if it is above the tolerance.
+
+    After an alarm of the verification: on the example inputs, and in float64 in any case."""
     zeroed = zeroed_copy(model, plan)
-    inputs = inputs_of(name, seed=12345)
+    inputs = inputs_of(name, seed=0 if after_alarm else 12345)
     try:
         expected, actual, whole = (outputs(network, inputs) for network in (zeroed, small, model))
     except Exception as error:
         return {"error": float("inf"), "error_in_float64": None, "effect": None, "own_failure": words(error)}
     row: Row = {"error": difference(expected, actual), "effect": difference(whole, expected), "error_in_float64": None}
-    if row["error"] > TOLERANCE:
+    if row["error"] > TOLERANCE or after_alarm:
         try:
             doubled = in_float64(inputs)
             networks = (copy.deepcopy(network).double() for network in (zeroed, small))

@@ -14,11 +14,12 @@ def summary(rows: Sequence[Row]) -> str:
     half = [row for row in prunable if row["removed_share"] >= 0.5]
     kinds = ", ".join(f"{status} {number}" for status, number in Counter(row["status"] for row in rows).most_common())
     wrong = sum(row["status"] == "SILENTLY WRONG" for row in rows)
+    alarms = sum(row["status"] == "false alarm" for row in rows)
     caught = sum(row["status"] == "caught" for row in rows)
     return (
         f"{len(rows)} families: {percent(len(prunable), len(built))} prunable with proof,"
         f" {percent(len(half), len(built))} by half or more; {wrong} silently wrong,"
-        f" {caught} caught by the verification. Status: {kinds}."
+        f" {caught} caught by the verification, {alarms} false alarms. Status: {kinds}."
     )
 
 
@@ -41,7 +42,8 @@ def markdown(rows: Sequence[Row], stamp: Mapping[str, str]) -> str:
             "*pinned*: share of the parameters on no removable axis and in no block. *removable*: share of the"
             " parameters that the largest proven cut takes. *ok*: cut equals masked within 1e-5, also by a comparison"
             " that is not amsc's. *rounding*: above 1e-5 in float32 but not in float64. *refused*: plan or cut raised"
-            " an error. *caught*: the verification raised one. *SILENTLY WRONG*: handed out and different.",
+            " an error. *caught*: the verification raised one; *false alarm*: it did, but"
+            " the difference is only rounding. *SILENTLY WRONG*: handed out and different.",
             f"**{summary(rows)}**",
             head + "\n" + "\n".join(map(table_line, rows)),
             facts + "\n",
