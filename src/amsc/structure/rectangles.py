@@ -131,52 +131,85 @@ def _live(nodes: np.ndarray) -> np.ndarray:
 
 def _units(cluster: _Cluster) -> list[tuple[np.ndarray, int]]:
     """(nodes, number of the read that makes it inexact or -1) of the smallest sets that can go alone."""
-    found: dict[bytes, np.ndarray] = {}
+    families: list[np.ndarray] = []
     for array in cluster.arrays:
         for axis in range(array.nodes.ndim):
-            for nodes in _grown(cluster, array, axis):
-                found.setdefault(nodes.tobytes(), nodes)
-    units = [(nodes, _inexact(cluster, nodes)) for nodes in found.values()]
+            slices = _slices(cluster, array, axis)
+            if len(slices) and not _are_known(slices, families):
+                families.append(_grown(cluster, slices))
+    found: dict[bytes, tuple[np.ndarray, int]] = {}
+    for unit_of in families:
+        inexact = _inexact(cluster, unit_of)
+        live = np.flatnonzero(unit_of >= 0)
+        order = live[np.argsort(unit_of[live], kind="stable")]
+        starts = np.flatnonzero(np.diff(unit_of[order])) + 1
+        for nodes in np.split(order, starts) if len(order) else ():
+            found.setdefault(nodes.tobytes(), (nodes, inexact.get(int(unit_of[nodes[0]]), -1)))
+    return _smallest(list(found.values()))
+
+
+def _smallest(units: list[tuple[np.ndarray, int]]) -> list[tuple[np.ndarray, int]]:
+    """Without the units that hold another one whole, unless only the larger one is exact."""
     sets = [frozenset(nodes.tolist()) for nodes, _ in units]
-    return [
-        unit
-        for own, unit in zip(sets, units, strict=True)
-        if not any(other < own and (read < 0 or unit[1] >= 0) for other, (_, read) in zip(sets, units, strict=True))
-    ]
+    with_node: dict[int, list[int]] = {}
+    for number, own in enumerate(sets):
+        for node in own:
+            with_node.setdefault(node, []).append(number)
+    larger = set()
+    for number, own in enumerate(sets):
+        for other in with_node[next(iter(own))]:
+            if own < sets[other] and (units[number][1] < 0 or units[other][1] >= 0):
+                larger.add(other)
+    return [unit for number, unit in enumerate(units) if number not in larger]
 
 
-def _grown(cluster: _Cluster, array: _Array, axis: int) -> Iterator[np.ndarray]:
-    """The slices of `array` along `axis`, each grown until it is a union of slices of every array."""
-    num = len(cluster.members)
+def _slices(cluster: _Cluster, array: _Array, axis: int) -> np.ndarray:
+    """The slices of `array` along `axis` that hold nothing that stays. Shape: slice x node."""
     slices = np.moveaxis(array.nodes, axis, 0).reshape(array.nodes.shape[axis], -1)
     if array.headed and axis == array.nodes.ndim - 1:
         slices = slices[:-1]
-    slices = slices[(slices < num).all(1)]
-    if not len(slices):
-        return
-    active = np.zeros(num + 1, dtype=bool)
+    return slices[(slices < len(cluster.members)).all(1)]
+
+
+def _are_known(slices: np.ndarray, families: Sequence[np.ndarray]) -> bool:
+    """Whether each slice lies in a unit found before: what grows from it is that unit."""
+    known = np.zeros(len(slices), dtype=bool)
+    for unit_of in families:
+        units = unit_of[slices]
+        known |= (units[:, 0] >= 0) & (units == units[:, :1]).all(1)
+    return bool(known.all())
+
+
+def _grown(cluster: _Cluster, slices: np.ndarray) -> np.ndarray:
+    """The unit (a number) of every node after the slices have grown until each is a union of slices of every array;
+    -1 for nodes in none, and for those tied to what stays."""
+    num = len(cluster.members)
+    ids, active = np.arange(num + 1), np.zeros(num + 1, dtype=bool)
     active[slices] = True
     edges = [np.stack((np.repeat(slices[:, 0], slices.shape[1]), slices.ravel()))]
-    ids = _connected(edges[0], num + 1)
-    grew = True
-    while grew:
-        grew = False
-        for other in cluster.arrays:
-            new = _missing(other, ids, active, num)
-            if new.size:
-                grew = True
-                edges.append(new)
-                ids = _connected(np.concatenate(edges, axis=1), num + 1)
-                active = np.isin(ids, np.unique(ids[active]))
-    for unit in np.unique(ids[active]):
-        if unit != ids[num]:
-            yield np.flatnonzero(ids[:num] == unit)
+    changed = active.copy()
+    while edges[-1].size:
+        joined = np.concatenate(edges, axis=1)
+        nodes, local = np.unique(joined, return_inverse=True)
+        roots = _connected(local.reshape(2, -1), len(nodes))
+        is_active = np.zeros(int(roots.max()) + 1, dtype=bool)
+        is_active[roots[active[nodes]]] = True
+        _, firsts = np.unique(roots, return_index=True)
+        merged = nodes[firsts][roots]
+        changed[nodes[(ids[nodes] != merged) | (is_active[roots] & ~active[nodes])]] = True
+        ids[nodes], active[nodes] = merged, is_active[roots]
+        active &= ids != ids[num]
+        touched = [array for array in cluster.arrays if changed[array.nodes].any()]
+        changed[:] = False
+        missing = [_missing(array, ids, active, num) for array in touched]
+        edges.append(np.concatenate([edges[0][:, :0], *missing], axis=1))
+    return np.where(active[:num], ids[:num], -1)
 
 
 def _missing(array: _Array, ids: np.ndarray, active: np.ndarray, num: int) -> np.ndarray:
     """Edges that complete the slices of which an active unit holds a part; empty if all are whole."""
     units = ids[array.nodes]
-    is_active = active[array.nodes] & (units != ids[num])
+    is_active = active[array.nodes]
     whole = np.zeros(units.shape, dtype=bool)
     for axis in range(units.ndim):
         others = tuple(a for a in range(units.ndim) if a != axis)
@@ -205,19 +238,18 @@ def _completion(array: _Array, bad: np.ndarray, axis: int, num: int) -> tuple[tu
     return (bool((slices == num).any()), slices.shape[1]), edges
 
 
-def _inexact(cluster: _Cluster, nodes: np.ndarray) -> int:
-    """Number of the first read that a removal of `nodes` changes, or -1."""
-    goes = np.zeros(len(cluster.members) + 1, dtype=bool)
-    goes[nodes] = True
+def _inexact(cluster: _Cluster, unit_of: np.ndarray) -> dict[int, int]:
+    """Unit -> number of the first read that its removal changes; exact units are not in it."""
+    reasons: dict[int, int] = {}
+    with_stays = np.append(unit_of, -1)
     for number, (array, read) in enumerate(cluster.reads):
-        mask = goes[array]
-        if not mask.any():
-            continue
-        is_partial = mask.any(read.axes, keepdims=True) & ~mask.all(read.axes, keepdims=True)
-        counts = mask & (read.labels < 0).numpy() if read.takes_zeros else mask
-        if (counts & is_partial).any():
-            return number
-    return -1
+        units = with_stays[array]
+        is_partial = (units >= 0) & (units.min(read.axes, keepdims=True) != units.max(read.axes, keepdims=True))
+        if read.takes_zeros:
+            is_partial &= (read.labels < 0).numpy()
+        for unit in np.unique(units[is_partial]).tolist():
+            reasons.setdefault(unit, number)
+    return reasons
 
 
 def _connected(edges: np.ndarray, size: int) -> np.ndarray:
