@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from amsc.errors import ModelError
-from amsc.model_access import InputSpec, borrowed, named_tensors, random_inputs, run_model
+from amsc.model_access import InputSpec, borrowed, named_tensors, run_model
 from amsc.structure.blocks import find_blocks
 from amsc.structure.groups import channel_groups
 from amsc.structure.tracer import Tracer
@@ -42,9 +42,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Structure:
         used = {parameter.name: parameter for parameter in tracer.parameters.values() if parameter.name in tracer.used}
         channels, pins = channel_groups(tracer.ledger, used.values())
         users = {name: parameter.modules for name, parameter in used.items()}
-        device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
-        again = random_inputs(spec, device, torch.Generator().manual_seed(0))
-        blocks = find_blocks(model, [example_inputs, again], users)
+        blocks = find_blocks(model, example_inputs, users, {cost.module for cost in tracer.costs})
     structure = Structure(
         inputs=spec,
         shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
@@ -55,12 +53,12 @@ def trace(model: nn.Module, example_inputs: Any) -> Structure:
         pins=pins,
         unused=tuple(name for name, tensor in tensors.items() if name not in tracer.used and tensor.ndim),
     )
-    return dataclasses.replace(structure, blocks=tuple(_block(structure, name) for name in blocks))
+    return dataclasses.replace(structure, blocks=tuple(_completed(structure, block) for block in blocks))
 
 
-def _block(structure: Structure, name: str) -> Block:
-    own = (p for p in structure.shapes if p.startswith(f"{name}.") and p not in structure.buffers)
-    return Block(name, tuple(own), structure.block_macs(name))
+def _completed(structure: Structure, block: Block) -> Block:
+    own = (p for p in structure.shapes if p.startswith(f"{block.name}.") and p not in structure.buffers)
+    return dataclasses.replace(block, parameters=tuple(own), macs=structure.block_macs(block.name))
 
 
 def _refuse_wrapped(model: Any) -> None:
