@@ -136,9 +136,8 @@ def _kind(chosen: list[OutputLeaf], output: Any) -> str:
 
 
 def _layout(output: Any) -> str:
-    return pytree.treespec_dumps(
-        pytree.tree_structure(output, is_leaf=lambda part: type(part) not in (tuple, list, dict))
-    )
+    layout = pytree.tree_structure(output, is_leaf=lambda part: type(part) not in (tuple, list, dict))
+    return str(pytree.treespec_dumps(layout))
 
 
 def _base(module: nn.Module, arguments: Arguments) -> Arguments:
@@ -165,7 +164,7 @@ def _values(module: nn.Module, silent: str) -> dict[str, Tensor]:
 def _generic(parameter: Tensor) -> Tensor:
     if parameter.ndim < 2:
         return torch.rand_like(parameter) + 0.5
-    return torch.randn_like(parameter) * (parameter.numel() / max(1, len(parameter))) ** -0.5
+    return torch.randn_like(parameter).mul_((parameter.numel() / max(1, len(parameter))) ** -0.5)
 
 
 def _device(tensor: Tensor) -> torch.device:
@@ -204,8 +203,11 @@ def _first_tensor(output: Any) -> Tensor | None:
 
 
 def _alike(value: Any, leaf: Tensor) -> bool:
-    same = isinstance(value, Tensor) and value.shape == leaf.shape and value.dtype == leaf.dtype
-    return same and value.device == leaf.device
+    return isinstance(value, Tensor) and _kind_of(value) == _kind_of(leaf)
+
+
+def _kind_of(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return tensor.shape, tensor.dtype, tensor.device
 
 
 def _differ(one: Tensor, other: Tensor, scale: Tensor) -> bool:

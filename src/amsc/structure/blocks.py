@@ -21,15 +21,13 @@ CONTAINER_SHARE = 0.5
 LEAST_NUMBERED = 3
 
 
-def find_blocks(
-    model: nn.Module, inputs: Any, users: Mapping[str, set[str]], worked: Collection[str]
-) -> tuple[Block, ...]:
+def find_blocks(model: nn.Module, inputs: Any, users: Mapping[str, set[str]]) -> tuple[Block, ...]:
     """The submodules that can go whole, in the order of the network, without their parameters and MACs.
 
     A submodule counts if it has submodules, runs once per forward pass, shares no parameter with what is outside and,
     with its own parameters at zero, returns its input (kind "identity") or zeros (kind "branch", if the module around
     it still works on its input then, and not because the branch was all it did). Containers of identities are left
-    out, as is what lies in a branch; what lies in another block must hold two modules that multiply.
+    out, as are branches in branches; a branch, and an identity in another block, must hold at least two weights.
 
     The model runs once. Modules of the same class, attributes and shapes that are called alike are tried once, alone,
     on the arguments of the call and on shuffled ones; on the meta device on random ones, on the CPU.
@@ -38,7 +36,6 @@ def find_blocks(
         model: borrowed (eval mode, no gradients).
         inputs: one batch, as forward takes it.
         users: the modules that used each parameter.
-        worked: the modules that did multiply-adds themselves.
     """
     search = _Search(model, _owners(model, users))
     hooks = [hook for name in search.names.values() for hook in search.hooks(model.get_submodule(name))]
@@ -48,7 +45,7 @@ def find_blocks(
     finally:
         for hook in hooks:
             hook.remove()
-    return _selected(search, worked)
+    return _selected(search)
 
 
 @dataclass
@@ -141,18 +138,15 @@ class _Search:
         return bool(outer) and sum(self.sizes[one] for one in outer) >= CONTAINER_SHARE * self.sizes[name]
 
 
-def _selected(search: _Search, worked: Collection[str]) -> tuple[Block, ...]:
+def _selected(search: _Search) -> tuple[Block, ...]:
     """The blocks of those found, named, in the order of the network."""
-
-    def multiplies_twice(name: str) -> bool:
-        return sum(other == name or _inside(other, name) for other in worked) > 1
-
     found = search.found
-    branches = {name for name, block in found.items() if block.kind == "branch" and multiplies_twice(name)}
+    weights = {name: sum(p.ndim > 1 for p in module.parameters()) for module, name in search.names.items()}
+    branches = {name for name, block in found.items() if block.kind == "branch" and weights[name] > 1}
     branches = {name for name in branches if not any(_inside(name, other) for other in branches)}
     identities = {name for name, block in found.items() if block.kind == "identity"}
     outer = {name for name in identities if not any(_inside(name, other) for other in identities | branches)}
-    kept = branches | outer | {name for name in identities if multiplies_twice(name)}
+    kept = branches | outer | {name for name in identities if weights[name] > 1}
     return tuple(replace(found[name], name=name) for name in search.names.values() if name in kept)
 
 

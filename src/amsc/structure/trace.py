@@ -1,6 +1,7 @@
 """From a model and example inputs to its Structure."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Structure:
         used = {parameter.name: parameter for parameter in tracer.parameters.values() if parameter.name in tracer.used}
         channels, pins = channel_groups(tracer.ledger, used.values())
         users = {name: parameter.modules for name, parameter in used.items()}
-        blocks = find_blocks(model, example_inputs, users, {cost.module for cost in tracer.costs})
+        blocks = find_blocks(model, example_inputs, users)
     structure = Structure(
         inputs=spec,
         shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
@@ -76,22 +77,30 @@ def _refuse_wrapped(model: Any) -> None:
 
 
 def _output_tensors(output: Any) -> list[Tensor]:
-    """All tensors of a model's output.
+    """All tensors of a model's output, those that an object such as a cache holds included.
 
     Raises:
-        ModelError: it holds none, or holds objects amsc cannot look into.
+        ModelError: it holds none, or holds objects in which amsc finds none.
     """
     tensors: list[Tensor] = []
     for leaf in pytree.tree_leaves(output):
-        if isinstance(leaf, Tensor):
-            tensors.append(leaf)
-        elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
-            tensors += _output_tensors([getattr(leaf, field.name) for field in dataclasses.fields(leaf)] or [None])
-        elif leaf is not None and not isinstance(leaf, bool | int | float | str):
+        found = list(_tensors_in(leaf, set()))
+        if not found and leaf is not None and not isinstance(leaf, bool | int | float | str):
             raise ModelError(
                 f"the model returned a {type(leaf).__name__}; "
                 "expected tensors, alone or in tuples, lists, dicts or dataclasses"
             )
+        tensors += found
     if not tensors:
         raise ModelError(f"the model returned {type(output).__name__} without a tensor; expected at least one")
     return tensors
+
+
+def _tensors_in(value: Any, seen: set[int]) -> Iterator[Tensor]:
+    """The tensors in `value` and in the attributes of the objects in it; `seen`: ids of objects not to open again."""
+    for leaf in pytree.tree_leaves(value):
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif id(leaf) not in seen and not isinstance(leaf, type | nn.Module):
+            seen.add(id(leaf))
+            yield from _tensors_in(list(getattr(leaf, "__dict__", {}).values()), seen)
