@@ -68,7 +68,7 @@ def copied_arguments(arguments: Arguments) -> Arguments:
 def perturbed(arguments: Arguments, shapes: set[torch.Size] | None = None) -> Arguments:
     """A copy with other values of the same range in the floating point tensors (of these `shapes`).
 
-    Each keeps its numbers, in another order, so that what was not negative stays so; one of equal numbers is drawn anew.
+    Each keeps its numbers, in another order, so that what was not negative stays so; equal numbers are drawn anew.
     Additive masks stay as they are. Without such a tensor, integer tensors are put in another order.
     """
     copies = copied_arguments(arguments)
