@@ -1,6 +1,6 @@
 """What a submodule computes with its parameters at zero, found by running it alone: its input, zeros, or neither."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -45,8 +45,8 @@ def tried_at_zero(module: nn.Module, arguments: Arguments) -> Block | None:
         return None
 
 
-def adds_something(module: nn.Module, arguments: Arguments, silent: str, block: Block | None) -> bool:
-    """Whether `module` still does its work when its submodule `silent` is zero, and the silent one was not all of it.
+def adds_something(module: nn.Module, arguments: Arguments, silent: Collection[str], block: Block | None) -> bool:
+    """Whether `module` still does its work when its submodules `silent` are zero, and they were not all of it.
 
     With generic parameters, but those of `silent` at zero, the output must depend on the arguments; if the module is an
     identity `block`, it must also differ from its input by more than a constant, or else removing it whole is better.
@@ -68,8 +68,10 @@ def adds_something(module: nn.Module, arguments: Arguments, silent: str, block: 
 
 def _tried(module: nn.Module, arguments: Arguments) -> Block | None:
     base = _base(module, arguments)
-    values = _values(module, "")
+    values = _values(module, None)
     output, possible = _meanings(module, values, base)
+    if not all(possible):
+        return None
     kinds = {leaf.shape for _, leaf in leaves(output) if isinstance(leaf, Tensor)}
     other_output, other_possible = _meanings(module, values, perturbed(base, kinds))
     if _layout(output) != _layout(other_output):
@@ -148,13 +150,13 @@ def _base(module: nn.Module, arguments: Arguments) -> Arguments:
     return real_arguments(arguments)
 
 
-def _values(module: nn.Module, silent: str) -> dict[str, Tensor]:
-    """Tensors to run with: those of the submodule `silent` ("": all) at zero, the others generic; known buffers on the
-    meta device as they are initially."""
-    prefix = f"{silent}." if silent else ""
+def _values(module: nn.Module, silent: Collection[str] | None) -> dict[str, Tensor]:
+    """Tensors to run with: those of the submodules `silent` (None: all) at zero, the others generic; known buffers on
+    the meta device as they are initially."""
+    prefixes = ("",) if silent is None else tuple(f"{name}." for name in silent)
     is_meta = _is_meta(module)
     values = {
-        name: (torch.zeros_like if name.startswith(prefix) else _generic)(torch.empty_like(p, device=_device(p)))
+        name: (torch.zeros_like if name.startswith(prefixes) else _generic)(torch.empty_like(p, device=_device(p)))
         for name, p in module.named_parameters()
         if p.is_floating_point()
     }

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ def find_blocks(model: nn.Module, inputs: Any, users: Mapping[str, set[str]]) ->
     A submodule counts if it has submodules, runs once per forward pass, shares no parameter with what is outside and,
     with its own parameters at zero, returns its input (kind "identity") or zeros (kind "branch", if the module around
     it still works on its input then, and not because the branch was all it did). Containers of identities are left
-    out, as are branches in branches; a branch, and an identity in another block, must hold at least two weights.
+    out, as are branches in branches; a block holds a weight (of two or more axes), a branch or an identity in another
+    block two of them.
 
     The model runs once. Modules of the same class, attributes and shapes that are called alike are tried once, alone,
     on the arguments of the call and on shuffled ones; on the meta device on random ones, on the CPU.
@@ -69,6 +71,7 @@ class _Search:
     def __init__(self, model: nn.Module, owners: Collection[str]) -> None:
         self.names = {module: name for name, module in model.named_modules() if any(True for _ in module.children())}
         self.sizes = {name: sum(p.numel() for p in module.parameters()) for module, name in self.names.items()}
+        self.weights = {name: sum(p.ndim > 1 for p in module.parameters()) for module, name in self.names.items()}
         self.calls: Counter[str] = Counter()
         self.found: dict[str, Block] = {}  # identities, and branches that do something
         self._owners = owners
@@ -110,25 +113,29 @@ class _Search:
             return None
         if block.kind == "identity":
             self.found[visit.name] = block
-        elif self._running:
+        elif self._running and self.weights[visit.name] > 1:
             self._running[-1].silent.append((visit.name, block))
         return block
 
     def _trial(self, module: nn.Module, visit: _Visit, output: Any) -> Block | None:
         arguments, name = visit.arguments, visit.name
-        if arguments is None or not name or not self.sizes[name] or self._holds_blocks(name):
+        if arguments is None or not name or not self.weights[name] or self._holds_blocks(name):
             return None
         return tried_at_zero(module, arguments) if could_be_block(module, arguments, output) else None
 
     def _judge_branches(self, module: nn.Module, visit: _Visit, block: Block | None) -> None:
         """Which of the submodules that are zero at zero are branches of the module that has just run."""
+        inner = {name: name.removeprefix(f"{visit.name}.") for name, _ in visit.silent}
+        new = [part for part in inner.values() if (visit.key, part) not in self._branches]
+        known = visit.arguments
+        # what works without all of them works without any of them; an identity is to be told from what is left
+        is_identity = block is not None and block.kind == "identity"
+        all_add = len(new) > 1 and not is_identity and known is not None and adds_something(module, known, new, None)
+        for part in new:
+            adds = all_add or (known is not None and adds_something(module, known, [part], block))
+            self._branches[visit.key, part] = adds
         for name, branch in visit.silent:
-            inner = name[len(visit.name) + 1 :] if visit.name else name
-            key = (visit.key, inner)
-            if key not in self._branches:
-                known = visit.arguments
-                self._branches[key] = known is not None and adds_something(module, known, inner, block)
-            if self._branches[key] and self.calls[name] == 1:
+            if self._branches[visit.key, inner[name]] and self.calls[name] == 1:
                 self.found[name] = branch
 
     def _holds_blocks(self, name: str) -> bool:
@@ -141,12 +148,11 @@ class _Search:
 def _selected(search: _Search) -> tuple[Block, ...]:
     """The blocks of those found, named, in the order of the network."""
     found = search.found
-    weights = {name: sum(p.ndim > 1 for p in module.parameters()) for module, name in search.names.items()}
-    branches = {name for name, block in found.items() if block.kind == "branch" and weights[name] > 1}
+    branches = {name for name, block in found.items() if block.kind == "branch"}
     branches = {name for name in branches if not any(_inside(name, other) for other in branches)}
     identities = {name for name, block in found.items() if block.kind == "identity"}
     outer = {name for name in identities if not any(_inside(name, other) for other in identities | branches)}
-    kept = branches | outer | {name for name in identities if weights[name] > 1}
+    kept = branches | outer | {name for name in identities if search.weights[name] > 1}
     return tuple(replace(found[name], name=name) for name in search.names.values() if name in kept)
 
 
@@ -199,17 +205,24 @@ def _kind(module: nn.Module, numbers: Collection[tuple[type, str]]) -> Any:
 
 
 def _numbers(model: nn.Module) -> set[tuple[type, str]]:
-    """(class, attribute) where the attribute counts the modules of the class in the order of the network."""
+    """(class, attribute) where the attribute counts the modules of the class in the order of the network, or is a rate
+    (of stochastic depth) that grows from each to the next."""
     values: dict[tuple[type, str], list[Any]] = {}
     for module in model.modules():
         for name, value in vars(module).items():
-            if type(value) is int:
+            if type(value) is int or (type(value) is float and _is_bare(module)):
                 values.setdefault((type(module), name), []).append(value)
-    return {
-        key
-        for key, counted in values.items()
-        if len(counted) >= LEAST_NUMBERED and counted == list(range(counted[0], counted[0] + len(counted)))
-    }
+    return {key for key, counted in values.items() if len(counted) >= LEAST_NUMBERED and _are_numbers(counted)}
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    if all(type(value) is float for value in values):
+        return values[0] >= 0 and values[-1] < 1 and all(a < b for a, b in pairwise(values))
+    return values == list(range(values[0], values[0] + len(values)))
+
+
+def _is_bare(module: nn.Module) -> bool:
+    return not (module._modules or module._parameters or module._buffers)
 
 
 def _comparable(value: Any) -> Any:
