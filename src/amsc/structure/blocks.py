@@ -18,6 +18,8 @@ __all__ = ["find_blocks"]
 
 # A module of which inner identities hold this share of the parameters is a container of blocks, not a block.
 CONTAINER_SHARE = 0.5
+# More submodules without which nothing is left, all of them zero, are taken for a chain, and none is tried alone.
+MOST_TRIED_ALONE = 4
 # What tells a layer from its number in the network: 0, 1, 2, ... in at least so many modules of the class.
 LEAST_NUMBERED = 3
 
@@ -131,8 +133,9 @@ class _Search:
         # what works without all of them works without any of them; an identity is to be told from what is left
         is_identity = block is not None and block.kind == "identity"
         all_add = len(new) > 1 and not is_identity and known is not None and adds_something(module, known, new, None)
+        is_chain = len(new) > MOST_TRIED_ALONE and not is_identity
         for part in new:
-            adds = all_add or (known is not None and adds_something(module, known, [part], block))
+            adds = all_add or (known is not None and not is_chain and adds_something(module, known, [part], block))
             self._branches[visit.key, part] = adds
         for name, branch in visit.silent:
             if self._branches[visit.key, inner[name]] and self.calls[name] == 1:
