@@ -1,6 +1,7 @@
 """Reading and calling a model that belongs to somebody else: borrow it, and give it back as it was."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = [
     "borrowed",
     "call_arguments",
     "named_tensors",
+    "output_leaves",
     "random_inputs",
     "run_model",
     "set_tensor",
@@ -121,6 +123,24 @@ def run_model(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tenso
         raise InputError(
             f"{type(model).__name__}.forward failed on example_inputs of shape {', '.join(map(str, shapes))}: {error}"
         ) from error
+
+
+def output_leaves(output: Any) -> dict[str, Tensor | int | float]:
+    """The tensors and numbers of an output by where they stand in it, such as "output[0]" or "output.logits".
+
+    Looks into tuples, lists, dicts and dataclasses; other objects, such as the caches of language models, are passed
+    over: they are for the model itself."""
+    found: dict[str, Tensor | int | float] = {}
+    leaves, _ = pytree.tree_flatten_with_path({"output": output})
+    for path, leaf in leaves:
+        name = "output" + pytree.keystr(path[1:])
+        if isinstance(leaf, Tensor | int | float):
+            found[name] = leaf
+        elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            for part in dataclasses.fields(leaf):
+                inner = output_leaves(getattr(leaf, part.name, None))
+                found |= {f"{name}.{part.name}{key.removeprefix('output')}": value for key, value in inner.items()}
+    return found
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from amsc.errors import CutError
 from amsc.structure import trace
 from amsc.surgery import cut, cuttable, plan_cut
+from blocks_nets import Decoder, rows
 
 
 class Constant(nn.Module):
@@ -36,3 +37,22 @@ def test_a_structure_that_can_be_cut_is_returned_as_it_is() -> None:
     model, inputs = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 2, 3)), torch.randn(1, 3, 8, 8)
     structure = trace(model, inputs)
     assert cuttable(model, structure, inputs) is structure
+
+
+class ReadsInside(nn.Module):
+    """Reads an attribute of a branch that no stand-in has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder = Decoder("none", "mask", num_layers=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(x) * self.decoder.layers[0].mlp.up.out_features
+
+
+def test_a_branch_that_must_stay_is_found_with_its_layer() -> None:
+    model = ReadsInside()
+    structure = trace(model, rows())
+    left = {block.name for block in cuttable(model, structure, rows()).blocks}
+    stuck = {"decoder.layers.0", "decoder.layers.0.mlp"}
+    assert left == {block.name for block in structure.blocks} - stuck

@@ -51,14 +51,14 @@ def find_coordinates(structure: Structure, bypassed: Collection[str] = ()) -> Co
     """The leaves of `structure` and their blocks.
 
     Groups whose coordinates lie in several blocks, or that are normalised without a scale, get no leaves of their
-    own; blocks without parameters are left out.
+    own; blocks without parameters and blocks inside another one are left out.
 
     Args:
         structure: what tracing found.
         bypassed: groups whose channels are read past their normalisation as well: filter, bias, scale and shift all
             are their coordinates, in the units they have.
     """
-    blocks = tuple(block for block in structure.blocks if not set(structure.unused).issuperset(block.parameters))
+    blocks = tuple(block for block in structure.outer_blocks if not set(structure.unused).issuperset(block.parameters))
     builder = _Builder(structure, blocks, bypassed)
     for group in structure.channels:
         if group.kind != "stream" and group.exact:

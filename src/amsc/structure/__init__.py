@@ -1,6 +1,16 @@
 """Which axes of a network live and die together, and which blocks can go: found by running it on labels."""
 
 from amsc.structure.trace import trace
-from amsc.structure.values import Block, ChannelGroup, LayerCost, Member, Pin, Structure
+from amsc.structure.values import Block, BlockCall, ChannelGroup, LayerCost, Member, OutputLeaf, Pin, Structure
 
-__all__ = ["Block", "ChannelGroup", "LayerCost", "Member", "Pin", "Structure", "trace"]
+__all__ = [
+    "Block",
+    "BlockCall",
+    "ChannelGroup",
+    "LayerCost",
+    "Member",
+    "OutputLeaf",
+    "Pin",
+    "Structure",
+    "trace",
+]

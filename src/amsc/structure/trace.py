@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from amsc.errors import ModelError
-from amsc.model_access import InputSpec, borrowed, named_tensors, random_inputs, run_model
+from amsc.model_access import InputSpec, borrowed, named_tensors, output_leaves, run_model
 from amsc.structure.blocks import find_blocks
 from amsc.structure.costs import layer_costs
 from amsc.structure.faking import computing_aside, fakes
@@ -44,9 +43,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Structure:
         ownership = Ownership(tracer.ledger, used.values())
         channels, pins = channel_groups(tracer.ledger, ownership)
         users = {name: parameter.modules for name, parameter in used.items()}
-        device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
-        again = random_inputs(spec, device, torch.Generator().manual_seed(0))
-        blocks = () if device.type == "meta" else find_blocks(model, [example_inputs, again], users)
+        blocks = _blocks(model, example_inputs, tensors, users)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     structure = Structure(
         inputs=spec,
@@ -58,7 +55,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Structure:
         pins=pins,
         unused=tuple(name for name, tensor in tensors.items() if name not in tracer.used and tensor.ndim),
     )
-    return dataclasses.replace(structure, blocks=tuple(_block(structure, name) for name in blocks))
+    return dataclasses.replace(structure, blocks=tuple(_completed(structure, block) for block in blocks))
 
 
 def _watched(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor]) -> Tracer:
@@ -73,14 +70,23 @@ def _watched(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor
             tracer = Tracer(without, names, rule_for, computing_aside)
             with tracer.watching():
                 output = run_model(model, inputs, without)
-    for tensor in _output_tensors(output):
+    for tensor in _visible(output):
         tracer.pin_layers(tracer.layers(tensor), "it is an output of the model")
     return tracer
 
 
-def _block(structure: Structure, name: str) -> Block:
-    own = (p for p in structure.shapes if p.startswith(f"{name}.") and p not in structure.buffers)
-    return Block(name, tuple(own), structure.block_macs(name))
+def _blocks(
+    model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor], users: Mapping[str, set[str]]
+) -> tuple[Block, ...]:
+    if not any(tensor.is_meta for tensor in tensors.values()):
+        return find_blocks(model, lambda: run_model(model, example_inputs), users)
+    with fakes(tensors, example_inputs) as (without, inputs):
+        return find_blocks(model, lambda: run_model(model, inputs, without), users, computing_aside)
+
+
+def _completed(structure: Structure, block: Block) -> Block:
+    own = (p for p in structure.shapes if p.startswith(f"{block.name}.") and p not in structure.buffers)
+    return dataclasses.replace(block, parameters=tuple(own), macs=structure.block_macs(block.name))
 
 
 def _refuse_wrapped(model: Any) -> None:
@@ -97,23 +103,16 @@ def _refuse_wrapped(model: Any) -> None:
         raise ModelError("the model is compiled; give the module from before torch.compile: model._orig_mod")
 
 
-def _output_tensors(output: Any) -> list[Tensor]:
-    """All tensors of a model's output.
+def _visible(output: Any) -> list[Tensor]:
+    """The tensors that a caller sees in a model's output.
 
     Raises:
-        ModelError: it holds none, or holds objects amsc cannot look into.
+        ModelError: it holds none.
     """
-    tensors: list[Tensor] = []
-    for leaf in pytree.tree_leaves(output):
-        if isinstance(leaf, Tensor):
-            tensors.append(leaf)
-        elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
-            tensors += _output_tensors([getattr(leaf, field.name) for field in dataclasses.fields(leaf)] or [None])
-        elif leaf is not None and not isinstance(leaf, bool | int | float | str):
-            raise ModelError(
-                f"the model returned a {type(leaf).__name__}; "
-                "expected tensors, alone or in tuples, lists, dicts or dataclasses"
-            )
+    tensors = [leaf for leaf in output_leaves(output).values() if isinstance(leaf, Tensor)]
     if not tensors:
-        raise ModelError(f"the model returned {type(output).__name__} without a tensor; expected at least one")
+        raise ModelError(
+            f"the model returned {type(output).__name__} without a tensor; "
+            "expected tensors, alone or in tuples, lists, dicts or dataclasses"
+        )
     return tensors

@@ -1,15 +1,15 @@
 """What tracing a network yields: channel groups, blocks, costs and pins, as frozen plain values."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from amsc.errors import CutError
 from amsc.model_access import InputSpec
 
-__all__ = ["Block", "ChannelGroup", "LayerCost", "Member", "Pin", "Structure"]
+__all__ = ["Block", "BlockCall", "ChannelGroup", "LayerCost", "Member", "OutputLeaf", "Pin", "Structure"]
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,42 @@ class ChannelGroup:
 
 
 @dataclass(frozen=True)
-class Block:
-    """A submodule that returns its input when its own parameters are zero, so that it can be removed whole.
+class OutputLeaf:
+    """What a removed block returns at one place of its output.
 
-    `parameters` are the names of all its parameters, `macs` what it costs for the example inputs."""
+    `kind` is "input" (the argument itself), "zeros" (zeros of the argument's shape, dtype and device), "zero" (the same
+    without axes) or "constant" (the number, string or None in `constant`). The argument is the one called `keyword`, or
+    else at `position` (-1: it has none) of a call; `path` leads into it where it is a tuple, list or dict."""
+
+    kind: str
+    position: int = -1
+    keyword: str = ""
+    path: tuple[str, ...] = ()
+    constant: Any = None
+
+
+@dataclass(frozen=True)
+class BlockCall:
+    """What must stand in for a removed block: the leaves of its output, and the layout (as torch.utils._pytree
+    writes it) that puts them together."""
+
+    leaves: tuple[OutputLeaf, ...]
+    layout: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """A submodule that can be removed whole: with its own parameters at zero it no longer computes anything.
+
+    `kind` is "identity" (it then returns its input) or "branch" (it then returns zeros, and what it was added to goes
+    on without it). `parameters` are the names of all its parameters, `macs` what it costs for the example inputs.
+    `call` says what stands in for it; None: `nn.Identity` does. Blocks may lie in one another."""
 
     name: str
     parameters: tuple[str, ...]
     macs: int
+    kind: str = "identity"
+    call: BlockCall | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +136,12 @@ class Structure:
     def block(self, name: str) -> Block:
         """The removable block of that name; CutError names the nearest one if there is none."""
         return _find(self.blocks, name, "block")
+
+    @property
+    def outer_blocks(self) -> tuple[Block, ...]:
+        """The blocks that lie in no other block, so that no two of them share a parameter."""
+        names = {block.name for block in self.blocks}
+        return tuple(block for block in self.blocks if names.isdisjoint(_ancestors(block.name)))
 
     def removed_positions(
         self, channels: Mapping[str, Iterable[int]], blocks: Iterable[str] = ()
@@ -166,8 +200,8 @@ class Structure:
             costs=tuple(cost for cost in self.costs if not any(_inside(cost.module, block) for block in blocks)),
             pins=tuple(pin for pin in self.pins if pin.parameter not in gone),
         )
-        left = (block for block in self.blocks if block.name not in blocks)
-        return replace(small, blocks=tuple(replace(block, macs=small.block_macs(block.name)) for block in left))
+        left = (block for block in self.blocks if not any(_inside(block.name, name) for name in blocks))
+        return replace(small, blocks=tuple(small._block_now(block, gone) for block in left))
 
     def block_macs(self, name: str) -> int:
         """Multiply-adds of everything that runs inside the submodule `name`."""
@@ -216,6 +250,10 @@ class Structure:
         stay = [f"{pin.count} stay: {pin.reason}" + (f" ({pin.source})" if pin.source else "") for pin in pins]
         return texts + stay or ["not removable: no channel runs along it"]
 
+    def _block_now(self, block: Block, gone: frozenset[str]) -> Block:
+        own = tuple(name for name in block.parameters if name not in gone)
+        return replace(block, parameters=own, macs=self.block_macs(block.name))
+
     def _block_parameters(self, blocks: Iterable[str]) -> frozenset[str]:
         names = [self.block(block).name for block in blocks]
         return frozenset(p for p in self.shapes if any(_inside(p, name) for name in names))
@@ -245,6 +283,12 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 def _inside(name: str, module: str) -> bool:
     return name == module or name.startswith(f"{module}.")
+
+
+def _ancestors(name: str) -> Iterator[str]:
+    """The modules around the module `name`, the nearest first, without the network itself."""
+    while name := name.rpartition(".")[0]:
+        yield name
 
 
 def _renumbering(size: int, removed: tuple[int, ...]) -> dict[int, int]:

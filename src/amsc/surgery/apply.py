@@ -9,13 +9,16 @@ from torch import Tensor, nn
 
 from amsc.errors import CutError, ModelError
 from amsc.model_access import named_tensors, set_tensor
+from amsc.structure.values import BlockCall
 from amsc.surgery.attributes import follow_shape, sizing_tensor
 from amsc.surgery.compose import compose
+from amsc.surgery.passthrough import PassThrough
 from amsc.surgery.plan import AxisCut, CutPlan, is_inside
 
 __all__ = ["apply_plan", "cut_tensors", "masked", "plan_of"]
 
 PLAN_ATTRIBUTE = "amsc_plan"
+SIMPLE = (bool, int, float, str)
 
 
 def plan_of(model: nn.Module) -> CutPlan | None:
@@ -28,8 +31,9 @@ def apply_plan(model: nn.Module, plan: CutPlan) -> nn.Module:
     """A smaller copy of `model`, cut but **not verified**; `cut` is the verified way.
 
     Train/eval flags, `requires_grad`, dtypes, devices, tied parameters and module hooks are as in `model`;
-    gradients are not taken along. A removed block becomes `nn.Identity`. The result's `amsc_plan` leads from
-    the dense network to it, also over several cuts. `model` is not changed.
+    gradients are not taken along. A removed block becomes `nn.Identity`, or a `PassThrough` where its call is not one
+    tensor in and one out. The result's `amsc_plan` leads from the dense network to it, also over several
+    cuts. `model` is not changed.
 
     Raises:
         CutError: the plan does not fit the model.
@@ -47,7 +51,7 @@ def apply_plan(model: nn.Module, plan: CutPlan) -> nn.Module:
         set_tensor(small, name, _sliced(tensors[name].detach(), cuts))
     for module, shape in old_shapes.items():
         follow_shape(module, shape)
-    _replace_blocks(small, plan.blocks)
+    _replace_blocks(small, plan)
     setattr(small, PLAN_ATTRIBUTE, whole)
     return small
 
@@ -115,13 +119,23 @@ def _copied(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def _replace_blocks(model: nn.Module, blocks: tuple[str, ...]) -> None:
-    """Put an Identity wherever the model holds one of the blocks, also under a second name."""
-    gone = [model.get_submodule(name) for name in blocks]
+def _replace_blocks(model: nn.Module, plan: CutPlan) -> None:
+    """Put a stand-in wherever the model holds one of the plan's blocks, also under a second name."""
+    removed = [model.get_submodule(name) for name in plan.blocks]
+    new = {id(old): _stand_in(old, plan.block_calls.get(name)) for name, old in zip(plan.blocks, removed, strict=True)}
     for module in list(model.modules()):
         for name, child in module._modules.items():
-            if any(child is block for block in gone):
-                module._modules[name] = nn.Identity().train(child is not None and child.training)
+            if id(child) in new:
+                module._modules[name] = new[id(child)]
+
+
+def _stand_in(removed: nn.Module, call: BlockCall | None) -> nn.Module:
+    """What takes the place of a block, with its simple public attributes, which the network may read."""
+    new = nn.Identity() if call is None else PassThrough(call)
+    for name, value in vars(removed).items():
+        if not name.startswith("_") and not hasattr(new, name) and (value is None or type(value) in SIMPLE):
+            setattr(new, name, value)
+    return new.train(removed.training)
 
 
 def _check_fit(model: nn.Module, plan: CutPlan) -> None:

@@ -19,6 +19,7 @@ def compose(first: CutPlan, second: CutPlan) -> CutPlan:
         CutError: `second` was not planned on the result of `first`.
     """
     blocks = outermost((*first.blocks, *second.blocks))
+    calls = {**first.block_calls, **second.block_calls}
     return CutPlan(
         inputs=second.inputs,
         channels=_composed_channels(first.channels, second.channels),
@@ -27,6 +28,7 @@ def compose(first: CutPlan, second: CutPlan) -> CutPlan:
         cuts=_composed_cuts(first, second, blocks),
         macs=second.macs,
         parameters=second.parameters,
+        block_calls={name: call for name, call in calls.items() if name in blocks},
     )
 
 

@@ -2,11 +2,11 @@
 
 import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from amsc.errors import CutError
 from amsc.model_access import InputSpec
-from amsc.structure.values import ChannelGroup, Structure
+from amsc.structure.values import BlockCall, ChannelGroup, Structure
 
 __all__ = ["AxisCut", "CutPlan", "is_inside", "outermost", "plan_cut"]
 
@@ -38,7 +38,8 @@ class CutPlan:
     """All that is needed to cut a network, without the network; saves to JSON.
 
     `channels` (group name -> channel indices) and `blocks` say what was asked for, `cuts` and
-    `block_parameters` what it means for the tensors. `macs` (for the inputs as specified) and
+    `block_parameters` what it means for the tensors; `block_calls` what stands in for those blocks that
+    `nn.Identity` cannot replace. `macs` (for the inputs as specified) and
     `parameters` are the prediction for the cut network."""
 
     inputs: InputSpec
@@ -48,6 +49,7 @@ class CutPlan:
     cuts: tuple[AxisCut, ...]
     macs: int
     parameters: int
+    block_calls: Mapping[str, BlockCall] = field(default_factory=dict)
 
     @property
     def changes_nothing(self) -> bool:
@@ -91,6 +93,7 @@ def plan_cut(
         cuts=_axis_cuts(structure, chosen, blocks),
         macs=structure.macs(chosen, blocks),
         parameters=structure.parameters(chosen, blocks),
+        block_calls={name: call for name in blocks if (call := structure.block(name).call) is not None},
     )
 
 

@@ -17,15 +17,17 @@ __all__ = ["cuttable"]
 def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Structure:
     """`structure` with every group marked inexact, and without every block, whose removal does not work.
 
-    One channel of every exact group and all blocks are removed at once on a copy; only if that fails is each group and
-    block tried alone. What fails is for example followed by `x.view(-1, 400)`.
+    One channel of every exact group and all blocks are removed at once on a copy, and then the blocks inside others;
+    only if that fails is each group and block tried alone. What fails is for example followed by `x.view(-1, 400)`.
 
     Raises:
         CutError: groups and blocks can be cut alone but not together.
     """
     groups = [group.name for group in structure.channels if group.exact and group.size > 1]
     blocks = [block.name for block in structure.blocks]
-    if not _failure(model, structure, example_inputs, groups, blocks):
+    inner = [block.name for block in structure.blocks if block not in structure.outer_blocks]
+    failures = (_failure(model, structure, example_inputs, *both) for both in ((groups, blocks), ([], inner)))
+    if not any(failures):
         return structure
     reasons = {name: _failure(model, structure, example_inputs, [name], []) for name in groups}
     stuck = {name for name in blocks if _failure(model, structure, example_inputs, [], [name])}

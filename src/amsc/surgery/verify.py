@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from amsc.errors import InputError, VerificationError
-from amsc.model_access import InputSpec, borrowed, random_inputs, run_model
+from amsc.model_access import InputSpec, borrowed, output_leaves, random_inputs, run_model
 from amsc.surgery.apply import masked
 from amsc.surgery.plan import CutPlan
 
@@ -130,12 +130,9 @@ def _relative(expected: Tensor, actual: Tensor) -> float:
 
 def _tensors(output: Any) -> dict[str, Tensor]:
     """The tensors and numbers of an output by where they stand in it, such as "output[0]"."""
-    leaves, _ = pytree.tree_flatten_with_path(output)
-    found = {f"output{pytree.keystr(path)}": leaf for path, leaf in leaves}
     return {
         name: leaf if isinstance(leaf, Tensor) else torch.tensor(leaf, dtype=torch.float64)
-        for name, leaf in found.items()
-        if isinstance(leaf, Tensor | int | float)
+        for name, leaf in output_leaves(output).items()
     }
 
 

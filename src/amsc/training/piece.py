@@ -95,7 +95,7 @@ class Piece:
         zero = self._seen or Removal()
         left = self.structure.after({}, zero.blocks)
         channels = sum(group.size - len(zero.channels.get(group.name, ())) for group in left.channels if group.exact)
-        return {"blocks": len(left.blocks), "channels": channels, "macs": self.macs}
+        return {"blocks": len(left.outer_blocks), "channels": channels, "macs": self.macs}
 
     def settled(self) -> tuple[Tensor, Tensor]:
         """Which blocks and penalised channels stayed zero in the settling part. Shapes: block, channel (bool)."""

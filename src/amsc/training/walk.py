@@ -101,7 +101,7 @@ class _Walker:
         if not self.depth_pieces:
             return WalkState("width", 0, 0, self.structure.macs(), snapshot)
         judged = evaluate(self.dense, self.data, "validation", self.task)
-        dense = Candidate(len(self.structure.blocks), judged.per_example, 0.0, snapshot)
+        dense = Candidate(len(self.structure.outer_blocks), judged.per_example, 0.0, snapshot)
         return WalkState("depth", 0, 0, self.structure.macs(), snapshot, candidates=(dense,))
 
     @property
@@ -114,7 +114,7 @@ class _Walker:
     @property
     def depth_pieces(self) -> int:
         share, count = self.settings.depth_share, len(self.piece_sizes)
-        return min(count - 1, max(1, round(share * count))) if share > 0 and self.structure.blocks else 0
+        return min(count - 1, max(1, round(share * count))) if share > 0 and self.structure.outer_blocks else 0
 
     @property
     def depth_goal(self) -> int:
@@ -215,7 +215,7 @@ class _Walker:
             epochs=self.settings.epochs_before + trained,
             macs=structure.macs(),
             parameters=structure.parameters(),
-            blocks_left=len(structure.blocks),
+            blocks_left=len(structure.outer_blocks),
             channels_left=num_channels(structure),
             train_loss=loss,
             score=evaluation.score,
@@ -230,11 +230,11 @@ class _Walker:
             return replace(now, phase="done", candidates=())
         if now.phase == "width":
             return now
-        candidate = Candidate(len(structure.blocks), evaluation.per_example, now.control.strength, now.snapshot)
+        candidate = Candidate(len(structure.outer_blocks), evaluation.per_example, now.control.strength, now.snapshot)
         candidates = (*now.candidates, candidate)
         choice = self._depth_choice(candidates)
         has_failed = candidate.blocks_left < candidates[choice].blocks_left
-        if now.index < self.depth_pieces and structure.blocks and not has_failed:
+        if now.index < self.depth_pieces and structure.outer_blocks and not has_failed:
             return replace(now, candidates=candidates)
         return self._start_of_width(now, candidates[choice])
 
