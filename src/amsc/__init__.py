@@ -11,7 +11,7 @@ from amsc.errors import AmscError
 from amsc.measure import measure
 from amsc.penalty import Penalty
 from amsc.settings import Settings, Target
-from amsc.structure import Structure, trace
+from amsc.structure import Structure, round_channels, select, trace
 from amsc.surgery import cut, load, plan_cut, save
 from amsc.training import ProximalStep, walk
 
@@ -28,7 +28,9 @@ __all__ = [
     "load",
     "measure",
     "plan_cut",
+    "round_channels",
     "save",
+    "select",
     "trace",
     "walk",
 ]

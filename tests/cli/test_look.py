@@ -119,7 +119,7 @@ def test_lines_fit_the_terminal(width: int) -> None:
     structure = trace(model, torch.zeros(1, 3, 32, 32))
     console = Console(stream, io.StringIO())
     console.results = RichConsole(file=stream, width=width)
-    show(View("densenet40", structure, (), True), outline(model, structure), console)
+    show(View("densenet40", structure), outline(model, structure), console)
     drawn = [line for line in stream.getvalue().splitlines() if not line.startswith(("can go", "densenet40"))]
     assert max(len(line) for line in drawn) <= width
     assert ("BatchNorm2d" in stream.getvalue() or "DenseLayer" in stream.getvalue()) == (width >= 100)
@@ -152,6 +152,21 @@ def test_explain_says_who_shares_the_axis(capsys: pytest.CaptureFixture[str]) ->
     text = capsys.readouterr().out
     assert text.startswith("layer1.0.conv1.weight (16, 16, 3, 3)\n")
     assert "layer1.0.conv2.weight[1]" in text
+
+
+def test_inspect_shows_what_the_limits_leave(capsys: pytest.CaptureFixture[str]) -> None:
+    limits = ["--keep", "layer1", "--keep", "layer2.1", "--round-to", "24", "--min-channels", "40"]
+    assert main(["inspect", "digits_resnet", *limits, "--json"]) == 0
+    captured = capsys.readouterr()
+    payload = json.loads(captured.out)
+    assert payload["kept_blocks"] == ["layer1.0", "layer1.1", "layer1.2", "layer2.1"]
+    fewest = {group["name"]: group["fewest"] for group in payload["groups"]}
+    assert fewest["layer1.0.conv1"] == 16
+    assert fewest["layer2.0.conv1"] == 32, "40 channels or more would be left"
+    assert fewest["layer3.0.conv1"] == 48
+    assert "kept as you say: layer1.0-2, layer2.1" in captured.err
+    assert main(["inspect", "digits_resnet", "--only", "layr1"]) == 2
+    assert "the nearest name is 'layer1'" in capsys.readouterr().err
 
 
 def test_explain_takes_modules_and_globs(capsys: pytest.CaptureFixture[str]) -> None:

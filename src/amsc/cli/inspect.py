@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from amsc.cli.console import Console
-from amsc.cli.flags import add_output_flags, add_run_flags, run_settings
+from amsc.cli.flags import add_limit_flags, add_output_flags, add_run_flags, run_settings
 from amsc.cli.inspect_tables import View, show
 from amsc.cli.opening import open_subject, torch_as_set
 from amsc.cli.outline import flat, outline
@@ -15,7 +15,7 @@ from amsc.cli.parser import add_command
 from amsc.cli.subject import add_subject_flags, write_json
 from amsc.cli.words import in_words
 from amsc.errors import CutError
-from amsc.structure import ChannelGroup, Pin, Structure, trace
+from amsc.structure import ChannelGroup, Pin, Rounding, Structure, select, trace
 from amsc.surgery import cuttable
 
 __all__ = ["add_parser", "run"]
@@ -65,6 +65,7 @@ def add_parser(commands: Any) -> None:
         help="only say who shares the axes of this parameter, module or glob, or why they stay",
     )
     group.add_argument("--no-trial", action="store_true", help="do not try the removals on a copy")
+    add_limit_flags(parser)
     add_run_flags(parser, out="also write structure.json into this folder")
     add_output_flags(parser)
 
@@ -75,13 +76,18 @@ def run(args: argparse.Namespace, console: Console) -> int:
     with torch_as_set(wanted.settings):
         model, inputs = open_subject(args, wanted)
         traced = trace(model, inputs)
-        structure, failure = (traced, "") if args.no_trial else _tried(model, traced, inputs)
+        tried, failure = (traced, "") if args.no_trial else _tried(model, traced, inputs)
+    structure = select(tried, keep=wanted.settings.keep, only=wanted.settings.only)
     if args.explain is not None:
         text = structure.explain(args.explain)
         console.show(text)
         result = {"model": wanted.model, "parameter": args.explain, "explanation": text}
     else:
-        view = View(str(wanted.model), structure, _stuck(traced, structure), not args.no_trial and not failure)
+        rounding = Rounding(wanted.settings.round_to, wanted.settings.min_channels)
+        is_tried = not args.no_trial and not failure
+        view = View(
+            str(wanted.model), structure, _missing(traced, tried), _missing(tried, structure), is_tried, rounding
+        )
         sections = tuple(name for name in SECTIONS if getattr(args, name))
         show(view, outline(model, structure), console, sections=sections, depth=args.depth)
         result = _summary(view, model)
@@ -108,10 +114,10 @@ def _tried(model: nn.Module, structure: Structure, inputs: Any) -> tuple[Structu
         return structure, str(error)
 
 
-def _stuck(traced: Structure, tried: Structure) -> tuple[str, ...]:
-    """The blocks that were found but could not be removed."""
-    left = {block.name for block in tried.blocks}
-    return tuple(block.name for block in traced.blocks if block.name not in left)
+def _missing(before: Structure, after: Structure) -> tuple[str, ...]:
+    """The blocks that are only in the structure before."""
+    left = {block.name for block in after.blocks}
+    return tuple(block.name for block in before.blocks if block.name not in left)
 
 
 def _summary(view: View, model: nn.Module) -> dict[str, Any]:
@@ -122,23 +128,26 @@ def _summary(view: View, model: nn.Module) -> dict[str, Any]:
         "macs": structure.macs(),
         "tried": view.is_tried,
         "modules": list(flat(outline(model, structure, together=False))),
-        "groups": [_group(structure, group) for group in structure.channels],
+        "groups": [_group(view, group) for group in structure.channels],
         "blocks": [
             {**dataclasses.asdict(block), "num_parameters": view.block_parameters(block)} for block in structure.blocks
         ],
         "stuck_blocks": list(view.stuck),
+        "kept_blocks": list(view.kept),
         "pins": [_pin(pin) for pin in structure.pins],
         "unused": list(structure.unused),
     }
 
 
-def _group(structure: Structure, group: ChannelGroup) -> dict[str, Any]:
+def _group(view: View, group: ChannelGroup) -> dict[str, Any]:
+    structure = view.structure
     return {
         "name": group.name,
         "kind": group.kind,
         "size": group.size,
         "exact": group.exact,
         "reason": group.reason,
+        "fewest": view.fewest(group),
         "members": [{"parameter": m.parameter, "axis": m.axis, "role": m.role} for m in group.members],
         "macs_per_channel": structure.channel_macs(group.name),
         "parameters_per_channel": structure.parameters() - structure.parameters({group.name: [0]}),

@@ -11,7 +11,7 @@ from amsc.cli.console import Console
 from amsc.cli.outline import Node
 from amsc.cli.words import in_words
 from amsc.report.tables import format_count
-from amsc.structure import Block, ChannelGroup, Structure
+from amsc.structure import Block, ChannelGroup, Rounding, Structure
 
 __all__ = ["View", "show"]
 
@@ -24,12 +24,22 @@ NARROW = 100
 
 @dataclass(frozen=True)
 class View:
-    """What is shown: the structure of the network `name`; blocks in `stuck` failed the trial, if it `is_tried`."""
+    """What is shown: the structure of the network `name`.
+
+    Blocks in `stuck` failed the trial, if it `is_tried`; those in `kept` stay because the user says so, as does what
+    `rounding` does not let go."""
 
     name: str
     structure: Structure
-    stuck: tuple[str, ...]
-    is_tried: bool
+    stuck: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    is_tried: bool = True
+    rounding: Rounding = Rounding()  # noqa: RUF009 - it is frozen
+
+    def fewest(self, group: ChannelGroup) -> int:
+        """How few of its channels can be left."""
+        sizes = self.rounding.smaller_sizes(group)
+        return sizes[0] if group.exact and sizes else group.size
 
     def block_parameters(self, block: Block) -> int:
         """How many parameters go with the block."""
@@ -58,18 +68,19 @@ def _show_summary(view: View, console: Console) -> None:
     console.show(
         f"{view.name}: {format_count(structure.parameters())} parameters, {format_count(structure.macs())} MACs"
     )
-    free = [group for group in structure.channels if group.exact]
-    inside = [group for group in free if group.kind != "stream"]
-    groups = f"{sum(group.size for group in inside)} channels of {len(inside)} groups"
-    if len(free) > len(inside):
-        groups += f", {sum(g.size for g in free) - sum(g.size for g in inside)} of residual streams"
+    groups = structure.channels
+    going = {group.name: group.size - view.fewest(group) for group in groups if view.fewest(group) < group.size}
+    inside = [group.name for group in groups if group.name in going and group.kind != "stream"]
+    channels = f"{sum(going[name] for name in inside)} channels of {len(inside)} groups"
+    if len(going) > len(inside):
+        channels += f", {sum(going.values()) - sum(going[name] for name in inside)} of residual streams"
     blocks = f"{len(structure.blocks)} block{'s' * (len(structure.blocks) != 1)}"
-    total, most = structure.macs(), {group.name: range(1, group.size) for group in inside}
     left = structure.after({}, [block.name for block in structure.blocks])
-    lowest = left.macs({name: indices for name, indices in most.items() if name in {g.name for g in left.channels}})
-    share = f"; without all blocks and with one channel in each group {lowest / total:.1%} of the MACs are left"
-    tried = "tried" if view.is_tried else "not tried"
-    console.show(f"can go ({tried}): {blocks}, {groups}{share if total else ''}")
+    names = {group.name for group in left.channels}
+    lowest = left.macs({name: range(going[name]) for name in inside if name in names})
+    total = structure.macs()
+    share = f"; without all of that but the streams {lowest / total:.1%} of the MACs are left" if total else ""
+    console.show(f"can go ({'tried' if view.is_tried else 'not tried'}): {blocks}, {channels}{share}")
 
 
 # -- the tree ----------------------------------------------------------------------------------------------------------
@@ -166,6 +177,7 @@ def _show_groups(view: View, console: Console, limit: int | None) -> None:
         (
             group.kind,
             str(group.size),
+            str(view.fewest(group)),
             format_count(structure.channel_macs(group.name)),
             format_count(total - structure.parameters({group.name: [0]})),
             "yes" if group.exact else f"no: {in_words(group.reason).text}",
@@ -173,7 +185,7 @@ def _show_groups(view: View, console: Console, limit: int | None) -> None:
         for group in groups
     ]
     rows = [(found.label, *cells[found.indices[0]]) for found in alike([group.name for group in groups], cells)]
-    columns = ["name", ".kind", ">channels", ">MACs per channel", ">parameters", "exact"]
+    columns = ["name", ".kind", ">channels", ">fewest", ">MACs per channel", ">parameters", "exact"]
     _limited(f"{len(groups)} channel groups", columns, rows, limit, f"amsc inspect {view.name} --groups", console)
 
 
@@ -195,6 +207,8 @@ def _show_blocks(view: View, console: Console, limit: int | None) -> None:
     columns = ["name", ">MACs", ">share", ">parameters", ">share"]
     title = f"{len(structure.blocks)} removable blocks"
     _limited(title, columns, rows, limit, f"amsc inspect {view.name} --blocks", console)
+    if view.kept:
+        console.show(f"kept as you say: {name_together(view.kept, most=6)}")
     if view.stuck:
         console.show(f"found, but the trial could not remove them: {name_together(view.stuck, most=6)}")
 
