@@ -8,6 +8,7 @@ result = amsc.compress(model, example_inputs, data, target=amsc.Target(macs=0.5)
 
 from amsc.compress import Result, compress
 from amsc.errors import AmscError
+from amsc.export import export_onnx, export_pt2
 from amsc.measure import measure
 from amsc.penalty import Penalty
 from amsc.settings import Settings, Target
@@ -25,6 +26,8 @@ __all__ = [
     "Target",
     "compress",
     "cut",
+    "export_onnx",
+    "export_pt2",
     "load",
     "measure",
     "plan_cut",

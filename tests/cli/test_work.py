@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from amsc.cli import main
 from amsc.cli.demo import faults
@@ -66,6 +67,21 @@ def test_the_saved_model_is_as_big_as_the_record_says(run_folder: Path, capsys: 
     cost = json.loads(capsys.readouterr().out)["measurement"]
     assert cost["parameters"] == record["after"]["parameters"]
     assert cost["macs"] == record["after"]["macs"]
+
+
+def test_a_run_is_exported(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "small.pt2"
+    assert main(["export", str(run_folder), "--pt2", str(path), "--json"]) == 0
+    (file,) = json.loads(capsys.readouterr().out)["files"]
+    assert (file["path"], file["bytes"], file["dynamic_batch"]) == (str(path), path.stat().st_size, True)
+    program = torch.export.load(path)
+    record = json.loads((run_folder / "record.json").read_text())
+    assert (
+        sum(program.state_dict[name].numel() for name in program.graph_signature.parameters)
+        == (record["after"]["parameters"])
+    )
+    assert main(["export", str(run_folder)]) == 2
+    assert "--onnx FILE" in capsys.readouterr().err
 
 
 def test_ctrl_c_says_how_to_go_on_and_resume_ends_as_if_nothing_had_happened(
