@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from amsc.cli.inspect_tables import View, show
 from amsc.cli.outline import outline
 from amsc.models import open_model
 from amsc.settings import RunSettings, write_settings
-from amsc.structure import trace
+from amsc.structure import Pin, trace
 
 NOISY = """
 import torch
@@ -113,6 +114,20 @@ def test_what_is_said_to_go_has_been_tried(tmp_path: Path, capsys: pytest.Captur
     assert exact == {True: [False], False: [True]}
 
 
+def test_a_module_around_one_module_needs_no_line_of_its_own() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))), nn.Linear(4, 2))
+    named = nn.Module()
+    named.add_module("body", model)
+    named.forward = model.forward  # type: ignore[method-assign]
+    root = outline(named, trace(named, torch.zeros(1, 4)))
+    assert [child.label for child in root.children] == ["body"]
+    outer = nn.Sequential()
+    outer.add_module("a", nn.Sequential())
+    outer.a.add_module("b", nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)))  # type: ignore[operator]
+    (only,) = outline(outer, trace(outer, torch.zeros(1, 4))).children
+    assert (only.label, only.name, len(only.children)) == ("a.b", "a.b", 2)
+
+
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 def test_lines_fit_the_terminal(width: int) -> None:
     model, stream = open_model("densenet40").eval(), io.StringIO()
@@ -122,7 +137,34 @@ def test_lines_fit_the_terminal(width: int) -> None:
     show(View("densenet40", structure), outline(model, structure), console)
     drawn = [line for line in stream.getvalue().splitlines() if not line.startswith(("can go", "densenet40"))]
     assert max(len(line) for line in drawn) <= width
+    assert "119.4 M   42.2%" in stream.getvalue(), "no number is cut off"
     assert ("BatchNorm2d" in stream.getvalue() or "DenseLayer" in stream.getvalue()) == (width >= 100)
+
+
+@dataclass(frozen=True)
+class _Located(Pin):
+    source: str = ""
+
+
+def test_pins_of_one_line_of_code_are_one_row() -> None:
+    """Whatever layer it ran in; another line that does the same is another row."""
+    structure = trace(open_model("digits_resnet").eval(), torch.zeros(1, 1, 8, 8))
+    pins = [
+        _Located(f"layer{1 + i}.0.conv1.weight", 0, 4, f"aten.view.default in layer{1 + i}.0 splits the axis", source)
+        for source in ("net.py:12: x = x.view(a, b)", "net.py:30: y = y.view(c)")
+        for i in range(3)
+    ]
+    stream = io.StringIO()
+    view = View("net", replace(structure, pins=tuple(pins)))
+    show(view, outline(nn.Sequential(), structure), Console(stream, io.StringIO()), sections=["pins"])
+    lines = [" ".join(line.split()) for line in stream.getvalue().splitlines()]
+    row = "a reshape (view) splits the axis, in layer1-3.0 3 layer1-3.0.conv1.weight[0]"
+    assert [line for line in lines if line.startswith(("a reshape", "net.py"))] == [
+        row,
+        "net.py:12: x = x.view(a, b)",
+        row,
+        "net.py:30: y = y.view(c)",
+    ]
 
 
 def test_inspect_as_json_agrees_with_the_structure(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,8 +18,8 @@ __all__ = ["View", "show"]
 TREE_LINES, TABLE_LINES = 28, 12
 """Of the overview; --tree, --groups, --blocks and --pins show everything."""
 GROUPS_IN_A_LINE = 2
-NARROW = 100
-"""Below so many characters the tree leaves out the class of each module."""
+NARROW, VERY_NARROW = 100, 80
+"""Below so many characters the tables have fewer columns, so that no number is cut off."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,12 @@ def _lines(node: Node, depth: int) -> int:
 
 def _show_tree(view: View, root: Node, console: Console, depth: int | None) -> None:
     total = root.macs
-    is_wide = console.width >= NARROW
-    rows = [_tree_row(line, total, is_wide=is_wide) for line in _walked(_Line(root, "", 1), depth)]
+    width = console.width
+    rows = [_tree_row(line, total, width) for line in _walked(_Line(root, "", 1), depth)]
     hidden = _lines(root, 10**6) - len(rows)
-    columns = [".module", *([".class"] if is_wide else []), ">parameters", ">MACs", ">share", "channels", "remarks"]
+    costs = [*([">parameters"] if width >= VERY_NARROW else []), ">MACs", ">share"]
+    wide = ["module", ".class", *costs, "channels", "remarks"]
+    columns = wide if width >= NARROW else ["module", *costs, "remarks"]
     note = f"{hidden} more lines below: amsc inspect {view.name} --tree" if hidden else ""
     console.table("modules", columns, rows, note=note)
 
@@ -130,26 +132,28 @@ def _walked(line: _Line, depth: int | None) -> Iterator[_Line]:
         yield from _walked(below, None if depth is None else depth - 1)
 
 
-def _tree_row(line: _Line, total: int, *, is_wide: bool) -> list[str | Text]:
+def _tree_row(line: _Line, total: int, width: int) -> list[str | Text]:
     node = line.node
     times = f"{line.count} x " if line.count > 1 else ""
     name = f"{node.label} ({node.alike} alike)" if node.alike > 1 else node.label
     label = Text(line.guide, style="dim") + Text(name, style="bold" if node.is_block else "")
+    label.no_wrap, label.overflow = True, "ellipsis"
     remarks = Text(", ").join(
         [
             *([Text("block", style="green")] if node.is_block else []),
             *([Text(f"stays: {' '.join(node.pinned)}", style="yellow")] if node.pinned else []),
         ]
     )
-    return [
-        label,
-        *([Text(node.kind, style="dim")] if is_wide else []),
-        f"{times}{format_count(node.parameters)}",
+    costs = [
+        *([f"{times}{format_count(node.parameters)}"] if width >= VERY_NARROW else []),
         f"{times}{format_count(node.macs)}",
         f"{line.count * node.macs / total:.1%}" if total else "-",
-        _groups_text(node),
-        remarks,
     ]
+    if width >= NARROW:
+        return [label, Text(node.kind, style="dim"), *costs, _groups_text(node), remarks]
+    remarks = Text(", ").join(text for text in (remarks, _groups_text(node)) if text)
+    remarks.no_wrap, remarks.overflow = True, "ellipsis"
+    return [label, *costs, remarks]
 
 
 def _groups_text(node: Node) -> Text:
@@ -172,21 +176,23 @@ def _group_text(group: ChannelGroup, node: Node) -> Text:
 
 def _show_groups(view: View, console: Console, limit: int | None) -> None:
     structure, groups = view.structure, view.structure.channels
-    total = structure.parameters()
-    cells = [
-        (
-            group.kind,
-            str(group.size),
-            str(view.fewest(group)),
-            format_count(structure.channel_macs(group.name)),
-            format_count(total - structure.parameters({group.name: [0]})),
-            "yes" if group.exact else f"no: {in_words(group.reason).text}",
-        )
-        for group in groups
-    ]
-    rows = [(found.label, *cells[found.indices[0]]) for found in alike([group.name for group in groups], cells)]
     columns = ["name", ".kind", ">channels", ">fewest", ">MACs per channel", ">parameters", "exact"]
+    shown = range(7) if console.width >= NARROW else (0, 1, 2, 4, 6) if console.width >= VERY_NARROW else (0, 2, 6)
+    cells = [_group_cells(view, group, structure.parameters()) for group in groups]
+    rows = [(found.label, *cells[found.indices[0]]) for found in alike([group.name for group in groups], cells)]
+    columns, rows = [columns[i] for i in shown], [tuple(row[i] for i in shown) for row in rows]
     _limited(f"{len(groups)} channel groups", columns, rows, limit, f"amsc inspect {view.name} --groups", console)
+
+
+def _group_cells(view: View, group: ChannelGroup, parameters: int) -> tuple[str, ...]:
+    return (
+        group.kind,
+        str(group.size),
+        str(view.fewest(group)),
+        format_count(view.structure.channel_macs(group.name)),
+        format_count(parameters - view.structure.parameters({group.name: [0]})),
+        "yes" if group.exact else f"no: {in_words(group.reason).text}",
+    )
 
 
 def _show_blocks(view: View, console: Console, limit: int | None) -> None:

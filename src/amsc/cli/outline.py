@@ -108,20 +108,29 @@ def _nodes(modules: Mapping[str, nn.Module], above: str, facts: _Facts, together
         name = f"{above}.{label}" if above else label
         if name and not facts.parameters.get(name) and not facts.macs.get(name):
             continue
-        nodes.append(
-            Node(
-                name=name,
-                label=label,
-                kind=type(module).__name__,
-                parameters=facts.parameters.get(name, 0),
-                macs=facts.macs.get(name, 0),
-                groups=tuple(facts.groups.get(name, {}).values()),
-                is_block=name in facts.blocks,
-                pinned=facts.pinned.get(name, ()),
-                children=_nodes(dict(module.named_children()), name, facts, together),
-            )
+        node = Node(
+            name=name,
+            label=label,
+            kind=type(module).__name__,
+            parameters=facts.parameters.get(name, 0),
+            macs=facts.macs.get(name, 0),
+            groups=tuple(facts.groups.get(name, {}).values()),
+            is_block=name in facts.blocks,
+            pinned=facts.pinned.get(name, ()),
+            children=_nodes(dict(module.named_children()), name, facts, together),
         )
+        nodes.append(_without_wrapper(node) if together and name else node)
     return _together(nodes, _signature) if together else tuple(nodes)
+
+
+def _without_wrapper(node: Node) -> Node:
+    """A module that does nothing but hold one other, as one line with it: "model.encoder"."""
+    only = node.children[0] if len(node.children) == 1 else None
+    says_more = node.groups or node.pinned or node.is_block or node.label.isdecimal()
+    if only is None or says_more or only.alike > 1:
+        return node
+    is_all = (only.parameters, only.macs) == (node.parameters, node.macs)
+    return replace(only, label=f"{node.label}.{only.label}") if is_all else node
 
 
 def _together(nodes: list[Node], key: Callable[[Node], Hashable]) -> tuple[Node, ...]:
