@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from amsc.errors import InputError, ModelError
@@ -20,6 +21,7 @@ __all__ = [
     "random_inputs",
     "run_model",
     "set_tensor",
+    "unfused_attention",
 ]
 
 
@@ -162,3 +164,15 @@ def borrowed(model: nn.Module) -> Iterator[nn.Module]:
         with torch.no_grad():
             for buffer, old in buffers:
                 buffer.copy_(old)
+
+
+@contextlib.contextmanager
+def unfused_attention() -> Iterator[None]:
+    """Attention runs as plain matrix products: fused kernels hide them from whoever watches the operators."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

@@ -83,11 +83,15 @@ def net_structure(is_normalised: bool = True) -> Structure:
     )
     groups = (
         ChannelGroup("stream", "stream", 4, True, stream),
-        ChannelGroup("inner", "inner", 5, True, inner),
-        ChannelGroup("mid", "inner", 6, True, mid),
+        ChannelGroup("inner", "filter", 5, True, inner),
+        ChannelGroup("mid", "filter", 6, True, mid),
     )
     costs = (("stem", 72), ("block.conv1", 72), ("block.conv2", 72), ("mid", 72), ("head", 2))
     return structure_of(Net(is_normalised), groups, ("block",), costs)
+
+
+def every_axis(name: str, tensors: dict[str, Tensor]) -> tuple[tuple[str, int], ...]:
+    return tuple((name, axis) for axis in range(tensors[name].ndim))
 
 
 def structure_of(
@@ -107,6 +111,6 @@ def structure_of(
         buffers=tuple(name for name, _ in model.named_buffers()),
         channels=groups,
         blocks=tuple(Block(b, inside[b], macs[b]) for b in blocks),
-        costs=tuple(LayerCost(name, f"{name}.weight", count) for name, count in costs),
+        costs=tuple(LayerCost(name, count, every_axis(f"{name}.weight", tensors)) for name, count in costs),
         pins=(),
     )

@@ -97,12 +97,12 @@ def test_normalised_without_a_scale_is_not_penalised() -> None:
         member("bn.running_mean", 4, "statistic"),
         member("bn.running_var", 4, "statistic"),
     )
-    assert find_coordinates(structure_of(model, (ChannelGroup("g", "inner", 4, True, members),))).slices == ()
+    assert find_coordinates(structure_of(model, (ChannelGroup("g", "filter", 4, True, members),))).slices == ()
 
 
 def test_group_that_reaches_into_two_blocks_is_not_penalised_alone() -> None:
     model = nn.ModuleDict({name: nn.ModuleDict({"conv": nn.Conv2d(3, 4, 1)}) for name in ("a", "b")})
-    group = ChannelGroup("g", "inner", 4, True, (*layer("a.conv", 4, None), *layer("b.conv", 4, None)))
+    group = ChannelGroup("g", "filter", 4, True, (*layer("a.conv", 4, None), *layer("b.conv", 4, None)))
     found = find_coordinates(structure_of(model, (group,), ("a", "b")))
     assert found.channels == ()
     assert found.root == (0,) * 4 + (1,) * 4
@@ -150,7 +150,7 @@ def test_leaf_under_two_normalisations_has_the_root_mean_square_scale() -> None:
         "dw": nn.Conv2d(4, 4, 3, groups=4, bias=False), "bn2": nn.BatchNorm2d(4),
     }  # fmt: skip
     model = randomized(nn.ModuleDict(parts))
-    group = ChannelGroup("g", "inner", 4, True, (*layer("pw", 4, "bn1"), *layer("dw", 4, "bn2")))
+    group = ChannelGroup("g", "filter", 4, True, (*layer("pw", 4, "bn1"), *layer("dw", 4, "bn2")))
     structure = structure_of(model, (group,))
     squares = torch.zeros(4)
     for conv, bn in (("pw", "bn1"), ("dw", "bn2")):
@@ -167,7 +167,7 @@ def test_channel_with_several_positions_owns_them_all() -> None:
     model = randomized(nn.ModuleDict({"conv": nn.Conv2d(3, 2, 1, bias=False), "bn": nn.BatchNorm1d(8)}))
     flat = tuple(tuple(range(4 * c, 4 * c + 4)) for c in range(2))
     norm = [Member(f"bn.{key}", 0, flat, role) for key, role in (("weight", "affine"), ("bias", "affine"))]
-    structure = structure_of(model, (ChannelGroup("g", "inner", 2, True, (member("conv.weight", 2, "out"), *norm)),))
+    structure = structure_of(model, (ChannelGroup("g", "filter", 2, True, (member("conv.weight", 2, "out"), *norm)),))
     assert leaves_of(find_coordinates(structure), "bn.bias") == (0,) * 4 + (1,) * 4
     norms = model.get_parameter("conv.weight").detach().flatten(1).norm(dim=1)
     inverse = (1 / (model.get_buffer("bn.running_var") + 1e-5)).view(2, 4).mean(1)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from amsc.measure import count_macs
 from amsc.structure import trace
-from amsc.surgery import cut, plan_cut
+from amsc.surgery import cut, cuttable, plan_cut
 from random_networks import SIZE, genes_of, random_network
 from removals import random_removal
 
@@ -15,7 +15,7 @@ def check_random_network(genes: list[int], seed: int) -> int:
     """Removes at random; raises where masking and cutting differ; the number of channels and blocks removed."""
     torch.manual_seed(seed)
     network, inputs = random_network(genes), torch.randn(2, 3, SIZE, SIZE)
-    structure = trace(network, inputs)
+    structure = cuttable(network, trace(network, inputs), inputs)
     assert all(pin.reason for pin in structure.pins)
     channels, blocks = random_removal(structure, seed)
     if channels or blocks:

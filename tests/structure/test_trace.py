@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amsc.errors import CutError, InputError, ModelError
-from amsc.structure import Structure, trace
+from amsc.structure import ChannelGroup, Structure, trace
 
 
 def conv(c: int, out: int, **options: Any) -> nn.Conv2d:
@@ -37,10 +37,14 @@ def members(structure: Structure, group: str) -> dict[tuple[str, int], tuple[str
     return {(m.parameter, m.axis): (m.role, len(m.indices[0])) for m in structure.group(group).members}
 
 
+def members_of(group: ChannelGroup) -> dict[tuple[str, int], Any]:
+    return {(member.parameter, member.axis): member.indices for member in group.members}
+
+
 def test_a_chain_ties_each_convolution_to_its_normalisation_and_to_the_next_layer() -> None:
     model = nn.Sequential(conv(3, 8), nn.BatchNorm2d(8), nn.ReLU(), conv(8, 4))
     structure = trace_image(model)
-    assert [(g.name, g.kind, g.size, g.exact) for g in structure.channels] == [("0", "inner", 8, True)]
+    assert [(g.name, g.kind, g.size, g.exact) for g in structure.channels] == [("0", "filter", 8, True)]
     assert members(structure, "0") == {
         ("0.weight", 0): ("out", 1),
         ("0.bias", 0): ("out", 1),
@@ -75,7 +79,7 @@ def test_a_residual_sum_is_a_stream_and_its_branch_is_inner() -> None:
         return self.head(x + self.right(F.relu(self.left(x))))
 
     structure = trace_image(Net(run, **parts))
-    assert [(g.name, g.kind, g.size) for g in structure.channels] == [("stem", "stream", 6), ("left", "inner", 8)]
+    assert [(g.name, g.kind, g.size) for g in structure.channels] == [("stem", "stream", 6), ("left", "filter", 8)]
 
 
 def test_concatenation_keeps_the_sources_apart() -> None:
@@ -129,8 +133,8 @@ def test_squeeze_excite_ties_the_gate_to_the_gated_channel_and_stays_exact() -> 
     )
     structure = trace_image(run)
     assert [(g.name, g.kind, g.size, g.exact) for g in structure.channels] == [
-        ("body", "inner", 8, True),
-        ("gate.1", "inner", 4, True),
+        ("body", "filter", 8, True),
+        ("gate.1", "filter", 4, True),
     ]
 
 
@@ -183,20 +187,43 @@ def test_a_constant_that_is_no_buffer_pins_and_is_named() -> None:
 @pytest.mark.parametrize(
     ("operation", "named"),
     [
-        (lambda x: x[:, :4], "aten.slice.Tensor"),
-        (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1)[:, 1:5], "aten.split.Tensor"),
-        (lambda x: x.softmax(1)[:, :4], "aten._softmax.default"),
+        (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1)[:, 1:5], "aten.slice.Tensor"),
         (lambda x: x.sort(1).values[:, :4], "aten.sort.default"),
-        (lambda x: F.channel_shuffle(x, 2)[:, :4], "channel_shuffle"),
-        (lambda x: x.view(2, 4, 2, 8, 8).amax(2), "aten.view.default"),
         (lambda x: x.roll(1, 1)[:, :4], "aten.roll.default"),
-        (lambda x: x.mean(1, keepdim=True).expand(-1, 4, -1, -1), "aten.mean.dim"),
+        (lambda x: x.cumsum(1)[:, :4], "aten.cumsum.default"),
+        (lambda x: x[:, [3, 1, 2, 0]], "aten.index.Tensor"),
     ],
 )
 def test_what_amsc_cannot_follow_is_pinned_and_named(operation: Any, named: str) -> None:
     structure = trace_image(Net(lambda self, x: self.b(operation(self.a(x))), a=conv(3, 8), b=conv(4, 2)))
     assert structure.channels == ()
     assert named in structure.explain("a.weight")
+
+
+@pytest.mark.parametrize(
+    ("operation", "named"),
+    [
+        (lambda x: x.softmax(1), "aten._softmax.default"),
+        (lambda x: x * x.mean(1, keepdim=True), "aten.mean.dim"),
+        (lambda x: F.layer_norm(x.movedim(1, -1), (8,)).movedim(-1, 1), "aten.native_layer_norm.default"),
+    ],
+)
+def test_what_changes_the_other_channels_is_not_exact(operation: Any, named: str) -> None:
+    structure = trace_image(Net(lambda self, x: self.b(operation(self.a(x))), a=conv(3, 8), b=conv(8, 2)))
+    (group,) = structure.channels
+    assert (group.size, group.exact) == (8, False)
+    assert named in group.reason
+
+
+def test_halves_of_an_axis_lose_the_same_positions() -> None:
+    """As in a gated unit or rotary positions: whether the user's slice follows is for the cut to say."""
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        first, second = self.a(x).chunk(2, 1)
+        return self.b(first + second.sigmoid())
+
+    (group,) = trace_image(Net(run, a=conv(3, 8), b=conv(4, 2))).channels
+    assert members_of(group)["a.weight", 0] == ((0, 4), (1, 5), (2, 6), (3, 7))
 
 
 def test_spatial_slices_and_zero_padding_pin_nothing() -> None:
@@ -225,11 +252,23 @@ def test_writing_into_views_reaches_everything_that_shares_the_memory() -> None:
     assert trace_image(Net(run, a=conv(3, 8), b=conv(8, 2))).group("a").size == 8
 
 
-def test_a_computed_weight_pins_what_it_meets() -> None:
+def test_a_weight_norm_follows_its_outputs_and_is_not_exact_for_its_inputs() -> None:
     model = nn.Sequential(conv(3, 8), torch.nn.utils.parametrizations.weight_norm(conv(8, 8)), conv(8, 2))
-    structure = trace_image(model)
-    assert not any(group.name.startswith(("0", "1")) for group in structure.channels)
-    assert "aten.convolution" in structure.explain("0.weight")
+    first, second = trace_image(model).channels
+    assert (first.name, first.exact) == ("0", False)
+    assert "_weight_norm_interface" in first.reason
+    weight = "1.parametrizations.weight.original"
+    assert second.exact
+    assert {(m.parameter, m.axis): m.role for m in second.members} == {
+        ("1.bias", 0): "out", (f"{weight}0", 0): "affine", (f"{weight}1", 0): "statistic", ("2.weight", 1): "in",
+    }  # fmt: skip
+
+
+def test_a_pin_names_the_line_of_the_model() -> None:
+    structure = trace_image(Net(lambda self, x: self.b(self.a(x).roll(1, 1)), a=conv(3, 8), b=conv(8, 2)))
+    (pin,) = (pin for pin in structure.pins if (pin.parameter, pin.axis) == ("a.weight", 0))
+    assert pin.source.startswith("test_trace.py:")
+    assert "self.a(x).roll(1, 1)" in pin.source
 
 
 def test_unused_parameters_are_listed_and_left_alone() -> None:

@@ -63,6 +63,10 @@ def batch_norm(name: str, size: int) -> tuple[Member, ...]:
     return tuple(member(f"{name}.{key}", 0, size, role) for key, role in roles.items())
 
 
+def every_axis(name: str, tensors: dict[str, Tensor]) -> tuple[tuple[str, int], ...]:
+    return tuple((name, axis) for axis in range(tensors[name].ndim))
+
+
 def small_structure() -> Structure:
     """What tracing `SmallNet` on `images()` should yield, typed by hand."""
     net, block = SmallNet(), "body.0"
@@ -89,11 +93,11 @@ def small_structure() -> Structure:
         buffers=tuple(name for name, _ in net.named_buffers()),
         channels=(
             ChannelGroup("stream", "stream", 8, True, stream),
-            ChannelGroup("inner", "inner", 6, True, inner),
-            ChannelGroup("last", "inner", 5, True, last),
+            ChannelGroup("inner", "filter", 6, True, inner),
+            ChannelGroup("last", "filter", 5, True, last),
             ChannelGroup("odd", "stream", 4, False, (member("fc.weight", 0, 4, "out"),), reason="it is the output"),
         ),
         blocks=(Block(block, tuple(n for n, _ in net.named_parameters() if n.startswith(block)), 2 * 72 * 9 * 48),),
-        costs=tuple(LayerCost(name, f"{name}.weight", positions) for name, positions in costs),
+        costs=tuple(LayerCost(name, positions, every_axis(f"{name}.weight", tensors)) for name, positions in costs),
         pins=(),
     )

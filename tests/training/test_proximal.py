@@ -22,7 +22,7 @@ def lasso_problem(start: Tensor | None = None) -> tuple[nn.Module, Penalty]:
     with torch.no_grad():
         model.get_parameter("layer.weight").copy_((torch.ones(4) if start is None else start).view(4, 1))
 
-    group = ChannelGroup("g", "inner", 4, True, (member("layer.weight", 4, "out"),))
+    group = ChannelGroup("g", "hidden", 4, True, (member("layer.weight", 4, "out"),))
     return model, Penalty(structure_of(model, (group,)), model, weights="ssl")
 
 

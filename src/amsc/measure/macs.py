@@ -1,17 +1,14 @@
 """Multiply-adds, counted by running the model: independent of what the tracer believes."""
 
-import contextlib
 import warnings
-from collections.abc import Iterator
 from math import prod
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from amsc.model_access import borrowed, run_model
+from amsc.model_access import borrowed, run_model, unfused_attention
 
 __all__ = ["count_macs"]
 
@@ -29,25 +26,13 @@ def count_macs(model: nn.Module, example_inputs: Any) -> int:
         InputError: the model fails on the inputs.
     """
     counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(_VECTOR_PRODUCTS, _vector_product))
-    with borrowed(model), _unfused_attention():
+    with borrowed(model), unfused_attention():
         hidden = [name for name, module in model.named_modules() if isinstance(module, nn.RNNBase)]
         if hidden:
             warnings.warn(f"the multiply-adds of recurrent layers are not counted: {', '.join(hidden)}", stacklevel=2)
         with counter:
             run_model(model, example_inputs)
     return int(counter.get_total_flops()) // 2
-
-
-@contextlib.contextmanager
-def _unfused_attention() -> Iterator[None]:
-    """Attention as plain matrix products: the counter does not know the fused kernels of the CPU."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _vector_product(*shapes: Any, **_: Any) -> int:

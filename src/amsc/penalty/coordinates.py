@@ -61,7 +61,7 @@ def find_coordinates(structure: Structure, bypassed: Collection[str] = ()) -> Co
     blocks = tuple(block for block in structure.blocks if not set(structure.unused).issuperset(block.parameters))
     builder = _Builder(structure, blocks, bypassed)
     for group in structure.channels:
-        if group.kind == "inner" and group.exact:
+        if group.kind != "stream" and group.exact:
             builder.add_channels(group)
     for index, block in enumerate(blocks):
         builder.add_rest_of_block(index, block)
@@ -98,6 +98,8 @@ class _Builder:
         roots = {self.block_of.get(member.parameter, -1) for member in members}
         if len(roots) != 1 or any(self.roles[member.parameter][1] != member.axis for member in members):
             return
+        if any(self._is_taken(member) for member in members):  # by a group that overlaps: the heads, before dimensions
+            return
         first = len(self.root)
         for member in members:
             leaf = self._leaf_numbers(member.parameter)
@@ -122,6 +124,10 @@ class _Builder:
                 leaf = leaves.setdefault((_module(name), position), len(self.root))
                 self.root += [index] * (leaf == len(self.root))
                 self._leaf_numbers(name)[position] = leaf
+
+    def _is_taken(self, member: Member) -> bool:
+        leaf = self.slices.get(member.parameter, (0, []))[1]
+        return any(leaf[position] >= 0 for owned in member.indices for position in owned) if leaf else False
 
     def _free_positions(self, parameter: str) -> list[int]:
         """Positions that no leaf has taken and that are not mute already."""

@@ -1,13 +1,15 @@
 """From the ledger of a traced run to channel groups: connected labels, what they own, and what stays."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
-from amsc.structure.labels import Ledger, Mark
-from amsc.structure.tracer import Parameter
+from amsc.structure.labels import Ledger, Mark, Read
+from amsc.structure.ownership import Axis, Ownership, Rows
+from amsc.structure.rectangles import Unit, closed_units
 from amsc.structure.values import ChannelGroup, Member, Pin
 
 __all__ = ["channel_groups"]
@@ -16,142 +18,161 @@ PRODUCERS = ("out", "affine", "element")
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """One axis of one parameter: component of every position (0: belongs to nothing removable)."""
+class _Nature:
+    """What units of one group have in common."""
 
-    parameter: str
-    axis: int
-    role: str
-    rank: int
-    components: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Family:
-    """What units of one group have in common: (axis entry, number of positions) pairs, exactness, being summed."""
-
-    widths: tuple[tuple[int, int], ...]
-    taint: str
+    reason: str
     is_summed: bool
+    is_head: bool
+    is_beside_heads: bool
 
 
-def channel_groups(ledger: Ledger, parameters: Iterable[Parameter]) -> tuple[tuple[ChannelGroup, ...], tuple[Pin, ...]]:
+def channel_groups(ledger: Ledger, ownership: Ownership) -> tuple[tuple[ChannelGroup, ...], tuple[Pin, ...]]:
     """Channel groups in the order of the network's parameters, and what stays with the reason.
 
-    A unit is a connected component of labels; units that own positions on the same axes form a group.
+    A unit is a connected component of labels, or several that can only go together; units that own positions on the
+    same axes form a group.
     """
-    component = ledger.components()
-    component[0] = -1
-    component += 1  # 0 is now "belongs to nothing removable"
+    component, axes = ownership.component, ownership.axes
     reasons = _first_reasons(component, ledger.pins)
-    axes = []
-    for parameter in parameters:
-        axes += _axes_of(parameter, component, reasons)
     _pin_whole_axes(axes, reasons)
-    owned = _owned_positions(axes)
-    for unit, entries in owned.items():
-        if not any(axes[entry].role in PRODUCERS for entry in entries):
-            reasons.setdefault(unit, "nothing in the network produces it")
-    free = {unit: entries for unit, entries in owned.items() if unit not in reasons}
-    tainted = _first_reasons(component, ledger.taints)
-    summed = set(_first_reasons(component, ledger.sums))
-    return _grouped_units(axes, free, tainted, summed), _pins(axes, reasons)
+    stays = _mask(ownership.num_components, [0, *reasons])
+    single, several = _reads(ledger)
+    units, boxed = closed_units(component, list(ledger.boxes.values()), several, stays)
+    inexact = _inexact_components(component, single)
+    units = [Unit(u.components, u.inexact or _first(inexact, u.components), u.cluster) for u in units]
+    free = np.flatnonzero(~stays & ~boxed & (ownership.counts > 0)).tolist()
+    units += [Unit((one,), inexact.get(one, "")) for one in free]
+    rows = ownership.rows([unit.components for unit in units])
+    possible = _possible(axes, units, rows, reasons)
+    units = [unit for unit, is_possible in zip(units, possible.tolist(), strict=True) if is_possible]
+    groups = _grouped(axes, rows.only(possible), _natures(ledger, ownership, units))
+    return groups, _pins(axes, _final_reasons(ownership, units, reasons), ledger.sources)
 
 
 def _first_reasons(component: np.ndarray, marks: list[Mark]) -> dict[int, str]:
     reasons: dict[int, str] = {}
     for mark in marks:
-        for unit in np.unique(component[mark.labels.numpy()]).tolist():
-            reasons.setdefault(unit, mark.reason)
+        for one in np.unique(component[mark.labels.numpy()]).tolist():
+            reasons.setdefault(one, mark.reason)
     return reasons
 
 
-def _axes_of(parameter: Parameter, component: np.ndarray, reasons: dict[int, str]) -> list[_Axis]:
-    """The labelled axes of a parameter; one used element-wise must be owned in whole slices of one axis."""
-    rank = parameter.tensor.ndim
-    if parameter.elements is None or rank <= 1:
-        return [
-            _Axis(parameter.name, axis, parameter.roles[axis], rank, component[labels.numpy()])
-            for axis, labels in parameter.axes.items()
-        ] or _vector_axis(parameter, component)
-    units = component[parameter.elements.numpy()]
-    if parameter.axes:
-        used = np.concatenate([units.ravel(), *(component[labels.numpy()] for labels in parameter.axes.values())])
-        return _pinned(used, reasons, f"{parameter.name} is used both by a layer and element-wise")
-    for axis in range(rank):
-        slices = np.moveaxis(units, axis, 0).reshape(units.shape[axis], -1)
-        if (slices == slices[:, :1]).all():
-            return [_Axis(parameter.name, axis, "element", rank, slices[:, 0])]
-    if len(np.unique(units)) == units.size:
-        return []  # nothing was aligned with it
-    return _pinned(units, reasons, f"its elements are not whole slices of {parameter.name}")
+def _named(component: np.ndarray, marks: list[Mark]) -> np.ndarray:
+    return component[np.concatenate([mark.labels.numpy() for mark in marks])] if marks else np.zeros(0, dtype=int)
 
 
-def _vector_axis(parameter: Parameter, component: np.ndarray) -> list[_Axis]:
-    if parameter.elements is None or parameter.tensor.ndim == 0:
-        return []
-    return [_Axis(parameter.name, 0, "element", 1, component[parameter.elements.numpy()])]
+def _mask(size: int, members: Iterable[int]) -> np.ndarray:
+    mask = np.zeros(size, dtype=bool)
+    mask[np.fromiter(members, dtype=int)] = True
+    return mask
 
 
-def _pinned(units: np.ndarray, reasons: dict[int, str], reason: str) -> list[_Axis]:
-    for unit in np.unique(units[units != 0]).tolist():
-        reasons.setdefault(unit, reason)
-    return []
+def _reads(ledger: Ledger) -> tuple[list[Read], list[Read]]:
+    """Reads of vectors (all of one go only with the axis itself), and reads of parts of boxes."""
+    single = [read for read in ledger.reads if len(read.axes) == read.labels.ndim]
+    return single, [read for read in ledger.reads if len(read.axes) < read.labels.ndim]
 
 
-def _pin_whole_axes(axes: list[_Axis], reasons: dict[int, str]) -> None:
-    """A unit that is a whole axis by itself cannot go: the layer would be empty."""
+def _inexact_components(component: np.ndarray, reads: list[Read]) -> dict[int, str]:
+    reasons: dict[int, str] = {}
+    for read in reads:
+        labels: Tensor = read.labels[read.labels < 0] if read.takes_zeros else read.labels
+        for one in np.unique(component[labels.abs().numpy().ravel()]).tolist():
+            reasons.setdefault(one, read.reason)
+    return reasons
+
+
+def _first(reasons: Mapping[int, str], components: Iterable[int]) -> str:
+    return next((reasons[one] for one in components if one in reasons), "")
+
+
+def _natures(ledger: Ledger, ownership: Ownership, units: Sequence[Unit]) -> list[_Nature]:
+    size, component = ownership.num_components, ownership.component
+    summed = _mask(size, _named(component, ledger.sums))
+    heads = _mask(size, _named(component, ledger.heads))
+    is_head = [any(heads[one] for one in unit.components) for unit in units]
+    beside = {unit.cluster for unit, head in zip(units, is_head, strict=True) if head} - {-1}
+    return [
+        _Nature(unit.inexact, any(summed[one] for one in unit.components), head, unit.cluster in beside)
+        for unit, head in zip(units, is_head, strict=True)
+    ]
+
+
+def _pin_whole_axes(axes: Sequence[Axis], reasons: dict[int, str]) -> None:
+    """A component that is a whole axis by itself cannot go: the layer would be empty."""
     for axis in axes:
         if axis.components[0] != 0 and (axis.components == axis.components[0]).all():
             reasons.setdefault(int(axis.components[0]), f"it is all of {axis.parameter}, axis {axis.axis}")
 
 
-def _owned_positions(axes: list[_Axis]) -> dict[int, dict[int, list[int]]]:
-    """unit -> index into `axes` -> positions."""
-    owned: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for entry, axis in enumerate(axes):
-        for position, unit in enumerate(axis.components.tolist()):
-            if unit:
-                owned[unit][entry].append(position)
-    return owned
+def _possible(axes: Sequence[Axis], units: Sequence[Unit], rows: Rows, reasons: dict[int, str]) -> np.ndarray:
+    """Mask of the units that the network produces, and without which something of every axis is left."""
+    sizes = np.array([len(axis.components) for axis in axes], dtype=int)
+    produces = np.array([axis.role in PRODUCERS for axis in axes], dtype=bool)
+    possible = np.zeros(len(units), dtype=bool)
+    possible[rows.run_unit[produces[rows.run_entry]]] = True
+    for number in np.flatnonzero(~possible).tolist():
+        for one in units[number].components:
+            reasons.setdefault(one, "nothing in the network produces it")
+    for run in np.flatnonzero(rows.run_count == sizes[rows.run_entry]).tolist():
+        axis, number = axes[rows.run_entry[run]], rows.run_unit[run]
+        possible[number] = False
+        for one in units[number].components:
+            reasons.setdefault(one, f"it is all of {axis.parameter}, axis {axis.axis}")
+    return possible
 
 
-def _grouped_units(
-    axes: list[_Axis],
-    units: Mapping[int, Mapping[int, list[int]]],
-    tainted: Mapping[int, str],
-    summed: set[int],
-) -> tuple[ChannelGroup, ...]:
+def _grouped(axes: Sequence[Axis], rows: Rows, natures: Sequence[_Nature]) -> tuple[ChannelGroup, ...]:
     """Units with the same axes, the same number of positions on each, and the same nature, as one group."""
-    families: dict[_Family, list[Mapping[int, list[int]]]] = defaultdict(list)
-    for unit, owned in units.items():
-        widths = tuple((entry, len(positions)) for entry, positions in sorted(owned.items()))
-        families[_Family(widths, tainted.get(unit, ""), unit in summed)].append(owned)
-    groups: list[ChannelGroup] = []
-    taken: dict[str, int] = defaultdict(int)
-    for members in families.values():
-        members.sort(key=_position)
-    for family, members in sorted(families.items(), key=lambda item: _position(item[1][0])):
-        entries = [entry for entry, _ in family.widths]
-        owners = tuple(
-            Member(axes[e].parameter, axes[e].axis, tuple(tuple(unit[e]) for unit in members), axes[e].role)
-            for e in entries
-        )
-        name = _name([axes[entry] for entry in entries])
-        taken[name] += 1
-        unique = name if taken[name] == 1 else f"{name}#{taken[name]}"
-        sources = sum(axes[entry].role == "out" and axes[entry].rank > 1 for entry in entries)
-        kind = "stream" if family.is_summed and sources > 1 else "inner"
-        groups.append(ChannelGroup(unique, kind, len(members), not family.taint, owners, family.taint))
-    return tuple(groups)
+    families: dict[tuple[int, _Nature], list[int]] = defaultdict(list)
+    for number, key in enumerate(zip(rows.signatures().tolist(), natures, strict=True)):
+        families[key].append(number)
+    used: dict[str, int] = defaultdict(int)
+    shared: dict[bytes, tuple[tuple[int, ...], ...]] = {}
+    found = []
+    for (_, nature), numbers in families.items():
+        entries, positions = rows.of_alike(numbers)
+        positions = positions[np.argsort(positions[:, 0], kind="stable")]
+        # By the first axis, the larger units (heads before their dimensions) first.
+        found.append(((int(entries[0]), len(numbers), int(positions[0, 0])), nature, entries, positions))
+    found.sort(key=lambda family: family[0])
+    return tuple(_group(axes, entries, positions, nature, used, shared) for _, nature, entries, positions in found)
 
 
-def _position(entries: Mapping[int, list[int]]) -> tuple[int, int]:
-    first = min(entries)
-    return first, entries[first][0]
+def _group(
+    axes: Sequence[Axis],
+    entries: np.ndarray,
+    positions: np.ndarray,
+    nature: _Nature,
+    used: dict[str, int],
+    shared: dict[bytes, tuple[tuple[int, ...], ...]],
+) -> ChannelGroup:
+    """The group of the units with `positions` (unit x position) on the axes `entries` (one for each position)."""
+    members = []
+    distinct, starts, counts = np.unique(entries, return_index=True, return_counts=True)
+    for entry, start, count in zip(distinct.tolist(), starts.tolist(), counts.tolist(), strict=True):
+        own = np.ascontiguousarray(positions[:, start : start + count])
+        key = bytes(str(own.shape), "ascii") + own.tobytes()
+        indices = shared[key] if key in shared else shared.setdefault(key, tuple(map(tuple, own.tolist())))
+        members.append(Member(axes[entry].parameter, axes[entry].axis, indices, axes[entry].role))
+    owned = [axes[entry] for entry in distinct.tolist()]
+    name = _name(owned)
+    used[name] += 1
+    unique = name if used[name] == 1 else f"{name}#{used[name]}"
+    return ChannelGroup(unique, _kind(owned, nature), len(positions), not nature.reason, tuple(members), nature.reason)
 
 
-def _name(axes: list[_Axis]) -> str:
+def _kind(axes: Sequence[Axis], nature: _Nature) -> str:
+    if nature.is_head or nature.is_beside_heads:
+        return "head" if nature.is_head else "head_dim"
+    producers = [axis for axis in axes if axis.role == "out" and axis.rank > 1]
+    if nature.is_summed and len(producers) > 1:
+        return "stream"
+    return "filter" if any(axis.is_convolution for axis in axes) else "hidden"
+
+
+def _name(axes: Sequence[Axis]) -> str:
     """The module of the first weight that produces the channels."""
     producers = [axis for axis in axes if axis.role == "out" and axis.rank > 1] or [
         axis for axis in axes if axis.role in PRODUCERS
@@ -160,12 +181,21 @@ def _name(axes: list[_Axis]) -> str:
     return module if tensor == "weight" and module else producers[0].parameter
 
 
-def _pins(axes: list[_Axis], reasons: Mapping[int, str]) -> tuple[Pin, ...]:
+def _final_reasons(ownership: Ownership, units: Sequence[Unit], reasons: Mapping[int, str]) -> dict[int, str]:
+    """Why each component that is in no unit stays: where nothing else is known, a reshape ties it to what stays."""
+    removable = {one for unit in units for one in unit.components}
+    owned = np.flatnonzero(ownership.counts).tolist()
+    return {one: reasons.get(one, "a reshape ties it to what stays") for one in owned if one not in removable}
+
+
+def _pins(axes: Sequence[Axis], reasons: Mapping[int, str], sources: Mapping[str, str]) -> tuple[Pin, ...]:
     pins = []
     for axis in axes:
         count: dict[str, int] = defaultdict(int)
-        for unit in axis.components.tolist():
-            if unit in reasons:
-                count[reasons[unit]] += 1
-        pins += [Pin(axis.parameter, axis.axis, number, reason) for reason, number in count.items()]
+        for one in axis.components.tolist():
+            if one in reasons:
+                count[reasons[one]] += 1
+        pins += [
+            Pin(axis.parameter, axis.axis, number, reason, sources.get(reason, "")) for reason, number in count.items()
+        ]
     return tuple(pins)

@@ -10,7 +10,9 @@ from torch.utils import _pytree as pytree
 from amsc.errors import ModelError
 from amsc.model_access import InputSpec, borrowed, named_tensors, random_inputs, run_model
 from amsc.structure.blocks import find_blocks
+from amsc.structure.costs import layer_costs
 from amsc.structure.groups import channel_groups
+from amsc.structure.ownership import Ownership
 from amsc.structure.tracer import Tracer
 from amsc.structure.values import Block, Structure
 
@@ -37,21 +39,23 @@ def trace(model: nn.Module, example_inputs: Any) -> Structure:
         with tracer.watching():
             output = run_model(model, example_inputs)
         for tensor in _output_tensors(output):
-            tracer.ledger.pin(tracer.labels(tensor), "it is an output of the model")
+            tracer.pin_layers(tracer.layers(tensor), "it is an output of the model")
         spec = InputSpec.of(example_inputs)
         used = {parameter.name: parameter for parameter in tracer.parameters.values() if parameter.name in tracer.used}
-        channels, pins = channel_groups(tracer.ledger, used.values())
+        ownership = Ownership(tracer.ledger, used.values())
+        channels, pins = channel_groups(tracer.ledger, ownership)
         users = {name: parameter.modules for name, parameter in used.items()}
         device = next(iter(tensors.values())).device if tensors else torch.device("cpu")
         again = random_inputs(spec, device, torch.Generator().manual_seed(0))
         blocks = find_blocks(model, [example_inputs, again], users)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     structure = Structure(
         inputs=spec,
-        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        shapes=shapes,
         buffers=tuple(name for name, _ in model.named_buffers()),
         channels=channels,
         blocks=(),
-        costs=tuple(tracer.costs),
+        costs=tuple(layer_costs(tracer.ledger.work, ownership, shapes)),
         pins=pins,
         unused=tuple(name for name, tensor in tensors.items() if name not in tracer.used and tensor.ndim),
     )

@@ -1,37 +1,45 @@
 """Run the network on labels: the user's own forward, observed operator by operator."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import linecache
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
-from amsc.structure.labels import Ledger, compact, no_labels
-from amsc.structure.values import LayerCost
+from amsc.model_access import unfused_attention
+from amsc.structure.labels import Ledger, compact, no_labels, squeezed
+from amsc.structure.meeting import Layers, Operand
 
 __all__ = ["Parameter", "Tracer"]
 
-# A parameter used element-wise gets one label per element; larger ones are pinned instead.
-MOST_ELEMENTS = 1 << 22
+_TORCH = os.path.dirname(torch.__file__)
+_AMSC = os.path.dirname(os.path.dirname(__file__))
+_CALLER = os.path.join(_AMSC, "model_access.py")
 
 
 @dataclass
 class Parameter:
-    """What is known of one parameter or buffer: a label vector for every axis used as a layer's axis, labels of
-    its elements when it is used as an operand, and the role of each axis."""
+    """What is known of one parameter or buffer: a label vector and a role for every axis that something ran along, the
+    modules that used it, and whether a convolution did."""
 
     name: str
     tensor: Tensor
     axes: dict[int, Tensor] = field(default_factory=dict)
     roles: dict[int, str] = field(default_factory=dict)
-    elements: Tensor | None = None
     modules: set[str] = field(default_factory=set)
+    is_convolution: bool = False
 
 
 class Tracer(TorchDispatchMode):
@@ -49,16 +57,21 @@ class Tracer(TorchDispatchMode):
 
     def __init__(self, tensors: Mapping[str, Tensor], names: Mapping[int, str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.ledger = Ledger()
-        self.costs: list[LayerCost] = []
+        self.ledger = Ledger(locate=_running_line)
         self.parameters = {id(tensor): Parameter(name, tensor) for name, tensor in tensors.items()}
         self.used: set[str] = set()
         self._names = names
         self._stack: list[str] = []
         self._labels = WeakTensorKeyDictionary()
         self._views = WeakTensorKeyDictionary()
+        self._uniform = WeakTensorKeyDictionary()
         self._aliases: dict[int, list[TensorWeakRef]] = {}
-        self._reason = ""
+        self._storages = {
+            tensor.untyped_storage()._cdata: self.parameters[id(tensor)]
+            for tensor in tensors.values()
+            if tensor.layout == torch.strided
+        }
+        self._operator = ""
 
     # -- the observed run ------------------------------------------------------------------------------------------
 
@@ -68,7 +81,7 @@ class Tracer(TorchDispatchMode):
         before = register_module_forward_pre_hook(self._enter)
         after = register_module_forward_hook(self._leave, always_call=True)
         try:
-            with self:
+            with unfused_attention(), self, _AttentionScale(self):
                 yield
         finally:
             before.remove()
@@ -88,19 +101,16 @@ class Tracer(TorchDispatchMode):
     @property
     def reason(self) -> str:
         """The operator that is running, and where: what to name when it pins something."""
-        return self._reason
+        return f"{self._operator} in {self.module}" if self.module else self._operator
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         from amsc.structure.rules import rule_for
 
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
-        self._reason = f"{func} in {self.module}" if self.module else str(func)
+        self._operator = str(func)
         self._note_use((args, kwargs))
         rule_for(func)(self, func, args, kwargs, output)
-        for tensor in pytree.tree_leaves(output):
-            if isinstance(tensor, Tensor) and tensor not in self._labels:
-                self.set_labels(tensor, no_labels(tensor.shape))
         return output
 
     def _note_use(self, arguments: Any) -> None:
@@ -112,44 +122,85 @@ class Tracer(TorchDispatchMode):
 
     # -- labels of activations -------------------------------------------------------------------------------------
 
-    def labels(self, tensor: Tensor) -> Tensor:
-        """Compact labels of a tensor; those of its elements if it is a parameter."""
+    def layers(self, tensor: Tensor) -> Layers:
+        """Compact layers of a tensor; of a parameter one for each of its axes."""
         view = self.parameter_view(tensor)
         if view is not None:
-            return compact(self._element_labels(view[0]).permute(view[1]))
-        known: Tensor | None = self._labels.get(tensor)
-        return no_labels(tensor.shape) if known is None else known
+            parameter, axes = view
+            return self.parameter_layers(tensor, parameter, axes, ["element"] * tensor.ndim)
+        known: Layers | None = self._labels.get(tensor)
+        return () if known is None else known
 
-    def set_labels(self, tensor: Tensor, labels: Tensor) -> None:
-        """`labels` (compact) belong to `tensor` from now on."""
-        self._labels[tensor] = labels
-        if tensor.layout == torch.strided and tensor.device.type != "meta":
+    def set_layers(self, tensor: Tensor, layers: Sequence[Tensor]) -> None:
+        """`layers` (expanded to its shape here) belong to `tensor` from now on."""
+        whole = (compact(layer.expand(tensor.shape)) for layer in layers)
+        kept = tuple(layer for layer in whole if bool((squeezed(layer) != 0).any()))
+        self._labels[tensor] = kept
+        for layer in kept:
+            self.ledger.box(layer, self.reason)
+        if tensor.layout == torch.strided:
             key = tensor.untyped_storage()._cdata
             self._aliases.setdefault(key, []).append(TensorWeakRef(tensor))
 
-    def write(self, tensor: Tensor, labels: Tensor) -> None:
+    def operand(self, tensor: Tensor, shape: torch.Size) -> Operand:
+        """`tensor` as an operand of an operator that broadcasts it to `shape`."""
+        missing = len(shape) - tensor.ndim
+        own = frozenset(axis + missing for axis in self.own_axes(tensor))
+        return Operand(tuple(layer.expand(shape) for layer in self.layers(tensor)), own)
+
+    def own_axes(self, tensor: Tensor) -> frozenset[int]:
+        """The axes along which `tensor` has values of its own: longer than 1, and not known to be the same."""
+        if self.is_uniform(tensor):
+            return frozenset()
+        return frozenset(axis for axis in range(tensor.ndim) if tensor.shape[axis] > 1 and tensor.stride(axis) != 0)
+
+    def set_uniform(self, tensor: Tensor) -> None:
+        """Every element of `tensor` has the same value (it was made by zeros, ones, full ...)."""
+        self._uniform[tensor] = True
+
+    def is_uniform(self, tensor: Tensor) -> bool:
+        """Whether every element is known to have the same value."""
+        return bool(self._uniform.get(tensor))
+
+    def write(self, tensor: Tensor, layers: Sequence[Tensor]) -> None:
         """`tensor` was overwritten in place: it and every other view of its storage get new labels."""
-        for parameter in self.parameters.values():
-            if parameter.tensor.untyped_storage()._cdata == tensor.untyped_storage()._cdata:
-                self.pin_parameter(parameter)
-                self.ledger.pin(labels, self.reason)
-                return
+        layers = tuple(compact(layer.expand(tensor.shape)) for layer in layers)
+        written = self._storages.get(tensor.untyped_storage()._cdata)
+        if written is not None:
+            self.pin_parameter(written)
+            self.pin_layers(layers, self.reason)
+            return
         others = [other for other in self._shared_with(tensor) if other is not tensor]
+        for other in (*others, tensor):
+            self._uniform.pop(other, None)
         if not others:
-            self.set_labels(tensor, labels)
+            self.set_layers(tensor, layers)
             return
         if any(other.numel() != tensor.numel() for other in others):
-            # Moved into part of somebody's buffer: the buffer's size and the positions are the user's constants.
-            moved = self.labels(tensor).abs() != labels.abs()
-            if bool(moved.any()):
-                self.ledger.pin(labels, f"{self.reason} writes to fixed positions")
-                labels = no_labels(tensor.shape)
+            layers = self._in_place_of_part(tensor, layers)
+        every = [(other, self.layers(other)) for other in others]
+        if max(len(layers), *(len(own) for _, own in every)) > 1:
+            for own in (layers, *(own for _, own in every)):
+                self.pin_layers(own, f"{self.reason} overwrites part of it")
+            return
         flat = torch.zeros(tensor.untyped_storage().nbytes() // tensor.element_size(), dtype=torch.int64)
-        for other in [*others, tensor]:
-            _window(flat, other).copy_(self.labels(other))
-        _window(flat, tensor).copy_(labels)
-        for other in [*others, tensor]:
-            self._labels[other] = compact(_window(flat, other).clone())
+        for other, own in every:
+            _window(flat, other).copy_(own[0] if own else no_labels(other.shape))
+        _window(flat, tensor).copy_(layers[0] if layers else no_labels(tensor.shape))
+        for other in (*others, tensor):
+            self.set_layers(other, [_window(flat, other).clone()])
+
+    def _in_place_of_part(self, tensor: Tensor, layers: Layers) -> Layers:
+        """The layers of what was written to part of somebody's buffer, whose size and positions are the user's
+        constants: what was not there before stays."""
+        before = [layer.abs() for layer in self.layers(tensor)]
+        same = len(before) == len(layers) and all(
+            torch.equal(old, new.abs()) for old, new in zip(before, layers, strict=True)
+        )
+        if same:
+            return layers
+        self.pin_layers(layers, f"{self.reason} writes to fixed positions")
+        return ()
 
     def _shared_with(self, tensor: Tensor) -> list[Tensor]:
         key = tensor.untyped_storage()._cdata
@@ -170,34 +221,39 @@ class Tracer(TorchDispatchMode):
         """`tensor` is `parameter` with its axes in this order."""
         self._views[tensor] = (parameter, axes)
 
+    def parameter_layers(
+        self, tensor: Tensor, parameter: Parameter, axes: tuple[int, ...], roles: Sequence[str]
+    ) -> Layers:
+        """One layer for each axis of `tensor`, a view of `parameter`; `roles` are those of its axes ("" for none)."""
+        layers = []
+        for place, (axis, role) in enumerate(zip(axes, roles, strict=True)):
+            if role and tensor.shape[place] > 1:
+                shape = [1] * tensor.ndim
+                shape[place] = -1
+                labels = self.axis_labels(parameter, axis, role)
+                labels = labels if parameter.roles[axis] != "in" else -labels
+                layers.append(compact(labels.reshape(shape).expand(tensor.shape)))
+        return tuple(layers)
+
     def axis_labels(self, parameter: Parameter, axis: int, role: str) -> Tensor:
-        """Labels along one axis of a layer's parameter; an axis of size 1 cannot lose anything."""
+        """Labels along one axis of a parameter; an axis of size 1 cannot lose anything."""
         if axis not in parameter.axes:
             size = parameter.tensor.shape[axis]
-            if parameter.tensor.ndim == 1:
-                parameter.axes[axis] = self._element_labels(parameter)
-            else:
-                parameter.axes[axis] = self.ledger.fresh(size) if size > 1 else no_labels((size,))
+            parameter.axes[axis] = self.ledger.fresh(size) if size > 1 else no_labels((size,))
         # An axis that is both written and read (tied weights) must be zeroed to silence the channel.
         if parameter.roles.get(axis) in (None, "in", "element"):
             parameter.roles[axis] = role
         return parameter.axes[axis]
 
-    def _element_labels(self, parameter: Parameter) -> Tensor:
-        tensor = parameter.tensor
-        if parameter.elements is None:
-            if tensor.numel() <= 1 or tensor.numel() > MOST_ELEMENTS:
-                parameter.elements = no_labels(tensor.shape)
-            else:
-                parameter.elements = self.ledger.fresh(tensor.numel()).reshape(tensor.shape)
-        return parameter.elements
-
     def pin_parameter(self, parameter: Parameter) -> None:
         """Every axis of the parameter stays as it is."""
         for axis in range(parameter.tensor.ndim):
             self.ledger.pin(self.axis_labels(parameter, axis, "element"), self.reason)
-        if parameter.elements is not None:
-            self.ledger.pin(parameter.elements, self.reason)
+
+    def pin_layers(self, layers: Layers, reason: str) -> None:
+        """Everything labelled in `layers` stays."""
+        for layer in layers:
+            self.ledger.pin(layer, reason)
 
     def pin_all(self, arguments: Any) -> None:
         """Everything labelled among the arguments of the running operator stays."""
@@ -207,7 +263,38 @@ class Tracer(TorchDispatchMode):
                 if view is not None:
                     self.pin_parameter(view[0])
                 else:
-                    self.ledger.pin(self.labels(leaf), self.reason)
+                    self.pin_layers(self.layers(leaf), self.reason)
+
+
+def _running_line() -> str:
+    """The line of the user's code that called the running operator, as "file.py:12: code"; "" if torch's own did."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith((_TORCH, _AMSC)):
+        if frame.f_code.co_filename == _CALLER:
+            return ""
+        frame = frame.f_back
+    if frame is None:
+        return ""
+    path, number = frame.f_code.co_filename, frame.f_lineno
+    return f"{os.path.basename(path)}:{number}: {linecache.getline(path, number).strip()}"
+
+
+class _AttentionScale(TorchFunctionMode):
+    """Attention without a given scale divides by the root of the head size: a removed dimension changes it."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        super().__init__()
+        self._tracer = tracer
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention and kwargs.get("scale") is None:
+            query = args[0] if args else kwargs["query"]
+            where = self._tracer.module
+            for layer in self._tracer.layers(query):
+                reason = f"the scale of the attention in {where} is taken from the head size"
+                self._tracer.ledger.read(layer, [layer.ndim - 1], reason, takes_zeros=False)
+        return func(*args, **kwargs)
 
 
 def _window(flat: Tensor, tensor: Tensor) -> Tensor:

@@ -33,7 +33,9 @@ class Member:
 class ChannelGroup:
     """Channels that own positions on the same axes of the same parameters: `size` units, each removable alone.
 
-    `kind` is "inner" (between two layers) or "stream" (summed over several layers, as on a residual stream).
+    `kind`: "filter" (of a convolution), "hidden" (of a linear layer), "head" (of an attention; with grouped queries
+    all that share keys), "head_dim" (the same dimension of every head), or "stream" (summed over several layers, as on
+    a residual stream). Groups may overlap: a head and a dimension share positions.
     `exact`: zeroing a channel and removing it are the same function; `reason` says why not.
     """
 
@@ -58,22 +60,29 @@ class Block:
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Multiply-adds of one operation in `module`: `positions` times the elements of `weight`, or
-    `positions` alone where no parameter takes part (`weight` is None)."""
+    """Multiply-adds of one operation in `module`: `positions` times the sizes of the axes `along` (parameter, axis)."""
 
     module: str
-    weight: str | None
     positions: int
+    along: tuple[tuple[str, int], ...] = ()
+
+    def macs(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """With tensors of these shapes; 0 where a parameter is gone."""
+        if any(name not in shapes for name, _ in self.along):
+            return 0
+        return self.positions * prod(shapes[name][axis] for name, axis in self.along)
 
 
 @dataclass(frozen=True)
 class Pin:
-    """Positions of an axis that must stay, and why: the operator (and the module in which it ran)."""
+    """Positions of an axis that must stay, and why: the operator (and the module in which it ran). `source` is the
+    line of the model's code that called it, as "file.py:12: code" ("" where torch's own modules did)."""
 
     parameter: str
     axis: int
     count: int
     reason: str
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,7 @@ class Structure:
         blocks = tuple(blocks)
         shapes = self.kept_shapes(channels, blocks)
         left = (cost for cost in self.costs if not any(_inside(cost.module, block) for block in blocks))
-        return sum(cost.positions * (prod(shapes[cost.weight]) if cost.weight else 1) for cost in left)
+        return sum(cost.macs(shapes) for cost in left)
 
     def parameters(self, channels: Mapping[str, Iterable[int]] | None = None, blocks: Iterable[str] = ()) -> int:
         """Number of parameters left (buffers not counted, unused parameters counted)."""
@@ -163,7 +172,7 @@ class Structure:
     def block_macs(self, name: str) -> int:
         """Multiply-adds of everything that runs inside the submodule `name`."""
         inside = (cost for cost in self.costs if _inside(cost.module, name))
-        return sum(cost.positions * (prod(self.shapes[cost.weight]) if cost.weight else 1) for cost in inside)
+        return sum(cost.macs(self.shapes) for cost in inside)
 
     def channel_macs(self, name: str) -> int:
         """Multiply-adds saved by removing one channel of the group `name` from the network as it is."""
@@ -171,11 +180,9 @@ class Structure:
         width = {(m.parameter, m.axis): len(m.indices[0]) for m in group.members}
         saved = 0
         for cost in self.costs:
-            if cost.weight is None:
-                continue
-            shape = self.shapes[cost.weight]
-            smaller = [size - width.get((cost.weight, axis), 0) for axis, size in enumerate(shape)]
-            saved += cost.positions * (prod(shape) - prod(smaller))
+            if any(key in width for key in cost.along):
+                left = prod(self.shapes[name][axis] - width.get((name, axis), 0) for name, axis in cost.along)
+                saved += cost.macs(self.shapes) - cost.positions * left
         return saved
 
     def explain(self, name: str) -> str:
@@ -213,9 +220,8 @@ class Structure:
                     f"shared with {', '.join(others) or 'nothing'}{note}"
                 )
         pins = [pin for pin in self.pins if (pin.parameter, pin.axis) == (name, axis)]
-        return texts + [f"{pin.count} stay: {pin.reason}" for pin in pins] or [
-            "not removable: no channel runs along it"
-        ]
+        stay = [f"{pin.count} stay: {pin.reason}" + (f" ({pin.source})" if pin.source else "") for pin in pins]
+        return texts + stay or ["not removable: no channel runs along it"]
 
     def _block_parameters(self, blocks: Iterable[str]) -> frozenset[str]:
         names = [self.block(block).name for block in blocks]
@@ -260,8 +266,14 @@ def _shrunk_group(
     for member in group.members:
         if member.parameter not in gone:
             new = renumber.get((member.parameter, member.axis))
-            owned = tuple(member.indices[c] if new is None else tuple(new[p] for p in member.indices[c]) for c in kept)
+            owned = tuple(
+                member.indices[c] if new is None else tuple(new[p] for p in member.indices[c] if p in new) for c in kept
+            )
             members.append(replace(member, indices=owned))
     if not kept or not any(member.role != "in" for member in members):
         return None
-    return replace(group, size=len(kept), members=tuple(members))
+    # A channel that shared all its positions with others that went is gone as well.
+    left = [place for place in range(len(kept)) if all(member.indices[place] for member in members)]
+    if len(left) < len(kept):
+        members = [replace(m, indices=tuple(m.indices[place] for place in left)) for m in members]
+    return replace(group, size=len(left), members=tuple(members)) if left else None
