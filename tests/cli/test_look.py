@@ -2,7 +2,7 @@
 
 import io
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,16 +141,11 @@ def test_lines_fit_the_terminal(width: int) -> None:
     assert ("BatchNorm2d" in stream.getvalue() or "DenseLayer" in stream.getvalue()) == (width >= 100)
 
 
-@dataclass(frozen=True)
-class _Located(Pin):
-    source: str = ""
-
-
 def test_pins_of_one_line_of_code_are_one_row() -> None:
     """Whatever layer it ran in; another line that does the same is another row."""
     structure = trace(open_model("digits_resnet").eval(), torch.zeros(1, 1, 8, 8))
     pins = [
-        _Located(f"layer{1 + i}.0.conv1.weight", 0, 4, f"aten.view.default in layer{1 + i}.0 splits the axis", source)
+        Pin(f"layer{1 + i}.0.conv1.weight", 0, 4, f"aten.view.default in layer{1 + i}.0 splits the axis", source)
         for source in ("net.py:12: x = x.view(a, b)", "net.py:30: y = y.view(c)")
         for i in range(3)
     ]

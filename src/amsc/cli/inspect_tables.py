@@ -228,7 +228,7 @@ def _show_pins(view: View, console: Console, limit: int | None) -> None:
     found: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
     for pin in view.structure.pins:
         reason = in_words(pin.reason)
-        axes, modules = found.setdefault((_alike_text(reason.text), getattr(pin, "source", "")), ([], []))
+        axes, modules = found.setdefault((_alike_text(reason.text), pin.source), ([], []))
         axes.append(f"{pin.parameter}[{pin.axis}]")
         modules += [reason.module] if reason.module else []
     rows = []

@@ -221,11 +221,7 @@ def _written(tracer: Tracer, values: Tensor, data: Tensor, axes: set[int], *, al
         return None
     kept = _standing(tracer, values, axes)
     layers = [compact(core(layer).expand(data.shape)) for layer in kept if _fits(core(layer), data)]
-    return (
-        Operand(tuple(layers), tracer.own_axes(values) - axes)
-        if len(layers) == len(kept)
-        else None
-    )
+    return Operand(tuple(layers), tracer.own_axes(values) - axes) if len(layers) == len(kept) else None
 
 
 def _fits(layer: Tensor, data: Tensor) -> bool:
