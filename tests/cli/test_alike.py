@@ -49,6 +49,7 @@ def test_every_name_is_in_exactly_one_line(names: list[str]) -> None:
         ("aten.add_.Tensor joins it with values that stay", "a sum joins it with values that stay", ""),
         ("aten.frobnicate.default in a mixes channels", "the operator frobnicate mixes channels", "a"),
         ("aten._scaled_dot_product_flash_attention_for_cpu.default in a.b", "attention ties it to what stays", "a.b"),
+        ("the scale of the attention in a.1 is taken from it", "the scale of the attention is taken from it", "a.1"),
         ("it is an output of the model", "it is an output of the model", ""),
     ],
 )

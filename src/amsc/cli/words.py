@@ -50,6 +50,9 @@ OPERATORS = {
 ATTENTION = re.compile(r"_?scaled_dot_product|_native_multi_head_attention|_transformer_encoder")
 OPERATOR = re.compile(r"\baten\.(\w+)(?:\.\w+)?(?: in ([\w.]+))?")
 
+PLACE = re.compile(r" in ((?:\w+\.)*\w*\d\w*(?:\.\w+)*|\w+(?:\.\w+)+)(?= |$)")
+"""A module named in a sentence: it has a dot or a digit."""
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -63,7 +66,8 @@ def in_words(reason: str) -> Reason:
     """The reason without jargon, and the module taken out of it, so that repeated layers have the same text."""
     found = OPERATOR.search(reason)
     if found is None:
-        return Reason(reason)
+        place = PLACE.search(reason)
+        return Reason(PLACE.sub("", reason, count=1), place[1]) if place else Reason(reason)
     rest = (reason[: found.start()], _operator(found[1]), reason[found.end() :])
     text = "".join(rest).strip()
     if not rest[0].strip() and not rest[2].strip():
