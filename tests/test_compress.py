@@ -300,6 +300,32 @@ def test_an_unreachable_target_names_the_lowest_one_which_works(monkeypatch: pyt
         _run(target=Target(macs=lowest - 0.001), settings=quick)
 
 
+def test_what_is_kept_stays_and_the_rest_is_left_in_multiples(tmp_path: Path) -> None:
+    limits = {"keep": ("layer3", "layer1.0.conv1"), "round_to": 4, "min_channels": 5, "depth_share": 0.0}
+    settings = dataclasses.replace(SETTINGS, **limits, dense_epochs=0.0, path_epochs=1.0, finetune_epochs=0.0)
+    record = _run(tmp_path / "run", settings=settings, target=Target(macs=0.75)).record
+    assert record.after.macs <= 0.75 * record.before.macs
+    assert record.removed_channels
+    for name, gone in record.removed_channels.items():
+        left = amsc.trace(small_net(), DATA.example_inputs(1)).group(name).size - len(gone)
+        assert left in (8, 12, 16, 20, 24, 28)
+    touched = (*record.removed_blocks, *record.removed_channels)
+    assert not [name for name in touched if name.startswith("layer3") or name in ("layer1.0", "layer1.0.conv1")]
+    assert from_json(Record, to_json(record)) == record
+    again = _run(tmp_path / "run", settings=settings, target=Target(macs=0.75), resume=True)
+    assert again.record == record
+
+
+def test_limits_that_leave_too_little_are_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: Callable[..., None] = lambda *args, **limits: _refused(  # noqa: E731
+        monkeypatch, *args, target=Target(macs=0.2), settings=dataclasses.replace(SETTINGS, **limits)
+    )
+    refused(TargetError, r"all that only=\['layer3.1'\] let go gone", only=("layer3.1",))
+    refused(TargetError, r"nothing .* can be removed with keep=\['\*'\]", keep=("*",))
+    refused(TargetError, "all that round_to=32 let go gone", round_to=32, keep=())
+    refused(SettingsError, "the nearest name is 'layer3'", keep=("layr3",))
+
+
 def test_data_and_model_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(DATA, ImageData)
     other = dataclasses.replace(DATA, num_classes=12)

@@ -20,6 +20,7 @@ LAYERS = {
     "training": 5,
     "surgery": 5,
     "measure": 5,
+    "export": 5,
     "report": 5,
     "penalty": 4,
     "structure": 3,

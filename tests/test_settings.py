@@ -75,6 +75,10 @@ def test_a_target_survives_its_text(fraction: float) -> None:
         ("seed", True, "a whole number"),
         ("deterministic", 1, "true or false"),
         ("path_epochs", "8", "a number"),
+        ("round_to", 0, "1 or more"),
+        ("min_channels", 0, "1 or more"),
+        ("keep", "layer1", "a tuple of names"),
+        ("only", ("a", 3), "a tuple of names"),
     ],
 )
 def test_an_impossible_value_says_what_was_expected_and_what_came(key: str, value: object, expected: str) -> None:
@@ -89,7 +93,7 @@ def test_every_number_has_a_range_and_every_word_its_choices() -> None:
     from amsc.settings import CHOICES, RANGES
 
     unchecked = {field.name for field in dataclasses.fields(Settings)} - set(RANGES) - set(CHOICES)
-    assert unchecked == {"device", "deterministic"}  # checked by pattern and by type
+    assert unchecked == {"device", "deterministic", "keep", "only"}  # checked by pattern and by type
 
 
 runs = st.builds(
@@ -108,6 +112,9 @@ runs = st.builds(
         weights=st.sampled_from(["amsc", "ssl", "gl", "rw"]),
         limit=st.none() | st.integers(1, 10**6),
         deterministic=st.booleans(),
+        keep=st.lists(st.text(min_size=1)).map(tuple),
+        only=st.just(("layer1*", "fc")),
+        round_to=st.integers(1, 64),
         weight_decay=st.floats(0, 1),
     ),
 )

@@ -8,10 +8,11 @@ result = amsc.compress(model, example_inputs, data, target=amsc.Target(macs=0.5)
 
 from amsc.compress import Result, compress
 from amsc.errors import AmscError
+from amsc.export import export_onnx, export_pt2
 from amsc.measure import measure
 from amsc.penalty import Penalty
 from amsc.settings import Settings, Target
-from amsc.structure import Structure, trace
+from amsc.structure import Structure, round_channels, select, trace
 from amsc.surgery import cut, load, plan_cut, save
 from amsc.training import ProximalStep, walk
 
@@ -25,10 +26,14 @@ __all__ = [
     "Target",
     "compress",
     "cut",
+    "export_onnx",
+    "export_pt2",
     "load",
     "measure",
     "plan_cut",
+    "round_channels",
     "save",
+    "select",
     "trace",
     "walk",
 ]

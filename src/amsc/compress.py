@@ -18,7 +18,7 @@ from amsc.records import Record
 from amsc.report import render
 from amsc.run_folder import RunFolder, run_identity
 from amsc.settings import Settings, Target
-from amsc.structure import Structure, trace
+from amsc.structure import Rounding, Structure, select, trace
 from amsc.surgery import CutPlan, cuttable
 from amsc.tasks import Classification, Task
 from amsc.training import NoProgress, Progress, lowest_macs
@@ -90,8 +90,9 @@ def compress(
     folder = RunFolder(None if out is None else Path(out), run_identity(name, data.name, target, settings))
     folder.check(resume=resume)
     structure = cuttable(model, trace(model, example_inputs), example_inputs)
+    structure = select(structure, keep=settings.keep, only=settings.only)
     _check_data(model, data, task)
-    target_macs = _feasible_macs(structure, model, target)
+    target_macs = _feasible_macs(structure, model, target, settings)
     state = folder.open(resume=resume)
     folder.write_settings(settings, model_name, target)
     dense, listener = copied(model), progress or NoProgress()
@@ -148,22 +149,34 @@ def _check_data(model: nn.Module, data: Data, task: Task) -> None:
         )
 
 
-def _feasible_macs(structure: Structure, model: nn.Module, target: Target) -> int:
-    """The target in MACs; TargetError where removing all blocks and all but one channel of each group is not enough."""
+def _feasible_macs(structure: Structure, model: nn.Module, target: Target, settings: Settings) -> int:
+    """The target in MACs; TargetError where removing all that may go is not enough."""
     dense = structure.macs()
     wanted = int(target.macs * dense)
     penalty = Penalty(structure, model)
-    lowest = lowest_macs(structure.after({}, penalty.blocks), penalty.channels)
+    rounding = Rounding(settings.round_to, settings.min_channels)
+    lowest = lowest_macs(structure.after({}, penalty.blocks), penalty.channels, rounding)
+    limits = _limits(settings)
     if lowest == dense:
-        raise TargetError("nothing in this network can be removed: `amsc inspect` shows what is pinned, and why")
+        why = f" with {limits}" if limits else ""
+        raise TargetError(f"nothing in this network can be removed{why}: `amsc inspect` shows what is pinned, and why")
     if lowest > wanted:
         lowest_share = -(-1000 * lowest // dense) / 10
+        gone = f"all {len(penalty.blocks)} removable blocks and all but one channel of each group"
         raise TargetError(
-            f"macs={target.macs:.4g} cannot be reached: with all {len(penalty.blocks)} removable blocks and all but "
-            f"one channel of each group gone, {lowest} of {dense} MACs are left; the lowest reachable target is "
-            f"macs={lowest_share:.1f}% (`amsc inspect` shows what is pinned, and why)"
+            f"macs={target.macs:.4g} cannot be reached: with {f'all that {limits} let go' if limits else gone} gone, "
+            f"{lowest} of {dense} MACs are left; the lowest reachable target is macs={lowest_share:.1f}% "
+            "(`amsc inspect` shows what is pinned, and why)"
         )
     return wanted
+
+
+def _limits(settings: Settings) -> str:
+    """The settings that say what may not go; "" if none does."""
+    chosen = {"keep": list(settings.keep), "only": list(settings.only)}
+    said = [f"{name}={globs}" for name, globs in chosen.items() if globs]
+    numbers = {"round_to": settings.round_to, "min_channels": settings.min_channels}
+    return ", ".join([*said, *(f"{name}={number}" for name, number in numbers.items() if number > 1)])
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """A run in its stages (dense, path, finetune), each of which takes a saved state and leaves the next one."""
 
 import copy
-import dataclasses
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -18,8 +17,8 @@ from amsc.measure import measure
 from amsc.model_access import named_tensors
 from amsc.records import PathPoint, Record
 from amsc.run_folder import RunFolder, RunState
-from amsc.settings import Settings, Target, format_target
-from amsc.structure import Structure
+from amsc.settings import Settings, Target, format_target, plain_settings
+from amsc.structure import Rounding, Structure
 from amsc.surgery import CutPlan, apply_plan, cut_tensors, plan_cut, save, verify
 from amsc.tasks import Task
 from amsc.training import (
@@ -182,7 +181,7 @@ class Job:
             model=self.name,
             data=self.data.name,
             target=format_target(self.target),
-            settings=dataclasses.asdict(self.settings),
+            settings=plain_settings(self.settings),
             score_name=self.task.name,
             score_before=state.score_before,
             score_after=evaluate(small.model, self.data, "test", self.task).score,
@@ -284,6 +283,7 @@ def _walk_settings(settings: Settings) -> WalkSettings:
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         epochs_before=settings.dense_epochs,
+        rounding=Rounding(settings.round_to, settings.min_channels),
     )
 
 

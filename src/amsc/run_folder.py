@@ -12,7 +12,7 @@ from torch import Tensor
 
 from amsc.errors import RunFolderError
 from amsc.records import Measurement, PathPoint, Record, from_json, to_json
-from amsc.settings import RunSettings, Settings, Target, format_target, write_settings
+from amsc.settings import RunSettings, Settings, Target, format_target, plain_settings, write_settings
 from amsc.surgery import CutPlan
 from amsc.training import TrainState, WalkState, load_state, save_state, walk_state_from_plain, walk_state_to_plain
 from amsc.training.checkpoint import write_atomically
@@ -45,7 +45,7 @@ class RunState:
 
 def run_identity(model_name: str, data_name: str, target: Target, settings: Settings) -> dict[str, Any]:
     """What must be the same for a run to be resumed."""
-    return {"model": model_name, "data": data_name, "target": format_target(target), **dataclasses.asdict(settings)}
+    return {"model": model_name, "data": data_name, "target": format_target(target), **plain_settings(settings)}
 
 
 @dataclass(frozen=True)

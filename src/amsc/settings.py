@@ -29,6 +29,7 @@ __all__ = [
     "format_target",
     "nearest",
     "parse_target",
+    "plain_settings",
     "read_settings",
     "write_settings",
 ]
@@ -56,6 +57,8 @@ RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
     "momentum": (0, 1, True, False),
     "weight_decay": (0, _INFINITE, True, False),
     "limit": (1, _INFINITE, True, False),
+    "round_to": (1, _INFINITE, True, False),
+    "min_channels": (1, _INFINITE, True, False),
     "threads": (0, _INFINITE, True, False),
 }
 
@@ -86,7 +89,9 @@ class Settings:
     `path_points` pieces, of which depth may use at most `depth_share` of the cost to be saved; then `finetune_epochs`
     follow. Epochs may be fractions. Learning rates: `dense_learning_rate` and `finetune_learning_rate` follow a
     cosine to zero, `path_learning_rate` is constant but for the settling end of each piece. `limit` caps the
-    training examples; `threads` are torch's (0: torch decides).
+    training examples; `threads` are torch's (0: torch decides). `keep` and `only` are names or globs of what must not
+    be touched, or of all that may be (see `amsc.structure.select`); what is left of a group that loses channels is a
+    multiple of `round_to`, at least `min_channels` (see `amsc.structure.Rounding`).
 
     Raises:
         SettingsError: a value has the wrong type or is impossible.
@@ -111,6 +116,10 @@ class Settings:
     deterministic: bool = False
     limit: int | None = None
     threads: int = 0
+    keep: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    round_to: int = 1
+    min_channels: int = 1
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -148,6 +157,10 @@ class RunSettings:
 
 
 def _check_type(key: str, value: Any, kind: Any) -> None:
+    if kind == tuple[str, ...]:
+        if not isinstance(value, tuple) or not all(isinstance(each, str) and each for each in value):
+            raise SettingsError(f"{key}: expected a tuple of names or globs, got {value!r}")
+        return
     allowed = typing.get_args(kind) or (kind,)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if float in allowed and is_number:
@@ -240,7 +253,7 @@ def _run_from_tables(tables: Mapping[str, Any]) -> RunSettings:
         for key in table:
             if key not in keys[name]:
                 raise SettingsError(_unknown_key(key, name, keys))
-    choices = {key: _number_as(_hints(Settings)[key], value) for key, value in tables.get("settings", {}).items()}
+    choices = {key: _from_toml(_hints(Settings)[key], value) for key, value in tables.get("settings", {}).items()}
     for key, value in tables.get("run", {}).items():
         _check_type(key, value, _hints(RunSettings)[key])
     return RunSettings(settings=Settings(**choices), **tables.get("run", {}))
@@ -250,9 +263,17 @@ def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def _number_as(kind: Any, value: Any) -> Any:
-    """TOML tells 8 from 8.0; a setting that may be a fraction takes both."""
+def _from_toml(kind: Any, value: Any) -> Any:
+    """TOML tells 8 from 8.0, and a setting that may be a fraction takes both; its lists are tuples here."""
+    if kind == tuple[str, ...] and isinstance(value, list):
+        return tuple(value)
     return float(value) if kind is float and type(value) is int else value
+
+
+def plain_settings(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON and TOML have them: lists, no tuples."""
+    values = dataclasses.asdict(settings)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 def _unknown_at_top(name: str, keys: Mapping[str, set[str]]) -> str:
@@ -277,7 +298,8 @@ def write_settings(path: Path, run: RunSettings) -> None:
         RunFolderError: the file cannot be written.
     """
     values = dataclasses.asdict(run)
-    choices = {key: value for key, value in values.pop("settings").items() if value is not None}
+    del values["settings"]
+    choices = {key: value for key, value in plain_settings(run.settings).items() if value is not None}
     said = {key: value for key, value in values.items() if value is not None}
     text = "# Everything needed to run this again: amsc compress --settings FILE\n"
     text += tomli_w.dumps({"run": said, "settings": choices})

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from amsc.cli import main
 from amsc.cli.demo import faults
@@ -47,12 +48,40 @@ def test_its_settings_repeat_the_run(run_folder: Path, tmp_path: Path, capsys: p
     assert _essential(payload["record"]) == _essential(first)
 
 
+def test_limits_are_flags_and_are_written_down(tmp_path: Path) -> None:
+    out = tmp_path / "limited"
+    limits = ["--keep", "layer1*", "--keep", "layer3.2", "--round-to", "8", "--min-channels", "16"]
+    assert main([*WORDS, *limits, "--out", str(out), "--quiet"]) == 0
+    settings = read_settings(out / "settings.toml").settings
+    assert (settings.keep, settings.round_to, settings.min_channels) == (("layer1*", "layer3.2"), 8, 16)
+    record = from_json(Record, (out / "record.json").read_text())
+    touched = [*record.removed_channels, *record.removed_blocks]
+    assert touched
+    assert not [name for name in touched if name.startswith(("layer1", "layer3.2"))]
+    assert {len(gone) % 8 for gone in record.removed_channels.values()} <= {0}
+
+
 def test_the_saved_model_is_as_big_as_the_record_says(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = json.loads((run_folder / "record.json").read_text())
     assert main(["measure", str(run_folder), "--runs", "1", "--json"]) == 0
     cost = json.loads(capsys.readouterr().out)["measurement"]
     assert cost["parameters"] == record["after"]["parameters"]
     assert cost["macs"] == record["after"]["macs"]
+
+
+def test_a_run_is_exported(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "small.pt2"
+    assert main(["export", str(run_folder), "--pt2", str(path), "--json"]) == 0
+    (file,) = json.loads(capsys.readouterr().out)["files"]
+    assert (file["path"], file["bytes"], file["dynamic_batch"]) == (str(path), path.stat().st_size, True)
+    program = torch.export.load(path)
+    record = json.loads((run_folder / "record.json").read_text())
+    assert (
+        sum(program.state_dict[name].numel() for name in program.graph_signature.parameters)
+        == (record["after"]["parameters"])
+    )
+    assert main(["export", str(run_folder)]) == 2
+    assert "--onnx FILE" in capsys.readouterr().err
 
 
 def test_ctrl_c_says_how_to_go_on_and_resume_ends_as_if_nothing_had_happened(

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amsc.structure import Structure
+from amsc.structure import Rounding, Structure
 from amsc.training import Removal
-from amsc.training.removal import channel_map, choose_channels, compose_removals, sparing_last
+from amsc.training.removal import bunches, channel_map, choose_channels, compose_removals, sparing_last
 from training.small import small_data, small_net, traced
 
 STRUCTURE = traced(small_net(), small_data())
@@ -70,6 +70,35 @@ def test_a_target_is_met_to_the_smallest_channel_by_the_cheapest(seed: int) -> N
     while prefix and STRUCTURE.macs(channel_map(prefix[:-1])) <= target:
         prefix.pop()
     assert len(set(prefix) - set(chosen)) <= 0.2 * len(prefix) + 1, "most of the cheapest go"
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("to", "least"), [(4, 1), (8, 1), (3, 5)])
+def test_a_target_is_met_in_multiples_and_the_dearest_stay(seed: int, to: int, least: int) -> None:
+    chooser, rounding = random.Random(seed), Rounding(to, least)
+    ranking = chooser.sample(LEAVES, len(LEAVES))
+    lowest, dense = STRUCTURE.macs(channel_map(sparing_last(STRUCTURE, LEAVES, rounding))), STRUCTURE.macs()
+    target = int(lowest + chooser.uniform(0.0, 0.95) * (dense - lowest))
+    chosen = choose_channels(STRUCTURE, ranking, target, rounding=rounding)
+    channels = channel_map(chosen)
+    assert STRUCTURE.macs(channels) <= target
+    for name, going in channels.items():
+        size = STRUCTURE.group(name).size
+        left = size - len(going)
+        assert left % to == 0
+        assert left >= least
+        of_group = [index for other, index in ranking if other == name]
+        assert sorted(of_group[: len(going)]) == list(going), "the cheapest of the group go"
+        one_less = {**channels, name: sorted(of_group[: size - min(size, left + to)])}
+        assert STRUCTURE.macs(one_less) > target, "none goes without need"
+
+
+def test_leaves_are_held_back_until_a_multiple_is_reached() -> None:
+    name = LEAVES[0][0]  # 8 channels
+    leaves = [(name, index) for index in (5, 1, 0, 2)]
+    assert list(bunches(STRUCTURE, leaves[:3], Rounding(4))) == []
+    assert list(bunches(STRUCTURE, leaves, Rounding(4))) == [tuple(leaves)]
+    assert list(bunches(STRUCTURE, leaves, Rounding(1, 6))) == [((name, 5),), ((name, 1),)]
 
 
 def test_nothing_goes_where_the_target_is_met_already() -> None:

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from amsc.errors import TargetError
 from amsc.models.resnet_cifar import BasicBlock
 from amsc.records import PathPoint
-from amsc.structure import Structure
+from amsc.structure import Rounding, Structure
 from amsc.surgery import plan_cut
 from amsc.training import (
     Evaluation,
@@ -208,3 +209,21 @@ def test_by_share_depth_takes_its_share_whatever_the_scores(
     monkeypatch.setattr(import_module("amsc.training.walk"), "evaluate", fallen)
     steps = list(_walk(dense, structure, settings=replace(SETTINGS, points=8, depth_share=0.7)))
     assert len(steps[-1][0].removed_blocks) >= 2
+
+
+def test_multiples_are_kept_all_along_the_path(dense: nn.Module, structure: Structure) -> None:
+    settings = replace(SETTINGS, rounding=Rounding(4, 8), epochs=2)
+    points = [point for point, _, _ in _walk(dense, structure, 0.6, settings=settings)]
+    assert points[-1].macs <= int(0.6 * structure.macs())
+    assert any(point.removed_channels for point in points)
+    for point in points:
+        for name, gone in point.removed_channels.items():
+            left = structure.group(name).size - len(gone)
+            assert left % 4 == 0
+            assert left >= 8
+
+
+def test_a_target_below_the_multiples_is_refused(dense: nn.Module, structure: Structure) -> None:
+    settings = replace(SETTINGS, rounding=Rounding(32), epochs=0)
+    with pytest.raises(TargetError, match="in the multiples and numbers asked for"):
+        list(_walk(dense, structure, 0.1, settings=settings))

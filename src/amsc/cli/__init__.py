@@ -1,4 +1,4 @@
-"""The command line: `amsc demo`, `inspect`, `compress`, `measure`, `resume`."""
+"""The command line: `amsc demo`, `inspect`, `compress`, `measure`, `resume`, `export`."""
 
 from amsc.cli.main import main
 

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from amsc.cli.console import Console
-from amsc.cli.flags import add_output_flags, add_run_flags, add_setting_flags, required, run_settings
+from amsc.cli.flags import add_limit_flags, add_output_flags, add_run_flags, add_setting_flags, required, run_settings
 from amsc.cli.parser import add_command
 from amsc.cli.working import begin, payload, show_outcome
 
@@ -22,6 +22,7 @@ EXAMPLES = """\
   amsc compress digits_resnet --data digits --target macs=50% --dense-epochs 8
   amsc compress resnet20 --weights resnet20.th --data parquet:cifar10 --target macs=40%
   amsc compress my_package.nets:build --data my_package.data:loaders --target macs=0.3
+  amsc compress resnet20 --data parquet:cifar10 --target macs=50% --round-to 8 --keep 'layer1*'
   amsc compress --settings runs/earlier/settings.toml --seed 1
 """
 
@@ -42,6 +43,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--data", metavar="DATA", help="digits, parquet:PATH, folder:PATH or module:function")
     parser.add_argument("--target", metavar="T", help="share of the MACs to keep, such as macs=50%%")
     parser.add_argument("--weights", metavar="FILE", help="trained weights (.safetensors, .pt, .pth, .th)")
+    add_limit_flags(parser)
     add_setting_flags(parser)
     add_run_flags(parser, out="new folder for the run (default: runs/MODEL-DATE-TIME)")
     add_output_flags(parser)

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from rich import box
 from rich.console import Console as RichConsole
 from rich.table import Table
+from rich.text import Text
 
 __all__ = ["Console"]
 
@@ -37,16 +38,31 @@ class Console:
         if not (self.quiet and self.as_json):
             _print(self.results, text)
 
-    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """A result as a table; a column whose name begins with ">" is aligned to the right."""
+    @property
+    def width(self) -> int:
+        """Characters in a line of the results."""
+        return self.results.width
+
+    def table(
+        self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, note: str = ""
+    ) -> None:
+        """A result as a table, and under it a note; a column whose name begins with ">" is aligned to the right and not
+        broken, one whose name begins with "." is not broken, but cut off where the terminal is too narrow."""
         if self.quiet and self.as_json:
             return
         table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for column in columns:
-            table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+            table.add_column(
+                Text(column.lstrip(">.")),
+                justify="right" if column.startswith(">") else "left",
+                no_wrap=column.startswith((">", ".")),
+                overflow="ellipsis" if column.startswith(".") else "fold",
+            )
         for row in rows:
-            table.add_row(*map(_literal, row))
+            table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
         self.results.print(table)
+        if note:
+            self.show(note)
 
     def error(self, text: str) -> None:
         """One line on standard error."""
@@ -65,11 +81,6 @@ def _rich(stream: TextIO) -> RichConsole:
 
 def _print(console: RichConsole, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _literal(text: str) -> str:
-    """Text in which rich sees no markup."""
-    return text.replace("[", r"\[")
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from amsc.cli.parser import UsageError
 from amsc.settings import CHOICES, RunSettings, Settings, read_settings
 
-__all__ = ["add_output_flags", "add_run_flags", "add_setting_flags", "required", "run_settings"]
+__all__ = ["add_limit_flags", "add_output_flags", "add_run_flags", "add_setting_flags", "required", "run_settings"]
 
 # field of Settings -> (kind, placeholder, help)
 SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
@@ -35,6 +35,7 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
 }
 FIELDS = {"penalty_weights": "weights"}
 COMMON_SETTINGS = ("seed", "deterministic", "device", "threads")
+LIMITS = ("keep", "only", "round_to", "min_channels")
 
 
 def add_output_flags(parser: argparse.ArgumentParser, *, default: Any = argparse.SUPPRESS) -> None:
@@ -50,6 +51,31 @@ def add_output_flags(parser: argparse.ArgumentParser, *, default: Any = argparse
         "--quiet", action="store_true", default=default, help="no progress and no notes, only the result"
     )
     group.add_argument("--debug", action="store_true", default=default, help="show the traceback of an error")
+
+
+def add_limit_flags(parser: argparse.ArgumentParser) -> None:
+    """--keep, --only, --round-to, --min-channels: what may not go."""
+    values = Settings()
+    group = parser.add_argument_group("what may not go")
+    group.add_argument(
+        "--keep",
+        metavar="GLOB",
+        action="append",
+        help="leave these groups, blocks, modules or parameters alone; `*` crosses dots (may be repeated)",
+    )
+    group.add_argument("--only", metavar="GLOB", action="append", help="leave everything else alone (may be repeated)")
+    group.add_argument(
+        "--round-to",
+        metavar="N",
+        type=int,
+        help=f"what is left of a group that loses channels is a multiple of N (default: {values.round_to})",
+    )
+    group.add_argument(
+        "--min-channels",
+        metavar="N",
+        type=int,
+        help=f"at least N channels are left in each group (default: {values.min_channels})",
+    )
 
 
 def add_run_flags(parser: argparse.ArgumentParser, *, out: str, defaults: Settings | None = None) -> None:
@@ -97,8 +123,9 @@ def run_settings(args: argparse.Namespace, *, defaults: Settings | None = None) 
     """
     given = vars(args)
     run = read_settings(given["settings"]) if given.get("settings") else RunSettings(settings=defaults or Settings())
-    names = [*COMMON_SETTINGS, *SETTING_FLAGS]
+    names = [*COMMON_SETTINGS, *SETTING_FLAGS, *LIMITS]
     choices = {FIELDS.get(name, name): given.get(name) for name in names}
+    choices |= {name: tuple(value) for name, value in choices.items() if isinstance(value, list)}
     fields = {field.name for field in dataclasses.fields(RunSettings)} - {"settings"}
     return run.changed({name: given.get(name) for name in fields}, choices)
 

@@ -4,26 +4,44 @@ import argparse
 import dataclasses
 from typing import Any
 
+from torch import nn
+
 from amsc.cli.console import Console
-from amsc.cli.flags import add_output_flags, add_run_flags, run_settings
+from amsc.cli.flags import add_limit_flags, add_output_flags, add_run_flags, run_settings
+from amsc.cli.inspect_tables import View, show
 from amsc.cli.opening import open_subject, torch_as_set
+from amsc.cli.outline import flat, outline
 from amsc.cli.parser import add_command
 from amsc.cli.subject import add_subject_flags, write_json
-from amsc.report.tables import format_count
-from amsc.structure import ChannelGroup, Pin, Structure, trace
+from amsc.cli.words import in_words
+from amsc.errors import CutError
+from amsc.structure import ChannelGroup, Pin, Rounding, Structure, select, trace
+from amsc.surgery import cuttable
 
 __all__ = ["add_parser", "run"]
 
 DESCRIPTION = """\
-Look at a network without changing it: the channel groups (channels that live and
-die together), the blocks that can be removed whole, the axes that are pinned with
-the reason, and what everything costs in multiply-adds.
+Look at a network without changing it: the tree of its modules with what each costs,
+the channel groups (channels that live and die together), the blocks that can be
+removed whole, and the axes that are pinned, with the reason and the source line.
+
+Everything that is said to be removable has been removed from a copy, on trial
+(--no-trial leaves that out). Without --tree, --groups, --blocks or --pins you get
+the beginning of each.
 """
 EXAMPLES = """\
   amsc inspect resnet20
-  amsc inspect resnet20 --explain layer3.0.conv1.weight
+  amsc inspect resnet20 --tree --depth 2
+  amsc inspect resnet20 --explain layer3.0.conv1
+  amsc inspect resnet20 --explain 'layer3.*.bn?.weight'
   amsc inspect torchvision:mobilenet_v2 --input-shape 1,3,224,224 --json
 """
+SECTIONS = {
+    "tree": "show the whole tree of modules",
+    "groups": "show all channel groups",
+    "blocks": "show all removable blocks",
+    "pins": "show all pinned axes, by reason",
+}
 
 
 def add_parser(commands: Any) -> None:
@@ -37,107 +55,104 @@ def add_parser(commands: Any) -> None:
         examples=EXAMPLES,
     )
     add_subject_flags(parser)
-    parser.add_argument(
-        "--explain", metavar="PARAMETER", help="only say who shares the axes of this parameter, or why they stay"
+    group = parser.add_argument_group("what to show")
+    for name, words in SECTIONS.items():
+        group.add_argument(f"--{name}", action="store_true", help=words)
+    group.add_argument("--depth", metavar="N", type=_depth, help="levels of the tree (default: what fits, or all)")
+    group.add_argument(
+        "--explain",
+        metavar="NAME",
+        help="only say who shares the axes of this parameter, module or glob, or why they stay",
     )
+    group.add_argument("--no-trial", action="store_true", help="do not try the removals on a copy")
+    add_limit_flags(parser)
     add_run_flags(parser, out="also write structure.json into this folder")
     add_output_flags(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    """Trace, show, and return 0."""
+    """Trace, try, show, and return 0."""
     wanted = run_settings(args)
     with torch_as_set(wanted.settings):
         model, inputs = open_subject(args, wanted)
-        structure = trace(model, inputs)
+        traced = trace(model, inputs)
+        tried, failure = (traced, "") if args.no_trial else _tried(model, traced, inputs)
+    structure = select(tried, keep=wanted.settings.keep, only=wanted.settings.only)
     if args.explain is not None:
         text = structure.explain(args.explain)
         console.show(text)
         result = {"model": wanted.model, "parameter": args.explain, "explanation": text}
     else:
-        _show(structure, str(wanted.model), console)
-        result = _summary(structure, str(wanted.model))
+        rounding = Rounding(wanted.settings.round_to, wanted.settings.min_channels)
+        is_tried = not args.no_trial and not failure
+        view = View(
+            str(wanted.model), structure, _missing(traced, tried), _missing(tried, structure), is_tried, rounding
+        )
+        sections = tuple(name for name in SECTIONS if getattr(args, name))
+        show(view, outline(model, structure), console, sections=sections, depth=args.depth)
+        result = _summary(view, model)
+    if failure:
+        console.show(f"the trial failed: {failure}")
+        result["trial_failure"] = failure
     if args.out is not None:
         write_json(args.out, "structure.json", result, console)
     console.json(result)
     return 0
 
 
-def _show(structure: Structure, name: str, console: Console) -> None:
-    console.show(f"{name}: {format_count(structure.parameters())} parameters, {format_count(structure.macs())} MACs")
-    _show_groups(structure, console)
-    _show_blocks(structure, console)
-    _show_pins(structure, console)
-    if structure.unused:
-        console.show(f"unused by the forward pass: {', '.join(structure.unused)}")
+def _depth(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of levels, 1 or more; got {text!r}")
+    return int(text)
 
 
-def _show_groups(structure: Structure, console: Console) -> None:
-    rows = [
-        (
-            group.name,
-            group.kind,
-            str(group.size),
-            "yes" if group.exact else f"no: {group.reason}",
-            str(len(group.members)),
-            format_count(structure.channel_macs(group.name)),
-        )
-        for group in structure.channels
-    ]
-    columns = ["name", "kind", ">channels", "exact", ">members", ">MACs per channel"]
-    console.table(f"{len(rows)} channel groups", columns, rows)
+def _tried(model: nn.Module, structure: Structure, inputs: Any) -> tuple[Structure, str]:
+    """What is left after a trial, and why there is none if there is none."""
+    try:
+        return cuttable(model, structure, inputs), ""
+    except CutError as error:
+        return structure, str(error)
 
 
-def _show_blocks(structure: Structure, console: Console) -> None:
-    total = structure.macs()
-    rows = [
-        (
-            block.name,
-            str(len(block.parameters)),
-            format_count(block.macs),
-            f"{block.macs / total:.1%}" if total else "-",
-        )
-        for block in structure.blocks
-    ]
-    console.table(f"{len(rows)} removable blocks", ["name", ">tensors", ">MACs", ">share"], rows)
+def _missing(before: Structure, after: Structure) -> tuple[str, ...]:
+    """The blocks that are only in the structure before."""
+    left = {block.name for block in after.blocks}
+    return tuple(block.name for block in before.blocks if block.name not in left)
 
 
-def _show_pins(structure: Structure, console: Console) -> None:
-    """One row per reason; `--explain` and the JSON name every axis."""
-    by_reason: dict[str, list[Pin]] = {}
-    for pin in structure.pins:
-        by_reason.setdefault(pin.reason, []).append(pin)
-    rows = []
-    for reason, pins in by_reason.items():
-        names = [f"{pin.parameter}[{pin.axis}]" for pin in pins]
-        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-        rows.append((reason, str(len(names)), ", ".join(names[:2]) + more))
-    console.table(f"{len(structure.pins)} pinned axes", ["reason", ">axes", "parameter[axis]"], rows)
-
-
-def _summary(structure: Structure, name: str) -> dict[str, Any]:
+def _summary(view: View, model: nn.Module) -> dict[str, Any]:
+    structure = view.structure
     return {
-        "model": name,
+        "model": view.name,
         "parameters": structure.parameters(),
         "macs": structure.macs(),
-        "groups": [_group(structure, group) for group in structure.channels],
-        "blocks": [dataclasses.asdict(block) for block in structure.blocks],
+        "tried": view.is_tried,
+        "modules": list(flat(outline(model, structure, together=False))),
+        "groups": [_group(view, group) for group in structure.channels],
+        "blocks": [
+            {**dataclasses.asdict(block), "num_parameters": view.block_parameters(block)} for block in structure.blocks
+        ],
+        "stuck_blocks": list(view.stuck),
+        "kept_blocks": list(view.kept),
         "pins": [_pin(pin) for pin in structure.pins],
         "unused": list(structure.unused),
     }
 
 
-def _group(structure: Structure, group: ChannelGroup) -> dict[str, Any]:
+def _group(view: View, group: ChannelGroup) -> dict[str, Any]:
+    structure = view.structure
     return {
         "name": group.name,
         "kind": group.kind,
         "size": group.size,
         "exact": group.exact,
         "reason": group.reason,
+        "fewest": view.fewest(group),
         "members": [{"parameter": m.parameter, "axis": m.axis, "role": m.role} for m in group.members],
         "macs_per_channel": structure.channel_macs(group.name),
+        "parameters_per_channel": structure.parameters() - structure.parameters({group.name: [0]}),
     }
 
 
 def _pin(pin: Pin) -> dict[str, Any]:
-    return dataclasses.asdict(pin)
+    return {**dataclasses.asdict(pin), "words": in_words(pin.reason).text}

@@ -1,5 +1,7 @@
 """Which axes of a network live and die together, and which blocks can go: found by running it on labels."""
 
+from amsc.structure.rounding import Rounding, round_channels
+from amsc.structure.selection import select
 from amsc.structure.trace import trace
 from amsc.structure.values import Block, BlockCall, ChannelGroup, LayerCost, Member, OutputLeaf, Pin, Structure
 
@@ -11,6 +13,9 @@ __all__ = [
     "Member",
     "OutputLeaf",
     "Pin",
+    "Rounding",
     "Structure",
+    "round_channels",
+    "select",
     "trace",
 ]

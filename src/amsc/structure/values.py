@@ -1,6 +1,5 @@
 """What tracing a network yields: channel groups, blocks, costs and pins, as frozen plain values."""
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -8,6 +7,7 @@ from typing import Any, TypeVar
 
 from amsc.errors import CutError
 from amsc.model_access import InputSpec
+from amsc.structure.naming import matching, modules_of, nearest_name
 
 __all__ = ["Block", "BlockCall", "ChannelGroup", "LayerCost", "Member", "OutputLeaf", "Pin", "Structure"]
 
@@ -222,14 +222,21 @@ class Structure:
     def explain(self, name: str) -> str:
         """Who shares each axis of the parameter or buffer `name`, or why it stays.
 
+        `name` may also be a module or a glob such as "layer3.*.conv1": then all parameters and buffers that it means.
+
         Raises:
-            CutError: the network has no such parameter or buffer.
+            CutError: the network has nothing of that name.
         """
+        known = (*self.shapes, *(unused for unused in self.unused if unused not in self.shapes))
+        if name not in known and (meant := matching(known, name)):
+            return "\n".join(self._explain_one(each) for each in meant)
+        if name not in known:
+            raise CutError(f"no parameter, buffer or module {name!r}{nearest_name(name, (*known, *modules_of(known)))}")
+        return self._explain_one(name)
+
+    def _explain_one(self, name: str) -> str:
         if name in self.unused:
             return f"{name}: not used by the forward pass on the example inputs; left as it is"
-        if name not in self.shapes:
-            known = (*self.shapes, *self.unused)
-            raise CutError(f"no parameter or buffer {name!r}{_nearest(name, known)}")
         lines = [f"{name} {self.shapes[name]}"]
         for axis, size in enumerate(self.shapes[name]):
             lines += [f"  axis {axis} ({size}): {text}" for text in self._explain_axis(name, axis)]
@@ -273,12 +280,7 @@ def _find(items: tuple[Named, ...], name: str, what: str) -> Named:
     for item in items:
         if item.name == name:
             return item
-    raise CutError(f"no {what} {name!r}{_nearest(name, [item.name for item in items])}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.3)
-    return f"; the nearest name is {close[0]!r}" if close else ""
+    raise CutError(f"no {what} {name!r}{nearest_name(name, [item.name for item in items])}")
 
 
 def _inside(name: str, module: str) -> bool:

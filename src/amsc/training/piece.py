@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from amsc.penalty import Penalty
+from amsc.structure.rounding import Rounding
 from amsc.structure.values import Structure
 from amsc.training.loop import set_learning_rate
 from amsc.training.proximal import ProximalStep
-from amsc.training.removal import Removal, channel_map, sparing_last
+from amsc.training.removal import ANY_NUMBER, Removal, channel_map, sparing_last
 from amsc.training.strength import MacsPlan, StrengthControl, forecast_strength
 
 __all__ = ["Piece", "Position", "settling_steps", "zero_removal"]
@@ -61,7 +62,9 @@ class Piece:
         control: StrengthControl,
         *,
         held: float = 0.0,
+        rounding: Rounding = ANY_NUMBER,
     ) -> None:
+        self.rounding = rounding
         self.kind, self.structure, self.position, self.control, self.held = kind, structure, position, control, held
         self.optimizer, self.penalty = optimizer, optimizer.penalty
         self.parameters = dict(model.named_parameters())
@@ -133,7 +136,8 @@ class Piece:
         self.optimizer.width_strength = 0.0 if is_depth else self.control.strength
 
     def _count_macs(self) -> None:
-        zero = zero_removal(self.structure, self.penalty, self.penalty.zero_blocks(), self.penalty.zero_channels())
+        blocks, channels = self.penalty.zero_blocks(), self.penalty.zero_channels()
+        zero = zero_removal(self.structure, self.penalty, blocks, channels, self.rounding)
         if zero != self._seen:
             self._seen, self.macs = zero, self.structure.macs(zero.channels, zero.blocks)
             self._latch(zero.blocks)
@@ -147,11 +151,15 @@ class Piece:
         self._latched = [parameter for parameter in self.penalty.parameters() if id(parameter) in inside]
 
 
-def zero_removal(structure: Structure, penalty: Penalty, blocks: Tensor, channels: Tensor) -> Removal:
-    """The masks as a removal that leaves every group a channel. Shapes: block, channel (bool)."""
+def zero_removal(
+    structure: Structure, penalty: Penalty, blocks: Tensor, channels: Tensor, rounding: Rounding = ANY_NUMBER
+) -> Removal:
+    """The masks as a removal that leaves every group a number of channels that `rounding` allows, at least one.
+    Shapes: block, channel (bool)."""
     gone = tuple(compress(penalty.blocks, blocks.tolist()))
     left = structure.after({}, gone) if gone else structure
-    return Removal(gone, channel_map(sparing_last(left, compress(penalty.channels, channels.tolist()))))
+    zero = compress(penalty.channels, channels.tolist())
+    return Removal(gone, channel_map(sparing_last(left, zero, rounding)))
 
 
 class _ZeroCount:

@@ -2,26 +2,34 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Protocol
 
 from torch import Tensor, nn
 
+from amsc.structure.rounding import Rounding
 from amsc.structure.values import Structure
 
 __all__ = [
+    "ANY_NUMBER",
+    "Bunch",
     "Leaf",
     "Removal",
     "Shrink",
     "Shrunk",
+    "bunches",
+    "bunches_above",
     "channel_map",
     "choose_channels",
     "compose_removals",
-    "leaves_above",
     "sparing_last",
 ]
 
 Leaf = tuple[str, int]
 """A removable channel: the name of its group, and its index there."""
+Bunch = tuple[Leaf, ...]
+"""Channels of one group that go together or not at all."""
+ANY_NUMBER = Rounding()
 
 
 @dataclass(frozen=True)
@@ -77,84 +85,110 @@ def channel_map(leaves: Iterable[Leaf]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(sorted(indices)) for name, indices in groups.items()}
 
 
-def sparing_last(structure: Structure, leaves: Iterable[Leaf]) -> Iterator[Leaf]:
-    """The `leaves` in order, without the last channel of any group, and without those in no group of `structure`."""
-    left = {group.name: group.size for group in structure.channels}
+def bunches(structure: Structure, leaves: Iterable[Leaf], rounding: Rounding = ANY_NUMBER) -> Iterator[Bunch]:
+    """The `leaves` in order, each held back until what would be left of its group is a number that `rounding` allows.
+
+    What is never released, the last channel of a group for one, is not yielded, nor are leaves in no group of
+    `structure`. A bunch of a group may only go after those before it."""
+    sizes = {group.name: group.size for group in structure.channels}
+    allowed = {group.name: rounding.smaller_sizes(group) for group in structure.channels}
+    held: dict[str, list[Leaf]] = {}
     for leaf in leaves:
-        if left.get(leaf[0], 0) > 1:
-            left[leaf[0]] -= 1
-            yield leaf
+        name = leaf[0]
+        if name not in sizes:
+            continue
+        waiting = held.setdefault(name, [])
+        waiting.append(leaf)
+        if sizes[name] - len(waiting) in allowed[name]:
+            sizes[name] -= len(waiting)
+            yield tuple(waiting)
+            waiting.clear()
+
+
+def sparing_last(structure: Structure, leaves: Iterable[Leaf], rounding: Rounding = ANY_NUMBER) -> Iterator[Leaf]:
+    """The leaves of `bunches`, one by one; without `rounding`, all but the last channel of every group."""
+    return chain.from_iterable(bunches(structure, leaves, rounding))
 
 
 def choose_channels(
-    structure: Structure, ranking: Sequence[Leaf], target_macs: int, *, slack: float = 0.01
+    structure: Structure,
+    ranking: Sequence[Leaf],
+    target_macs: int,
+    *,
+    slack: float = 0.01,
+    rounding: Rounding = ANY_NUMBER,
 ) -> list[Leaf]:
     """The first leaves of `ranking` (cheapest first) whose removal brings the MACs to `target_macs` or just below.
 
     The shortest such prefix, from which the dearest leaves stay after all if the target is met without them. If that
     ends more than `slack` (a fraction of the target) below the target, its last leaf is exchanged for smaller steps.
-    A group keeps at least one channel. If even all leaves are not enough, all are returned.
+    A group keeps a number of channels that `rounding` allows, at least one, and of its channels the dearest; leaves go
+    in `bunches`. If even all leaves are not enough, all that may go are returned.
     """
-    allowed = list(sparing_last(structure, ranking))
+    allowed = list(bunches(structure, ranking, rounding))
     prefix = allowed[: _shortest_prefix(structure, allowed, target_macs)]
     chosen = _given_back(structure, prefix, target_macs)
-    if not prefix or structure.macs(channel_map(chosen)) >= (1 - slack) * target_macs:
-        return chosen
-    filled = _given_back(structure, _filled(structure, prefix[:-1], ranking, target_macs), target_macs)
-    macs = structure.macs(channel_map(filled))
-    return filled if structure.macs(channel_map(chosen)) < macs <= target_macs else chosen
+    if not prefix or structure.macs(_channels(chosen)) >= (1 - slack) * target_macs:
+        return list(chain.from_iterable(chosen))
+    filled = _given_back(structure, _filled(structure, prefix[:-1], allowed, target_macs), target_macs)
+    is_better = structure.macs(_channels(chosen)) < structure.macs(_channels(filled)) <= target_macs
+    return list(chain.from_iterable(filled if is_better else chosen))
 
 
-def _shortest_prefix(structure: Structure, leaves: Sequence[Leaf], target_macs: int) -> int:
-    """How many of the first `leaves` must go, by bisection: MACs only fall as more of them do."""
-    low, high = 0, len(leaves)
+def _channels(chosen: Iterable[Bunch]) -> dict[str, tuple[int, ...]]:
+    return channel_map(chain.from_iterable(chosen))
+
+
+def _shortest_prefix(structure: Structure, ranked: Sequence[Bunch], target_macs: int) -> int:
+    """How many of the first bunches must go, by bisection: MACs only fall as more of them do."""
+    low, high = 0, len(ranked)
     while low < high:
         middle = (low + high) // 2
-        if structure.macs(channel_map(leaves[:middle])) <= target_macs:
+        if structure.macs(_channels(ranked[:middle])) <= target_macs:
             high = middle
         else:
             low = middle + 1
     return low
 
 
-def _given_back(structure: Structure, chosen: Sequence[Leaf], target_macs: int) -> list[Leaf]:
-    """`chosen` without those leaves, dearest (last) first, that need not go for the target."""
+def _given_back(structure: Structure, chosen: Sequence[Bunch], target_macs: int) -> list[Bunch]:
+    """`chosen` without those bunches, dearest (last) first, that need not go for the target."""
     kept, too_large = list(chosen), set[str]()
-    for leaf in reversed(chosen):
-        if leaf[0] not in too_large:
-            less = [other for other in kept if other != leaf]
-            if structure.macs(channel_map(less)) <= target_macs:
+    for bunch in reversed(chosen):
+        name = bunch[0][0]
+        if name not in too_large:
+            less = [other for other in kept if other != bunch]
+            if structure.macs(_channels(less)) <= target_macs:
                 kept = less
             else:
-                too_large.add(leaf[0])  # as are all others of its group
+                too_large.add(name)  # as are all before it, which may not stay while it goes
     return kept
 
 
-def _filled(structure: Structure, prefix: list[Leaf], ranking: Sequence[Leaf], target_macs: int) -> list[Leaf]:
-    """`prefix`, then every next leaf of the ranking that keeps the MACs above the target, then the smallest below."""
-    chosen = leaves_above(structure, ranking, target_macs, start=prefix)
-    if structure.macs(channel_map(chosen)) == target_macs:
+def _filled(structure: Structure, prefix: list[Bunch], ranked: Sequence[Bunch], target_macs: int) -> list[Bunch]:
+    """`prefix`, then every next bunch that keeps the MACs above the target, then the smallest step below it."""
+    chosen = bunches_above(structure, ranked, target_macs, start=prefix)
+    if structure.macs(_channels(chosen)) == target_macs:
         return chosen
     taken = set(chosen)
-    rest = [leaf for leaf in ranking if leaf not in taken]
-    first = {leaf[0]: leaf for leaf in reversed(list(sparing_last(structure, [*chosen, *rest]))[len(chosen) :])}
-    ends = {leaf: structure.macs(channel_map([*chosen, leaf])) for leaf in first.values()}
+    first = {bunch[0][0]: bunch for bunch in reversed(ranked) if bunch not in taken}
+    ends = {bunch: structure.macs(_channels([*chosen, bunch])) for bunch in first.values()}
     return [*chosen, max(ends, key=ends.__getitem__)] if ends else chosen
 
 
-def leaves_above(
-    structure: Structure, leaves: Sequence[Leaf], floor_macs: int, *, start: Sequence[Leaf] = ()
-) -> list[Leaf]:
-    """`start`, and of the other `leaves` in order those that can go as well without the MACs falling below the floor.
+def bunches_above(
+    structure: Structure, ranked: Sequence[Bunch], floor_macs: int, *, start: Sequence[Bunch] = ()
+) -> list[Bunch]:
+    """`start`, and of the other bunches in order those that can go as well without the MACs falling below the floor.
 
-    A group keeps at least one channel. All channels of a group must save the same."""
+    Of a group, all bunches after one that cannot go stay."""
     chosen, taken, too_large = list(start), set(start), set[str]()
-    rest = [leaf for leaf in leaves if leaf not in taken]
-    for leaf in list(sparing_last(structure, [*start, *rest]))[len(chosen) :]:
-        if leaf[0] in too_large:
+    for bunch in ranked:
+        name = bunch[0][0]
+        if bunch in taken or name in too_large:
             continue
-        if structure.macs(channel_map([*chosen, leaf])) >= floor_macs:
-            chosen.append(leaf)
+        if structure.macs(_channels([*chosen, bunch])) >= floor_macs:
+            chosen.append(bunch)
         else:
-            too_large.add(leaf[0])
+            too_large.add(name)
     return chosen

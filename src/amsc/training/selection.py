@@ -1,7 +1,7 @@
 """What is cut at the end of a piece: all that is zero, and at the end of the path exactly what the target needs."""
 
 from collections.abc import Iterable, Sequence
-from itertools import compress
+from itertools import chain, compress
 from typing import TypeVar
 
 import torch
@@ -9,28 +9,50 @@ from torch import Tensor
 
 from amsc.errors import TargetError
 from amsc.penalty import Penalty
+from amsc.structure.rounding import Rounding
 from amsc.structure.values import Structure
-from amsc.training.removal import Leaf, Removal, channel_map, choose_channels, leaves_above, sparing_last
+from amsc.training.removal import (
+    ANY_NUMBER,
+    Leaf,
+    Removal,
+    bunches,
+    bunches_above,
+    channel_map,
+    choose_channels,
+    sparing_last,
+)
 
 __all__ = ["cut_to_target", "cut_zeros", "lowest_macs"]
 
 Item = TypeVar("Item", str, Leaf)
 
 
-def cut_zeros(structure: Structure, penalty: Penalty, blocks: Tensor, channels: Tensor, floor_macs: int) -> Removal:
+def cut_zeros(
+    structure: Structure,
+    penalty: Penalty,
+    blocks: Tensor,
+    channels: Tensor,
+    floor_macs: int,
+    rounding: Rounding = ANY_NUMBER,
+) -> Removal:
     """Blocks and channels that are zero (masks of shape block and channel), but not below `floor_macs`.
 
-    Every group keeps a channel, which may be a zero one."""
+    Every group keeps a channel, which may be a zero one; zero ones stay as well until `rounding` lets them go."""
     gone = _blocks_above(structure, compress(penalty.blocks, blocks.tolist()), floor_macs)
     left = structure.after({}, gone)
-    zeros = list(sparing_last(left, compress(penalty.channels, channels.tolist())))
-    if left.macs(channel_map(zeros)) < floor_macs:
-        zeros = leaves_above(left, zeros, floor_macs)
-    return Removal(gone, channel_map(zeros))
+    zeros = list(bunches(left, compress(penalty.channels, channels.tolist()), rounding))
+    if left.macs(channel_map(chain.from_iterable(zeros))) < floor_macs:
+        zeros = bunches_above(left, zeros, floor_macs)
+    return Removal(gone, channel_map(chain.from_iterable(zeros)))
 
 
 def cut_to_target(
-    structure: Structure, penalty: Penalty, blocks: Tensor, channels: Tensor, target_macs: int
+    structure: Structure,
+    penalty: Penalty,
+    blocks: Tensor,
+    channels: Tensor,
+    target_macs: int,
+    rounding: Rounding = ANY_NUMBER,
 ) -> Removal:
     """What brings the network to `target_macs` or just below: zeros first, then what the penalty would empty next.
 
@@ -43,19 +65,19 @@ def cut_to_target(
     leaf_times, block_times = penalty.emptying_times()
     gone = list(_blocks_above(structure, compress(penalty.blocks, blocks.tolist()), target_macs))
     spare = [name for name in _cheapest(penalty.blocks, _prices(block_times, blocks)) if name not in gone]
-    while lowest_macs(structure.after({}, gone), penalty.channels) > target_macs:
+    while (lowest := lowest_macs(structure.after({}, gone), penalty.channels, rounding)) > target_macs:
         if not spare:
-            lowest = lowest_macs(structure.after({}, gone), penalty.channels)
-            raise TargetError(f"the target of {target_macs} MACs cannot be reached; the lowest is {lowest}")
+            rounded = "" if rounding == ANY_NUMBER else " with channels in the multiples and numbers asked for"
+            raise TargetError(f"the target of {target_macs} MACs cannot be reached{rounded}; the lowest is {lowest}")
         gone.append(spare.pop(0))
     left = structure.after({}, gone)
     ranking = _cheapest(penalty.channels, _prices(leaf_times, channels))
-    return Removal(tuple(gone), channel_map(choose_channels(left, ranking, target_macs)))
+    return Removal(tuple(gone), channel_map(choose_channels(left, ranking, target_macs, rounding=rounding)))
 
 
-def lowest_macs(structure: Structure, leaves: Iterable[Leaf]) -> int:
-    """MACs with one channel left in each group of the `leaves`, and all blocks of `structure` kept."""
-    return structure.macs(channel_map(sparing_last(structure, leaves)))
+def lowest_macs(structure: Structure, leaves: Iterable[Leaf], rounding: Rounding = ANY_NUMBER) -> int:
+    """MACs with as few of the `leaves` left as `rounding` allows, at least one in each group, and all blocks kept."""
+    return structure.macs(channel_map(sparing_last(structure, leaves, rounding)))
 
 
 def _blocks_above(structure: Structure, names: Iterable[str], floor_macs: int) -> tuple[str, ...]:

@@ -133,6 +133,7 @@ class _Walker:
             self._position(state),
             state.control,
             held=state.depth_strength,
+            rounding=self.settings.rounding,
         )
         loss = self._train(live.model, piece, state)
         removal = self._removal(live, piece, state)
@@ -202,7 +203,8 @@ class _Walker:
         """What is cut after the piece, in the live network's numbers."""
         is_last = state.index + 1 == len(self.piece_sizes)
         choose = cut_to_target if is_last else cut_zeros
-        return choose(live.structure, piece.penalty, *piece.settled(), self.target_macs)
+        blocks, channels = piece.settled()
+        return choose(live.structure, piece.penalty, blocks, channels, self.target_macs, self.settings.rounding)
 
     def _point(
         self, phase: str, now: WalkState, structure: Structure, loss: float, evaluation: Evaluation

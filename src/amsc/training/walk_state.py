@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from amsc.training.removal import Removal
+from amsc.structure.rounding import Rounding
+from amsc.training.removal import ANY_NUMBER, Removal
 from amsc.training.strength import StrengthControl
 
 __all__ = ["Candidate", "Snapshot", "WalkSettings", "WalkState", "walk_state_from_plain", "walk_state_to_plain"]
@@ -20,7 +21,7 @@ class WalkSettings:
     `depth_share`, rounded, at least one and never all: a path of a single piece has no depth phase. Depth may use at
     most that share of the MACs to be saved, to the nearest block. `depth_rule` is "one-standard-error" or "share",
     `weights` are "fisher" (see `gate_sensitivities`) or those of `Penalty`, as is `currency`. `epochs_before` is what
-    was trained before the walk.
+    was trained before the walk; `rounding` says how many channels a group may be cut to.
     """
 
     seed: int = 0
@@ -34,6 +35,7 @@ class WalkSettings:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     epochs_before: float = 0.0
+    rounding: Rounding = ANY_NUMBER
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,128 @@
+"""A network as one ONNX file, run by onnxruntime once before it is handed out."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from amsc.errors import InputError, ModelError, SettingsError
+from amsc.export.parity import Exported, batch_size, check_parity, written_whole
+from amsc.export.program import exported_program, quiet
+from amsc.model_access import borrowed, call_arguments
+
+__all__ = ["export_onnx"]
+
+EXTRA = ("onnx", "onnxruntime", "onnxscript")
+MOST_BYTES = 2**31 - 2**20
+"""An ONNX file is one protobuf message, which cannot be larger than 2 GiB."""
+
+
+def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, dynamic_batch: bool = True) -> Exported:
+    """Write `model`, in eval mode, as one ONNX file, and compare what onnxruntime makes of it with the model.
+
+    A file at `path` is replaced, but only if the new one gives the model's outputs. `model` is not changed. Weights are
+    in the file. Where the exporter based on torch.export cannot follow the model, the older one is tried.
+
+    Args:
+        model: the network, for example a cut one.
+        example_inputs: one batch as forward takes it; the batch is the first axis.
+        path: the file, named .onnx.
+        dynamic_batch: it takes batches of any size, not only that of the example.
+
+    Raises:
+        SettingsError: the extra packages are missing.
+        ModelError: no exporter can follow the model's forward, or it is too large for one file.
+        VerificationError: the file gives other outputs; nothing is written.
+        RunFolderError: the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise SettingsError(f"expected a file named .onnx, got {path}")
+    runtime = _packages()["onnxruntime"]
+    _check_size(model)
+    with borrowed(model), quiet(), written_whole(path) as temporary:
+        _write(model, example_inputs, temporary, dynamic_batch)
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3
+        session = runtime.InferenceSession(str(temporary), options, providers=["CPUExecutionProvider"])
+
+        def run(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+            return [torch.from_numpy(array) for array in session.run(None, _feed(session, args, kwargs))]
+
+        error = check_parity(model, run, example_inputs, dynamic_batch=dynamic_batch)
+    return Exported(str(path), "onnx", path.stat().st_size, error, dynamic_batch)
+
+
+def _packages() -> dict[str, Any]:
+    """The packages of the extra, imported.
+
+    Raises:
+        SettingsError: one is missing.
+    """
+    found = {}
+    for name in EXTRA:
+        try:
+            found[name] = importlib.import_module(name)
+        except ImportError as error:
+            raise SettingsError(f"ONNX needs the package {name}: pip install 'amsc[onnx]'") from error
+    return found
+
+
+def _check_size(model: nn.Module) -> None:
+    tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if size > MOST_BYTES:
+        raise ModelError(
+            f"the weights take {size / 2**30:.1f} GiB, more than the 2 GiB of one ONNX file; cut the model further, "
+            "export it in half precision, or as a .pt2 file"
+        )
+
+
+def _write(model: nn.Module, example_inputs: Any, path: Path, dynamic_batch: bool) -> None:
+    """The file by the exporter based on torch.export, or else by the older one."""
+    try:
+        program = exported_program(model, example_inputs, dynamic_batch=dynamic_batch)
+        torch.onnx.export(program, (), str(path), dynamo=True, external_data=False, verbose=False)
+    except InputError:
+        raise
+    except Exception as first:  # exporters raise errors of many kinds
+        try:
+            _write_by_tracing(model, example_inputs, path, dynamic_batch)
+        except Exception as error:
+            told = str(first).strip().splitlines()
+            raise ModelError(
+                f"{type(model).__name__} cannot be exported to ONNX ({told[0] if told else type(first).__name__})"
+            ) from error
+
+
+def _write_by_tracing(model: nn.Module, example_inputs: Any, path: Path, dynamic_batch: bool) -> None:
+    """The file by the exporter based on TorchScript."""
+    args, kwargs = call_arguments(example_inputs)
+    leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    names = [f"input{number}" for number in range(len(leaves))]
+    batch = batch_size(example_inputs)
+    is_batched = [leaf.ndim > 0 and leaf.shape[0] == batch for leaf in leaves]
+    axes = {name: {0: "batch"} for name, batched in zip(names, is_batched, strict=True) if batched}
+    torch.onnx.export(
+        model,
+        args,
+        str(path),
+        kwargs=dict(kwargs),
+        dynamo=False,
+        input_names=names,
+        dynamic_axes=axes if dynamic_batch else None,
+    )
+
+
+def _feed(session: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments by the names that the file gives its inputs: its own, or else in order."""
+    inputs = [entry.name for entry in session.get_inputs()]
+    by_name = {name: value for name, value in kwargs.items() if isinstance(value, Tensor)}
+    if not args and set(inputs) <= set(by_name):
+        return {name: by_name[name].detach().cpu().numpy() for name in inputs}
+    leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    return {name: leaf.detach().cpu().numpy() for name, leaf in zip(inputs, leaves, strict=True)}

@@ -1,0 +1,110 @@
+"""A network as a torch.export program (.pt2), which runs without the Python code of the model."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from amsc.errors import InputError, ModelError, SettingsError
+from amsc.export.parity import Exported, batch_size, batched, check_parity, output_tensors, written_whole
+from amsc.model_access import borrowed, call_arguments, run_model
+
+__all__ = ["export_pt2", "exported_program", "quiet"]
+
+FIXED_BATCH = "if forward is written for one batch size, export with dynamic_batch=False (--fixed-batch)"
+
+
+def export_pt2(model: nn.Module, example_inputs: Any, path: str | Path, *, dynamic_batch: bool = True) -> Exported:
+    """Write `model`, in eval mode, as a torch.export program, and compare the file, read again, with the model.
+
+    A file at `path` is replaced, but only if the new one gives the model's outputs. `model` is not changed. To use it:
+    `torch.export.load(path).module()(inputs)`.
+
+    Args:
+        model: the network, for example a cut one.
+        example_inputs: one batch as forward takes it; the batch is the first axis.
+        path: the file, named .pt2.
+        dynamic_batch: it takes batches of any size, not only that of the example.
+
+    Raises:
+        ModelError: torch.export cannot follow the model's forward.
+        VerificationError: the file gives other outputs; nothing is written.
+        RunFolderError: the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".pt2":
+        raise SettingsError(f"expected a file named .pt2, got {path}")
+    with borrowed(model), quiet():
+        program = exported_program(model, example_inputs, dynamic_batch=dynamic_batch)
+        with written_whole(path) as temporary:
+            torch.export.save(program, temporary)
+            loaded = torch.export.load(temporary).module()
+
+            def run(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+                return output_tensors(loaded(*args, **kwargs))
+
+            error = check_parity(model, run, example_inputs, dynamic_batch=dynamic_batch)
+    return Exported(str(path), "pt2", path.stat().st_size, error, dynamic_batch)
+
+
+def exported_program(model: nn.Module, example_inputs: Any, *, dynamic_batch: bool) -> torch.export.ExportedProgram:
+    """The model as a graph, traced on the example or, for a free batch axis, on a batch of two or more.
+
+    Raises:
+        ModelError: torch.export fails.
+        InputError: the model fails on a larger batch.
+    """
+    inputs, shapes = example_inputs, None
+    if dynamic_batch:
+        size = batch_size(example_inputs)
+        inputs = batched(example_inputs, max(2, size))  # torch.export takes a size of 1 for a constant
+        _try_larger_batch(model, inputs)
+        shapes = _free_batch(inputs)
+    args, kwargs = call_arguments(inputs)
+    try:
+        return torch.export.export(model, args, dict(kwargs), dynamic_shapes=shapes)
+    except Exception as error:  # torch.export raises errors of many kinds
+        line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ModelError(
+            f"torch.export cannot follow {type(model).__name__}.forward ({type(error).__name__}: {line}); {FIXED_BATCH}"
+        ) from error
+
+
+def _try_larger_batch(model: nn.Module, inputs: Any) -> None:
+    try:
+        run_model(model, inputs)
+    except InputError as error:
+        raise InputError(f"{error}; {FIXED_BATCH}") from error
+
+
+def _free_batch(inputs: Any) -> Any:
+    """The layout of the arguments, with the first axis marked where it is the batch."""
+    size, batch = batch_size(inputs), torch.export.Dim("batch", min=1)
+
+    def mark(leaf: Any) -> Any:
+        is_batched = isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == size
+        return {0: batch} if is_batched else None
+
+    args, kwargs = call_arguments(inputs)
+    # by position, and by name for keyword arguments: torch.export matches them with the signature
+    return pytree.tree_map(mark, kwargs) if kwargs else pytree.tree_map(mark, args)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings and progress that exporters write; errors are raised as ever."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

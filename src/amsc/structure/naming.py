@@ -1,0 +1,34 @@
+"""Names of a network's parts, and which of them a glob means. `*` crosses dots: `layer1*` is all of layer1."""
+
+import difflib
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+__all__ = ["enclosing", "is_named", "matching", "modules_of", "nearest_name"]
+
+
+def enclosing(name: str) -> tuple[str, ...]:
+    """The names of all modules around the part `name`, innermost first, without the network itself."""
+    parts = name.split(".")
+    return tuple(".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
+
+
+def modules_of(names: Iterable[str]) -> tuple[str, ...]:
+    """The modules that hold these parameters, each once."""
+    return tuple(dict.fromkeys(module for name in names for module in reversed(enclosing(name))))
+
+
+def is_named(name: str, pattern: str) -> bool:
+    """Whether the glob matches the part `name` itself or a module around it."""
+    return any(fnmatchcase(part, pattern) for part in (name, *enclosing(name)))
+
+
+def matching(names: Iterable[str], pattern: str) -> tuple[str, ...]:
+    """Those of `names` that the glob means: it matches them, or a module around them."""
+    return tuple(name for name in names if is_named(name, pattern))
+
+
+def nearest_name(word: str, known: Iterable[str]) -> str:
+    """The words "; the nearest name is ..." for the known name nearest to `word`, or nothing if none is near."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.3)
+    return f"; the nearest name is {close[0]!r}" if close else ""

@@ -1,0 +1,106 @@
+"""What the user wants left alone, or touched alone: names and globs, applied to a structure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from amsc.errors import SettingsError
+from amsc.structure.naming import is_named, modules_of, nearest_name
+from amsc.structure.values import Block, ChannelGroup, Structure
+
+__all__ = ["select"]
+
+PRODUCING = frozenset({"out", "affine", "element"})
+
+
+def select(structure: Structure, *, keep: Sequence[str] = (), only: Sequence[str] = ()) -> Structure:
+    """`structure` with what must not be touched marked so: groups as not exact (with the reason), blocks left out.
+
+    The globs name groups, blocks, modules or parameters; `*` crosses dots. What `keep` names stays: a module keeps the
+    groups that it produces (a module around them, too) and the blocks in it and around it; the name of a parameter
+    keeps all groups with a share in it, also those it only reads. With `only`, whatever it does not name stays: a
+    group must have that name or be produced inside of what is named, a block have that name or lie inside. `keep`
+    wins over `only`. The structure of a network from which nothing is selected is `structure` itself.
+
+        select(trace(model, inputs), keep=["stem", "layer4.2.*"])
+
+    Raises:
+        SettingsError: a glob matches nothing; the message suggests the nearest name.
+    """
+    for option, globs in (("keep", keep), ("only", only)):
+        _check(structure, option, globs)
+    if not keep and not only:
+        return structure
+    reasons = {group.name: _why_it_stays(structure, group, keep, only) for group in structure.channels}
+    kept = [group for group in structure.channels if any(fnmatchcase(group.name, glob) for glob in keep)]
+    return replace(
+        structure,
+        channels=tuple(
+            replace(group, exact=False, reason=reasons[group.name]) if reasons[group.name] else group
+            for group in structure.channels
+        ),
+        blocks=tuple(block for block in structure.blocks if _may_go(block, keep, only, kept)),
+    )
+
+
+def _check(structure: Structure, option: str, globs: Sequence[str]) -> None:
+    if isinstance(globs, str):
+        raise SettingsError(f"{option}: expected a list of names or globs, not the text {globs!r}; write [{globs!r}]")
+    known = _known(structure)
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in known):
+            raise SettingsError(
+                f"{option}: {glob!r} matches no group, block, module or parameter{nearest_name(glob, known)}"
+            )
+
+
+def _known(structure: Structure) -> tuple[str, ...]:
+    """Every name that a glob may mean."""
+    tensors = (*structure.shapes, *structure.unused)
+    costly = (cost.module for cost in structure.costs if cost.module)
+    named = (item.name for items in (structure.channels, structure.blocks) for item in items)
+    return tuple(dict.fromkeys((*modules_of(tensors), *costly, *named, *tensors)))
+
+
+def _why_it_stays(structure: Structure, group: ChannelGroup, keep: Sequence[str], only: Sequence[str]) -> str:
+    """ "" if the group is free as far as the globs go."""
+    for glob in keep:
+        if _is_kept(group, glob):
+            return f"keep = {glob!r} leaves it alone"
+    if only and not any(_is_meant(group, glob) for glob in only):
+        return f"it is not among only = {', '.join(map(repr, only))}"
+    return ""
+
+
+def _is_kept(group: ChannelGroup, glob: str) -> bool:
+    """Whether the glob names the group, a parameter with a share in it, or a module around one that produces it."""
+    if fnmatchcase(group.name, glob):
+        return True
+    return any(
+        fnmatchcase(member.parameter, glob) or (member.role in PRODUCING and is_named(member.parameter, glob))
+        for member in group.members
+    )
+
+
+def _is_meant(group: ChannelGroup, glob: str) -> bool:
+    """Whether the glob names the group, or all that produces it: weights, or what there is where it has none."""
+    if fnmatchcase(group.name, glob):
+        return True
+    makers = [member.parameter for member in group.members if member.role == "out"]
+    makers = makers or [member.parameter for member in group.members if member.role in PRODUCING]
+    return bool(makers) and all(is_named(name, glob) for name in makers)
+
+
+def _may_go(block: Block, keep: Sequence[str], only: Sequence[str], kept: Iterable[ChannelGroup]) -> bool:
+    parts = (block.name, *block.parameters)
+    if any(is_named(part, glob) for part in parts for glob in keep):
+        return False
+    if any(_lies_in(group, block) for group in kept):
+        return False
+    return not only or any(is_named(block.name, g) or all(is_named(p, g) for p in block.parameters) for g in only)
+
+
+def _lies_in(group: ChannelGroup, block: Block) -> bool:
+    """Whether all that produces the group goes with the block."""
+    inside = f"{block.name}."
+    return all(member.parameter.startswith(inside) for member in group.members if member.role in PRODUCING)
