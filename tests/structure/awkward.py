@@ -196,8 +196,8 @@ def auxiliary(seed: int) -> Built:
     return settled(Auxiliary()), images()
 
 
-def sequences(width: int = 3) -> Tensor:
-    return torch.randn(4, 5, width)
+def sequences() -> Tensor:
+    return torch.randn(4, 5, 3)
 
 
 def recurrent(kind: Callable[..., nn.Module], out: int = 6, **options: Any) -> Any:
@@ -296,9 +296,7 @@ FAULTS: dict[str, Fault] = {
     "pixel shuffle": Fault(between(lambda x: F.pixel_shuffle(x, 2), out=2), "cut"),
     "pixel unshuffle": Fault(between(lambda x: F.pixel_unshuffle(x, 2), out=32), "cut"),
     "unfold": Fault(net(windows, a=c(3, 6), b=lin(24, 5), head=lin(5, 2)), "any"),
-    "unfold to maps": Fault(
-        between(lambda x: F.unfold(x, 3, padding=1).view(len(x), -1, 8, 8), out=72), "any"
-    ),
+    "unfold to maps": Fault(between(lambda x: F.unfold(x, 3, padding=1).view(len(x), -1, 8, 8), out=72), "any"),
     "channels as pixels": Fault(between(lambda x: x.transpose(1, 2), out=8), "any"),
     "attention by a 1d convolution": Fault(
         around(lambda: Net(
@@ -336,7 +334,9 @@ FAULTS: dict[str, Fault] = {
     # -- weights that are computed
     "weight_norm, old": Fault(parametrised(old_weight_norm), "any", (*A, ("middle.weight_v", 0))),
     "weight_norm": Fault(parametrised(P.weight_norm), "any", (*A, (ORIGINAL + "1", 0))),
-    "spectral_norm, old": Fault(parametrised(nn.utils.spectral_norm), "any", (*A, ("middle.weight_orig", 0)), untold=COMPUTED),
+    "spectral_norm, old": Fault(
+        parametrised(nn.utils.spectral_norm), "any", (*A, ("middle.weight_orig", 0)), untold=COMPUTED
+    ),
     "spectral_norm": Fault(parametrised(P.spectral_norm), "any", (*A, (ORIGINAL, 0)), untold=COMPUTED),
     "parametrisation of one's own": Fault(
         parametrised(lambda m: nn.utils.parametrize.register_parametrization(m, "weight", Doubled())), "any",
