@@ -15,7 +15,6 @@ from torch import Tensor, nn
 __all__ = ["FAULTS", "Fault", "Net", "conv", "settled"]
 
 Built = tuple[nn.Module, Any]
-Expectation = Literal["cut", "any"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Fault:
     `wrong`: what amsc does wrong today, if it does; `untold`: what it leaves today without a reason."""
 
     build: Callable[[int], Built]
-    expect: Expectation
+    expect: Literal["cut", "any"]
     at: tuple[tuple[str, int], ...] = (("a.weight", 0),)
     wrong: str = ""
     untold: str = ""
