@@ -1,10 +1,11 @@
-"""Do the tests notice a broken rule? `python benchmarks/check_mutations.py [RULE ...] [--networks 300]`.
+"""Do the tests notice a broken rule? `python benchmarks/check_mutations.py [OPERATOR ...] [--networks 300]`.
 
 Each rule of the tracer's registry is broken in memory, in two ways: it does nothing (what it yields belongs to nothing
 removable, nothing is united or pinned), or it gives what it yields the labels of its first argument, where the shapes
 allow it, and unites nothing. Random networks (tests/random_networks.py) and the constructs of
-tests/structure/awkward.py are then traced and cut: a mutant is noticed if a cut differs from masking, a tracing fails,
-or what can be removed is not what the sound rule finds. A rule that no network meets cannot be judged and is listed.
+tests/structure/awkward_more.py are then traced and cut: a mutant is noticed if a cut differs from masking, tracing
+fails, or what can be removed is not what the sound rule finds. A rule that no network meets cannot be judged and is
+listed. With --each-operator, a rule is broken for one of its operators at a time.
 The exit code is 1 if a mutant survives or a rule is not met.
 """
 
@@ -33,7 +34,7 @@ from amsc.errors import AmscError  # noqa: E402
 from amsc.structure import Structure, trace  # noqa: E402
 from amsc.surgery import cut, plan_cut  # noqa: E402
 from random_networks import SIZE, genes_of, random_network  # noqa: E402
-from structure.awkward import FAULTS  # noqa: E402
+from structure.awkward_more import EVERY  # noqa: E402
 
 NAMES = ("RULES", "_RULES")
 Rule = Callable[..., Any]
@@ -83,10 +84,20 @@ def passes_on(rule: Rule) -> Rule:
 MUTATIONS = {"does nothing": does_nothing, "passes the first argument on": passes_on}
 
 
+def is_empty(rule: Rule) -> bool:
+    """Whether the rule does nothing anyway, as that of operators which yield constants."""
+
+    def empty() -> None:
+        """Nothing."""
+
+    code = getattr(rule, "__code__", None)
+    return code is not None and code.co_code == empty.__code__.co_code
+
+
 @contextlib.contextmanager
-def replaced(registry: MutableMapping[str, Rule], rule: Rule, mutant: Rule) -> Iterator[None]:
-    """`mutant` wherever the registry holds `rule`, and `rule` again afterwards."""
-    names = [name for name, held in registry.items() if held is rule]
+def replaced(registry: MutableMapping[str, Rule], names: tuple[str, ...], mutant: Rule) -> Iterator[None]:
+    """`mutant` for these operators, and their rule again afterwards."""
+    rule = registry[names[0]]
     try:
         registry.update(dict.fromkeys(names, mutant))
         yield
@@ -99,17 +110,17 @@ def replaced(registry: MutableMapping[str, Rule], rule: Rule, mutant: Rule) -> I
 
 @dataclass
 class Case:
-    """One network; `found` is what the sound rules find removable in it, `met` the rules that it meets."""
+    """One network; `found` is what the sound rules find removable in it, `met` the operators that it meets."""
 
     name: str
     model: nn.Module
     inputs: Any
     found: Any = None
-    met: set[int] = field(default_factory=set)
+    met: set[str] = field(default_factory=set)
 
 
 def cases(networks: int) -> list[Case]:
-    listed = [Case(name, *fault.build(0)) for name, fault in FAULTS.items()]
+    listed = [Case(name, *fault.build(0)) for name, fault in EVERY.items()]
     for seed in range(networks):
         torch.manual_seed(seed)
         listed.append(Case(f"network {seed}", random_network(genes_of(seed)), torch.randn(2, 3, SIZE, SIZE)))
@@ -149,36 +160,65 @@ def learn(case: Case, every: list[MutableMapping[str, Rule]]) -> None:
     sound = [dict(registry) for registry in every]
     try:
         for registry in every:
-            registry.update({name: noting(rule, case.met) for name, rule in registry.items()})
+            registry.update({name: noting(name, rule, case.met) for name, rule in registry.items()})
         case.found = fingerprint(trace(case.model, case.inputs))
     finally:
         for registry, rules in zip(every, sound, strict=True):
             registry.update(rules)
 
 
-def noting(rule: Rule, met: set[int]) -> Rule:
+def noting(name: str, rule: Rule, met: set[str]) -> Rule:
     def noted(*args: Any, **kwargs: Any) -> Any:
-        met.add(id(rule))
+        met.add(name)
         return rule(*args, **kwargs)
 
     return noted
 
 
-def noticed(rule: Rule, listed: list[Case], *, with_fingerprint: bool) -> str:
-    """The first failing test among the networks that meet the rule; "" if none fails."""
-    for case in listed:
-        if id(rule) in case.met and (why := failure(case, with_fingerprint=with_fingerprint)):
-            return f"{case.name} ({why})"
-    return ""
+@dataclass(frozen=True)
+class Subject:
+    """A rule of a registry, with the operators for which it is broken."""
+
+    registry: MutableMapping[str, Rule]
+    names: tuple[str, ...]
+
+    @property
+    def rule(self) -> Rule:
+        return self.registry[self.names[0]]
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.names[:4]) + ", ..." * (len(self.names) > 4)
+        return f"{getattr(self.rule, '__name__', 'rule')} [{shown}]"
+
+
+def subjects(every: list[MutableMapping[str, Rule]], wanted: list[str], *, each_operator: bool) -> Iterator[Subject]:
+    for registry in every:
+        if each_operator:
+            together = [(name,) for name in registry]
+        else:
+            distinct = {id(rule): rule for rule in registry.values()}.values()
+            together = [tuple(name for name, held in registry.items() if held is rule) for rule in distinct]
+        yield from (Subject(registry, names) for names in together if not wanted or set(names) & set(wanted))
+
+
+def verdicts(subject: Subject, sound: list[Case], *, with_fingerprint: bool) -> Iterator[tuple[str, str]]:
+    """(mutation, the first failing test among the networks that meet the rule, or "") for each mutation."""
+    meeting = [case for case in sound if case.met & set(subject.names)]
+    rule = subject.rule
+    for how, mutate in MUTATIONS.items():
+        if not meeting or (mutate is does_nothing and is_empty(rule)):
+            continue
+        with replaced(subject.registry, subject.names, mutate(rule)):
+            failures = ((case.name, failure(case, with_fingerprint=with_fingerprint)) for case in meeting)
+            yield how, next((f"{name} ({why})" for name, why in failures if why), "")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rules", nargs="*", help="operators whose rules are broken (default: all)")
+    parser.add_argument("operators", nargs="*", help="only the rules of these operators (default: all)")
     parser.add_argument("--networks", type=int, default=300)
-    parser.add_argument(
-        "--cuts-only", action="store_true", help="notice wrong cuts only, not that other groups are found"
-    )
+    parser.add_argument("--each-operator", action="store_true", help="break a rule for one operator at a time")
+    parser.add_argument("--cuts-only", action="store_true", help="wrong cuts count, not that other groups are found")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -189,21 +229,13 @@ def main() -> int:
     sound = [case for case in listed if not failure(case, with_fingerprint=True)]
     print(f"{len(listed)} networks, {len(sound)} of them right with the sound rules", flush=True)
     survivors, unmet, broken = [], [], 0
-    for registry in every:
-        for rule in list({id(rule): rule for rule in registry.values()}.values()):
-            names = [name for name, held in registry.items() if held is rule]
-            if options.rules and not set(names) & set(options.rules):
-                continue
-            label = f"{getattr(rule, '__name__', 'rule')} [{', '.join(names[:4])}{', ...' * (len(names) > 4)}]"
-            if not any(id(rule) in case.met for case in sound):
-                unmet.append(label)
-                continue
-            for how, mutate in MUTATIONS.items():
-                broken += 1
-                with replaced(registry, rule, mutate(rule)):
-                    why = noticed(rule, sound, with_fingerprint=not options.cuts_only)
-                print(f"{label}, {how}: {why or 'SURVIVES'}", flush=True)
-                survivors += [] if why else [f"{label}, {how}"]
+    for subject in subjects(every, options.operators, each_operator=options.each_operator):
+        label, outcomes = str(subject), dict(verdicts(subject, sound, with_fingerprint=not options.cuts_only))
+        for how, why in outcomes.items():
+            print(f"{label}, {how}: {why or 'SURVIVES'}", flush=True)
+            survivors += [] if why else [f"{label}, {how}"]
+        unmet += [] if any(case.met & set(subject.names) for case in sound) else [label]
+        broken += len(outcomes)
     print(f"{broken} mutants, {len(survivors)} survive, {time.perf_counter() - start:.0f} s")
     print(*(f"survives: {label}" for label in survivors), *(f"not met: {label}" for label in unmet), sep="\n")
     return 1 if survivors or unmet else 0

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from amsc.errors import AmscError, CutError
 from amsc.structure import Structure, trace
 from amsc.surgery import CutPlan, apply_plan, cuttable, plan_cut, verify
-from structure.awkward import FAULTS
+from structure.awkward_more import EVERY
 
 SEEDS = range(4)
 TOLERANCE = 1e-5
@@ -60,7 +60,13 @@ def difference(wanted: Any, got: Any) -> float:
 def fresh(inputs: Any, seed: int) -> Any:
     """Another batch of the same shapes."""
     generator = torch.Generator().manual_seed(1000 + seed)
-    return pytree.tree_map_only(Tensor, lambda t: torch.randn(t.shape, generator=generator), inputs)
+
+    def another(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            return torch.randn(tensor.shape, generator=generator)
+        return torch.randint(int(tensor.max()) + 1, tensor.shape, generator=generator)
+
+    return pytree.tree_map_only(Tensor, another, inputs)
 
 
 def check(model: nn.Module, small: nn.Module, zeroed: nn.Module, inputs: Any, seed: int) -> None:
@@ -87,18 +93,18 @@ def plans(structure: Structure, seed: int) -> Any:
 
 
 def marked(field: str) -> list[Any]:
-    """The names in `FAULTS`, marked where `field` says what amsc still gets wrong."""
+    """The names in `EVERY`, marked where `field` says what amsc still gets wrong."""
     marks = {
         name: [pytest.mark.xfail(strict=True, reason=why)] if (why := getattr(fault, field)) else []
-        for name, fault in FAULTS.items()
+        for name, fault in EVERY.items()
     }
-    return [pytest.param(name, marks=marks[name], id=name) for name in FAULTS]
+    return [pytest.param(name, marks=marks[name], id=name) for name in EVERY]
 
 
 @pytest.mark.parametrize("name", marked("wrong"))
 def test_what_is_cut_is_right_in_eval_and_in_train_mode(name: str) -> None:
     for seed in SEEDS:
-        model, inputs = FAULTS[name].build(seed)
+        model, inputs = EVERY[name].build(seed)
         structure = cuttable(model, trace(model, inputs), inputs)
         for channels, blocks, plan in plans(structure, seed):
             small = apply_plan(model, plan)
@@ -118,19 +124,19 @@ def left_because(structure: Structure, parameter: str, axis: int) -> str:
 
 @pytest.mark.parametrize("name", marked("untold"))
 def test_what_the_construct_is_about_is_removable_or_left_with_a_reason(name: str) -> None:
-    model, inputs = FAULTS[name].build(0)
+    model, inputs = EVERY[name].build(0)
     structure = cuttable(model, trace(model, inputs), inputs)
-    reasons = {at: left_because(structure, *at) for at in FAULTS[name].at}
+    reasons = {at: left_because(structure, *at) for at in EVERY[name].at}
     assert "not said" not in reasons.values()
-    if FAULTS[name].expect == "cut":
+    if EVERY[name].expect == "cut":
         assert not any(reasons.values()), f"should be removable: {reasons}"
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_wrong_cut_is_never_silent(name: str) -> None:
     """Also without `cuttable`, what a plan does wrong is noticed: not by the caller, by verify."""
     for seed in SEEDS:
-        model, inputs = FAULTS[name].build(seed)
+        model, inputs = EVERY[name].build(seed)
         structure = trace(model, inputs)
         for channels, blocks, plan in plans(structure, seed):
             if small := verified(model, plan, inputs):
