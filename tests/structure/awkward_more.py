@@ -1,5 +1,6 @@
 """More awkward constructs, beside those on which the best-known library was measured: `EVERY` holds all of them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,8 +37,66 @@ def mixed_tokens(self: Any, x: Tensor) -> Tensor:
     return self.head(x + self.down(F.gelu(self.up(x.transpose(1, 2)))).transpose(1, 2))
 
 
+# One operator each, from 8 channels to 8. After these the channels must still be removable; after `OTHERS` they may be.
+CARRIED: dict[str, Callable[[Tensor], Tensor]] = {
+    "select one row": lambda x: x * x.select(2, 3).unsqueeze(2),
+    "stack and sum": lambda x: torch.stack((x, x.flip(3))).sum(0),
+    "clone and write": lambda x: x.clone().mul_(2),
+    "masked fill": lambda x: x.masked_fill(x > 1, 1.0),
+    "hardswish in place": lambda x: F.hardswish(x.clone(), inplace=True),
+    "standard deviation": lambda x: x / (x.std((2, 3), keepdim=True) + 1),
+    "variance and mean": lambda x: (x - x.mean((2, 3), True)) * (x.var((2, 3), keepdim=True) + 1e-5).rsqrt(),
+    "largest pixel": lambda x: x - x.flatten(2).max(2).values[:, :, None, None],
+    "least pixel": lambda x: x - x.amin((2, 3), keepdim=True),
+    "softmax of pixels": lambda x: x * x.flatten(2).softmax(2).view(x.shape),
+    "diagonal of pixels": lambda x: x * x.diagonal(dim1=2, dim2=3).unsqueeze(2),
+    "windows of pixels": lambda x: x.unfold(2, 2, 2).amax(4).repeat_interleave(2, 2),
+    "adaptive largest": lambda x: F.adaptive_max_pool2d(x, 4),
+    "adaptive mean": lambda x: F.adaptive_avg_pool2d(x, (4, 2)),
+    "largest with places": lambda x: F.max_pool2d(x, 2, return_indices=True)[0],
+    "bicubic": lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"),
+    "bilinear, smoothed": lambda x: F.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True),
+    "nearest, exactly": lambda x: F.interpolate(x, scale_factor=2, mode="nearest-exact"),
+    "padded by its edge": lambda x: F.pad(x, (1, 1, 1, 1), "replicate"),
+    "a written new tensor": lambda x: x.new_zeros(x.shape).copy_(x),
+    "an empty tensor filled": lambda x: torch.empty_like(x).copy_(x).add_(x),
+    "double precision for a while": lambda x: (x.double() * 2).float(),
+    "outer in memory": lambda x: x.contiguous(memory_format=torch.channels_last) * 2,
+}
+OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "select one channel": lambda x: x * x.select(1, 3).unsqueeze(1),
+    "stack on a new axis": lambda x: torch.stack((x, 2 * x), 2).flatten(1, 2)[:, ::2],
+    "write into a clone's rows": lambda x: x.clone().index_fill_(2, torch.tensor([1]), 0.0),
+    "masked fill of zeros": lambda x: x.masked_fill(x < 0.1, 0.5),
+    "log sigmoid": F.logsigmoid,
+    "largest of all": lambda x: x - x.max(),
+    "logsumexp of pixels": lambda x: x - x.logsumexp((2, 3), keepdim=True),
+    "logsumexp of channels": lambda x: x - x.logsumexp(1, keepdim=True),
+    "product of pixels": lambda x: x + x.prod(3, keepdim=True),
+    "log softmax of pixels": lambda x: x.flatten(2).log_softmax(2).view(x.shape),
+    "triangle of channels": lambda x: (x.transpose(1, 3).tril()).transpose(1, 3),
+    "triangle of pixels": lambda x: x.triu(),
+    "windows of channels": lambda x: x.unfold(1, 2, 2).amax(4).repeat_interleave(2, 1),
+    "gathered pixels": lambda x: x.gather(2, torch.zeros_like(x, dtype=torch.long)),
+    "gathered channels": lambda x: x.gather(1, torch.zeros_like(x, dtype=torch.long)),
+    "unpooled": lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2),
+    "padded around": lambda x: F.pad(x, (1, 1, 1, 1), "circular"),
+    "padded channels of ones": lambda x: F.pad(x, (0, 0, 0, 0, 1, 0), value=1.0)[:, 1:],
+    "ones of its size": lambda x: x * torch.ones_like(x),
+    "noise of its size": lambda x: x + 0 * torch.randn_like(x),
+    "a full new tensor": lambda x: x + x.new_full(x.shape, 0.3),
+    "a new tensor by channel": lambda x: x * x.new_ones(x.shape[1], 1, 1),
+    "strided by hand": lambda x: x.contiguous().as_strided(x.shape, x.contiguous().stride()),
+    "complex for a while": lambda x: torch.view_as_real(torch.complex(x, x)).sum(4),
+    "nan_to_num": lambda x: torch.nan_to_num(x / x.sum((2, 3), keepdim=True)),
+    "distance": lambda x: x - torch.cdist(x.flatten(2), x.flatten(2)).mean(2)[:, :, None, None],
+    "gram matrix": lambda x: (x.flatten(2) @ x.flatten(2).transpose(1, 2)).mean(2)[:, :, None, None] * x,
+    "meshgrid": lambda x: x + torch.linspace(0, 1, 8)[:, None],
+}
 QKV = (("a.weight", 0), ("v.weight", 0))
 EVERY: dict[str, Fault] = FAULTS | {
+    **{name: Fault(between(apply), "cut") for name, apply in CARRIED.items()},
+    **{name: Fault(between(apply), "any") for name, apply in OTHERS.items()},
     "one axis in space": Fault(
         net(
             lambda self, x: self.head(F.max_pool1d(F.relu(self.bn(self.a(x))), 2).flatten(1)),

