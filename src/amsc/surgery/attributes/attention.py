@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from amsc.surgery.attributes import names
-from amsc.surgery.attributes.values import Changes, stored_sizes
+from amsc.surgery.attributes.values import Changes, config_sizes, stored_sizes
 from amsc.surgery.heads import HeadCut, HeadSizes, fused_cuts, removed_mask
 from amsc.surgery.plan import AxisCut
 
@@ -44,9 +44,9 @@ class Kinds:
 
 
 def head_kinds(module: nn.Module, owned: Mapping[nn.Module, tuple[AxisCut, ...]]) -> Kinds | None:
-    """The heads of `module` before and after the cut of its projections; None if it stores no sizes of heads, none
+    """The heads of `module` before and after the cut of its projections; None if it knows no sizes of heads, none
     went, or what went are not whole heads and the same number of positions of every other head."""
-    stored = stored_sizes(module)
+    stored = {**config_sizes(module), **stored_sizes(module)}
     if not HEAD_NAMES & stored.keys():
         return None
     projections = list(_projections(module, owned))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from amsc.surgery.attributes import names
 from amsc.surgery.attributes.attention import HEAD_NAMES, Kinds, head_changes
-from amsc.surgery.attributes.values import read_names, stored_sizes
+from amsc.surgery.attributes.values import config_sizes, is_config, stored_sizes
 from amsc.surgery.attributes.widths import INNER, new_sizes, uncut_sizes
 from amsc.surgery.plan import AxisCut
 
@@ -21,13 +21,9 @@ ConfigChanges = dict[str, dict[str, int]]
 
 def own_config(module: nn.Module, kinds: Kinds) -> None:
     """Give `module` a copy of its configuration with new sizes of heads, if its forward reads them from there."""
-    config: Any = getattr(module, "config", None)
-    read = read_names(module)
-    if not _is_config(config) or "config" not in read:
-        return
-    changes = {name: new for name, new in head_changes(kinds, stored_sizes(config), ()).items() if name in read}
+    changes = head_changes(kinds, config_sizes(module), ())
     if changes:
-        own = copy.copy(config)
+        own = copy.copy(getattr(module, "config"))  # noqa: B009  a module's attribute has no type
         for name, new in changes.items():
             setattr(own, name, new)
         vars(module)["config"] = own
@@ -37,7 +33,7 @@ def config_changes(
     model: nn.Module, kinds: Mapping[nn.Module, Kinds], owned: Mapping[nn.Module, tuple[AxisCut, ...]]
 ) -> ConfigChanges:
     """What the configuration of a transformers model would have to say, where all layers agree; {} otherwise."""
-    if not (hasattr(model, "save_pretrained") and _is_config(getattr(model, "config", None))):
+    if not (hasattr(model, "save_pretrained") and is_config(getattr(model, "config", None))):
         return {}
     users = _users(model)
     found: ConfigChanges = {}
@@ -66,14 +62,10 @@ def follow_config(model: nn.Module, changes: ConfigChanges) -> None:
         _set(model.config, changes)
 
 
-def _is_config(config: object) -> bool:
-    return hasattr(config, "to_dict") and hasattr(config, "__dict__")
-
-
 def _configs(config: Any) -> Iterator[tuple[str, Any]]:
     """(attribute that holds it, configuration), the configuration itself first."""
     yield "", config
-    yield from ((name, value) for name, value in vars(config).items() if _is_config(value))
+    yield from ((name, value) for name, value in vars(config).items() if is_config(value))
 
 
 def _set(config: Any, changes: ConfigChanges) -> None:
@@ -89,7 +81,7 @@ def _users(model: nn.Module) -> dict[int, list[nn.Module]]:
     holder: dict[str, Any] = {"": model.config}
     for path, module in model.named_modules():
         own = getattr(module, "config", None)
-        holder[path] = own if _is_config(own) else holder[path.rpartition(".")[0]]
+        holder[path] = own if is_config(own) else holder[path.rpartition(".")[0]]
         users.setdefault(id(holder[path]), []).append(module)
     return users
 
@@ -100,7 +92,11 @@ def _agreed_heads(
     """Fields about heads that all attention modules of the same classes would change in the same way."""
     changed = [module for module in modules if module in kinds]
     classes = {type(module) for module in changed}
-    alike = [module for module in modules if type(module) in classes and HEAD_NAMES & stored_sizes(module).keys()]
+    alike = [
+        module
+        for module in modules
+        if type(module) in classes and HEAD_NAMES & {**stored_sizes(module), **config_sizes(module)}.keys()
+    ]
     if not changed or len(alike) > len(changed):
         return {}
     first, *others = ({n: v for n, v in head_changes(kinds[m], stored, ()).items() if type(v) is int} for m in changed)

@@ -1,11 +1,13 @@
 """Whole numbers that a module stores, and setting them."""
 
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from types import CodeType, FunctionType
 
 from torch import nn
 
-__all__ = ["Changes", "Size", "read_names", "set_sizes", "stored_sizes"]
+__all__ = ["Changes", "Size", "config_sizes", "is_config", "read_names", "set_sizes", "stored_sizes"]
 
 Size = int | tuple[int, ...]
 Changes = dict[str, Size]
@@ -24,18 +26,36 @@ def set_sizes(module: nn.Module, changes: Mapping[str, Size]) -> None:
 
 def read_names(module: nn.Module) -> frozenset[str]:
     """The names that the module's methods other than its constructor read, of its own and its base classes."""
+    return _read_by(type(module))
+
+
+@cache
+def _read_by(module_type: type[nn.Module]) -> frozenset[str]:
     functions = (
         function
-        for kind in type(module).__mro__
+        for kind in module_type.__mro__
         if issubclass(kind, nn.Module) and kind is not nn.Module
         for name, function in vars(kind).items()
         if isinstance(function, FunctionType) and name not in ("__init__", "extra_repr", "__repr__", "reset_parameters")
     )
-    return frozenset(name for function in functions for name in _names(getattr(function, "__wrapped__", function)))
+    return frozenset(name for function in functions for name in _names(inspect.unwrap(function)))
 
 
-def _names(function: FunctionType) -> Iterator[str]:
-    codes: list[CodeType] = [function.__code__]
+def config_sizes(module: nn.Module) -> dict[str, int]:
+    """The whole numbers that the module's methods read from the configuration it holds, by name there."""
+    config, read = getattr(module, "config", None), read_names(module)
+    if not is_config(config) or "config" not in read:
+        return {}
+    return {name: value for name in read if type(value := getattr(config, name, None)) is int}
+
+
+def is_config(config: object) -> bool:
+    """Whether this is a configuration as transformers has them."""
+    return hasattr(config, "to_dict") and hasattr(config, "__dict__")
+
+
+def _names(function: Callable[..., object]) -> Iterator[str]:
+    codes: list[CodeType] = [function.__code__] if isinstance(function, FunctionType) else []
     while codes:
         code = codes.pop()
         yield from code.co_names
