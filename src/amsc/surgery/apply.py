@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from amsc.errors import CutError, ModelError
 from amsc.model_access import named_tensors, set_tensor
 from amsc.structure.values import BlockCall
-from amsc.surgery.attributes import follow_shape, sizing_tensor
+from amsc.surgery.attributes import follow_config, follow_cuts, owned_cuts
 from amsc.surgery.compose import compose
 from amsc.surgery.passthrough import PassThrough
 from amsc.surgery.plan import AxisCut, CutPlan, is_inside
@@ -45,13 +45,13 @@ def apply_plan(model: nn.Module, plan: CutPlan) -> nn.Module:
     small = _copied(model)
     earlier = plan_of(model)
     whole = compose(earlier, plan) if earlier is not None else plan
-    old_shapes = {module: tensor.shape for module in small.modules() if (tensor := sizing_tensor(module)) is not None}
     tensors = named_tensors(small)
+    owned = owned_cuts(small, tensors, _by_parameter(plan))
     for name, cuts in _by_parameter(plan).items():
         set_tensor(small, name, _sliced(tensors[name].detach(), cuts))
-    for module, shape in old_shapes.items():
-        follow_shape(module, shape)
+    config_changes = follow_cuts(small, owned)
     _replace_blocks(small, plan)
+    follow_config(small, config_changes)
     setattr(small, PLAN_ATTRIBUTE, whole)
     return small
 

@@ -1,0 +1,6 @@
+"""Sizes that modules store beside their tensors follow the cut, so that their own forward keeps working."""
+
+from amsc.surgery.attributes.config import follow_config
+from amsc.surgery.attributes.follow import follow_cuts, owned_cuts
+
+__all__ = ["follow_config", "follow_cuts", "owned_cuts"]
