@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
-from amsc.errors import InputError, ModelError
+from amsc.errors import AmscError, InputError, ModelError
 
 __all__ = [
     "InputSpec",
@@ -116,12 +116,16 @@ def run_model(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tenso
                 f"example_inputs are on {leaf.device}, the model is on {', '.join(sorted(map(str, devices)))}; "
                 "move one to the other"
             )
+    args, kwargs = pytree.tree_map_only(Tensor, Tensor.clone, (args, kwargs))  # forward may write to them
     try:
         return model(*args, **kwargs) if tensors is None else functional_call(model, dict(tensors), args, kwargs)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except AmscError:
+        raise
+    except Exception as error:  # the user's forward may raise anything
         shapes = [tuple(t.shape) for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         raise InputError(
-            f"{type(model).__name__}.forward failed on example_inputs of shape {', '.join(map(str, shapes))}: {error}"
+            f"{type(model).__name__}.forward failed on example_inputs of shape {', '.join(map(str, shapes))}: "
+            f"{error or type(error).__name__}"
         ) from error
 
 
@@ -162,14 +166,14 @@ def set_tensor(model: nn.Module, name: str, value: Tensor) -> None:
 @contextlib.contextmanager
 def borrowed(model: nn.Module) -> Iterator[nn.Module]:
     """The model in eval mode and without gradient recording; whatever happens inside, its train/eval
-    flags, its buffers, gradients and the random number generators come back as they were.
+    flags and other attributes, its buffers, gradients and the random number generators come back as they were.
 
     Raises:
         ModelError: `model` is not an nn.Module.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}")
-    modes = [(module, module.training) for module in model.modules()]
+    attributes = [(module, _attributes(module)) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     uses_cuda = any(p.is_cuda for p in model.parameters())
@@ -178,13 +182,38 @@ def borrowed(model: nn.Module) -> Iterator[nn.Module]:
             model.eval()
             yield model
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, known in attributes:
+            _give_back(module, known)
         for parameter, gradient in gradients:
             parameter.grad = gradient
         with torch.no_grad():
             for buffer, old in buffers:
                 buffer.copy_(old)
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """What the module's attributes are, and its parameters, buffers and submodules by name."""
+    return {key: dict(value) if key in _TABLES else value for key, value in vars(module).items()}
+
+
+def _give_back(module: nn.Module, known: Mapping[str, Any]) -> None:
+    """Undo what a forward has set, replaced or added."""
+    own = vars(module)
+    for key in [key for key in own if key not in known]:
+        del own[key]
+    for key, value in known.items():
+        if key not in _TABLES:
+            own[key] = value
+        elif _differ(own[key], value):
+            own[key].clear()
+            own[key].update(value)
+
+
+def _differ(table: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    return table.keys() != known.keys() or any(table[key] is not known[key] for key in known)
+
+
+_TABLES = ("_parameters", "_buffers", "_modules")
 
 
 @contextlib.contextmanager

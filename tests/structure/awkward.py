@@ -230,7 +230,6 @@ def with_zeros(x: Tensor) -> Tensor:
 
 P = nn.utils.parametrizations
 A = (("a.weight", 0),)
-COMPUTED = "explain says that no channel runs along the weight, not that the convolution reads a computed one"
 ORIGINAL = "middle.parametrizations.weight.original"
 FAULTS: dict[str, Fault] = {
     # -- channels in another order
@@ -334,12 +333,12 @@ FAULTS: dict[str, Fault] = {
     "weight_norm, old": Fault(parametrised(old_weight_norm), "any", (*A, ("middle.weight_v", 0))),
     "weight_norm": Fault(parametrised(P.weight_norm), "any", (*A, (ORIGINAL + "1", 0))),
     "spectral_norm, old": Fault(
-        parametrised(nn.utils.spectral_norm), "any", (*A, ("middle.weight_orig", 0)), untold=COMPUTED
+        parametrised(nn.utils.spectral_norm), "any", (*A, ("middle.weight_orig", 0))
     ),
-    "spectral_norm": Fault(parametrised(P.spectral_norm), "any", (*A, (ORIGINAL, 0)), untold=COMPUTED),
+    "spectral_norm": Fault(parametrised(P.spectral_norm), "any", (*A, (ORIGINAL, 0))),
     "parametrisation of one's own": Fault(
         parametrised(lambda m: nn.utils.parametrize.register_parametrization(m, "weight", Doubled())), "any",
-        (*A, (ORIGINAL, 0)), untold=COMPUTED,
+        (*A, (ORIGINAL, 0)),
     ),
     "standardised weight": Fault(
         around(lambda: Net(
@@ -387,8 +386,7 @@ FAULTS: dict[str, Fault] = {
     "running sum of channels": Fault(between(lambda x: x.cumsum(1)), "any"),
     # -- training mode, sizes
     "auxiliary head": Fault(
-        auxiliary, "any", (("stem.weight", 0),),
-        "a head that runs in training mode only is not seen, so the cut network cannot be trained",
+        auxiliary, "cut", (("stem.weight", 0),),
     ),
     "one channel": Fault(net(lambda self, x: self.b(F.relu(self.a(x))), a=c(3, 1), b=c(1, 2)), "any", ()),
     "one channel among others": Fault(

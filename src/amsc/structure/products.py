@@ -115,6 +115,7 @@ def _factors(
     """Both factors; of a parameter the axes that stay are produced ("out"), those summed over are read ("in")."""
     views = [tracer.parameter_view(left), tracer.parameter_view(right)]
     is_weight = [views[0] is not None and views[1] is None, views[1] is not None]
+    meets_data = tracer.is_activation(left) or tracer.is_activation(right)
     factors = []
     for tensor, letters, view, weight in zip(
         (left, right), (left_letters, right_letters), views, is_weight, strict=True
@@ -124,8 +125,16 @@ def _factors(
             layers = tracer.parameter_layers(tensor, *view, roles)
         else:
             layers = tracer.layers(tensor)
+            if meets_data and tracer.is_computed(tensor):
+                _note_computed(tracer, layers, [axis for axis, letter in enumerate(letters) if letter not in output])
         factors.append(_Factor(tensor, letters, layers, tracer.own_axes(tensor)))
     return factors[0], factors[1]
+
+
+def _note_computed(tracer: Tracer, layers: Layers, axes: Sequence[int]) -> None:
+    """Where a weight is computed, what is left of it may depend on what goes from the axes it is read along."""
+    for layer in layers:
+        tracer.ledger.read(layer, axes, f"the weight of {tracer.reason} is computed from it", takes_zeros=False)
 
 
 def _laid_out(factor: _Factor, letters: str, sizes: dict[str, int]) -> Operand:
@@ -230,6 +239,8 @@ def _weight_axes(tracer: Tracer, weight: Tensor, roles: Sequence[str]) -> list[T
     """Labels along the first two axes of a weight; what else is labelled in a computed weight stays."""
     view = tracer.parameter_view(weight)
     layers = tracer.parameter_layers(weight, *view, roles) if view is not None else tracer.layers(weight)
+    if tracer.is_computed(weight):
+        _note_computed(tracer, layers, [roles.index("in")])
     along = [torch.zeros(size, dtype=torch.int64) for size in weight.shape[:2]]
     for layer in layers:
         varying = varying_axes(layer)

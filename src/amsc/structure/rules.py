@@ -59,18 +59,25 @@ def _fill(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
         tracer.set_uniform(output)
 
 
+def _random(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+    """Random values in place of what was there: they have the channels of the tensor they fill."""
+    tracer.write(output, tuple(-layer.abs() for layer in tracer.layers(output)))
+
+
 _NOTHING = "arange randn rand scalar_tensor eye linspace sym_size _local_scalar_dense is_nonzero rand_like randn_like"
 _UNIFORM = (
     "empty zeros ones full empty_strided new_zeros new_ones new_empty new_full new_empty_strided "
     "zeros_like ones_like empty_like full_like"
 )
-_ALSO_ELEMENTWISE = "hardswish hardswish_ _prelu_kernel masked_fill masked_fill_ log_sigmoid_forward"
+_RANDOM = "bernoulli_ uniform_ normal_ exponential_ random_ log_normal_ geometric_ cauchy_"
+_ALSO_ELEMENTWISE = "hardswish hardswish_ _prelu_kernel masked_fill masked_fill_ log_sigmoid_forward native_dropout"
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_NOTHING.split(), _nothing),
     **dict.fromkeys(_UNIFORM.split(), _uniform),
     **dict.fromkeys(_ALSO_ELEMENTWISE.split(), elementwise),
     **dict.fromkeys(("fill_", "zero_"), _fill),
+    **dict.fromkeys(_RANDOM.split(), _random),
     "copy_": copy_in_place,
     **moving.RULES,
     **combining.RULES,

@@ -4,7 +4,7 @@ import contextlib
 import linecache
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -33,7 +33,7 @@ _CALLER = os.path.join(_AMSC, "model_access.py")
 @dataclass
 class Parameter:
     """What is known of one parameter or buffer: a label vector and a role for every axis that something ran along, the
-    modules that used it, and whether a convolution did."""
+    modules that used it, whether a convolution did, and whether it is the kernel of one (positions as last axes)."""
 
     name: str
     tensor: Tensor
@@ -41,6 +41,7 @@ class Parameter:
     roles: dict[int, str] = field(default_factory=dict)
     modules: set[str] = field(default_factory=set)
     is_convolution: bool = False
+    is_kernel: bool = False
 
 
 class Tracer(TorchDispatchMode):
@@ -49,6 +50,7 @@ class Tracer(TorchDispatchMode):
     Args:
         tensors: the network's parameters and buffers by name.
         names: name of every module of the network, by `id`.
+        kernels: names of the tensors that belong to convolutions.
         rule_for: the rule of an operator.
         aside: a context in which labels can be computed with while the network is running.
     """
@@ -62,18 +64,22 @@ class Tracer(TorchDispatchMode):
         self,
         tensors: Mapping[str, Tensor],
         names: Mapping[int, str],
+        kernels: Collection[str],
         rule_for: Callable[[Any], Callable[..., None]],
         aside: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = Ledger(locate=_running_line)
-        self.parameters = {id(tensor): Parameter(name, tensor) for name, tensor in tensors.items()}
+        self.parameters = {
+            id(tensor): Parameter(name, tensor, is_kernel=name in kernels) for name, tensor in tensors.items()
+        }
         self.used: set[str] = set()
         self._names = names
         self._stack: list[str] = []
         self._labels = WeakTensorKeyDictionary()
         self._views = WeakTensorKeyDictionary()
         self._uniform = WeakTensorKeyDictionary()
+        self._computed = WeakTensorKeyDictionary()
         self._aliases: dict[int, list[TensorWeakRef]] = {}
         self._storages = {
             tensor.untyped_storage()._cdata: self.parameters[id(tensor)]
@@ -122,8 +128,12 @@ class Tracer(TorchDispatchMode):
         with self._aside():
             if self.unscaled is not None:
                 self._note_scale(self.unscaled)
-            self._note_use((args, kwargs))
-            self._rule_for(func)(self, func, args, kwargs, output)
+            self._note_use((args, kwargs), output)
+            try:
+                self._rule_for(func)(self, func, args, kwargs, output)
+            except Exception as error:  # a rule that does not know such arguments: the model must not suffer from it
+                self._operator += f" (its rule failed: {type(error).__name__}: {error})"
+                self.pin_all((args, kwargs, output))
         return output
 
     def _note_scale(self, query: Tensor) -> None:
@@ -132,12 +142,26 @@ class Tracer(TorchDispatchMode):
         for layer in self.layers(query):
             self.ledger.read(layer, [layer.ndim - 1], reason, takes_zeros=False)
 
-    def _note_use(self, arguments: Any) -> None:
-        for leaf in pytree.tree_leaves(arguments):
-            if isinstance(leaf, Tensor) and id(leaf) in self.parameters:
+    def _note_use(self, arguments: Any, output: Any) -> None:
+        """Which module uses which parameter; what is computed from parameters alone is noted as well."""
+        tensors = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor)]
+        for leaf in tensors:
+            if id(leaf) in self.parameters:
                 parameter = self.parameters[id(leaf)]
                 parameter.modules.add(self.module)
                 self.used.add(parameter.name)
+        if tensors and all(id(leaf) in self.parameters or leaf in self._computed for leaf in tensors):
+            for leaf in pytree.tree_leaves(output):
+                if isinstance(leaf, Tensor):
+                    self._computed[leaf] = True
+
+    def is_activation(self, tensor: Tensor) -> bool:
+        """Whether `tensor` depends on the inputs."""
+        return tensor not in self._computed and self.parameter_view(tensor) is None
+
+    def is_computed(self, tensor: Tensor) -> bool:
+        """Whether `tensor` is a weight that was computed from parameters alone, and none of them itself."""
+        return tensor in self._computed and self.parameter_view(tensor) is None
 
     # -- labels of activations -------------------------------------------------------------------------------------
 
@@ -246,7 +270,7 @@ class Tracer(TorchDispatchMode):
         """One layer for each axis of `tensor`, a view of `parameter`; `roles` are those of its axes ("" for none)."""
         layers = []
         for place, (axis, role) in enumerate(zip(axes, roles, strict=True)):
-            if role and tensor.shape[place] > 1:
+            if role and tensor.shape[place] > 1 and not (parameter.is_kernel and axis > 1):
                 shape = [1] * tensor.ndim
                 shape[place] = -1
                 labels = self.axis_labels(parameter, axis, role)

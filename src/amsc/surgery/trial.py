@@ -1,59 +1,112 @@
 """Sizes and positions that a model's forward holds as constants do not follow a cut: found by trying."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from amsc.errors import CutError
-from amsc.structure.values import Structure
-from amsc.surgery.cut import cut
+from amsc.structure.values import ChannelGroup, Structure
+from amsc.surgery.apply import apply_plan
 from amsc.surgery.plan import plan_cut
+from amsc.surgery.verify import verify
 
 __all__ = ["cuttable"]
+
+# The larger part of a network is tried first, so that what does not go together with it is what stays.
+KINDS = ("filter", "hidden", "stream", "head", "head_dim")
 
 
 def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Structure:
     """`structure` with every group marked inexact, and without every block, whose removal does not work.
 
-    One channel of every exact group and all blocks are removed at once on a copy, and then the blocks inside others;
-    only if that fails is each group and block tried alone. What fails is for example followed by `x.view(-1, 400)`.
-
-    Raises:
-        CutError: groups and blocks can be cut alone but not together.
+    Every second channel of all exact groups is removed at once on a copy, then one of each, then all outer blocks with
+    them, then the blocks inside others. What fails is halved until the groups are found whose cut fails together with
+    those that work: they are followed by `x.view(-1, 400)`, say, or share an attribute with others. Of alike layers
+    one is tried for all when they fail together.
     """
-    groups = [group.name for group in structure.channels if group.exact and group.size > 1]
-    blocks = [block.name for block in structure.blocks]
-    inner = [block.name for block in structure.blocks if block not in structure.outer_blocks]
-    failures = (_failure(model, structure, example_inputs, *both) for both in ((groups, blocks), ([], inner)))
-    if not any(failures):
+    trial = _Trial(model, structure, example_inputs)
+    groups = [group for group in structure.channels if group.exact and group.size > 1]
+    alike: dict[tuple[int, str], list[str]] = {}
+    for group in groups:
+        alike.setdefault((KINDS.index(group.kind), _without_numbers(group)), []).append(group.name)
+    good: list[str] = []
+    reasons: dict[str, str] = {}
+    trial.add(good, reasons, [group.name for group in groups], list(map(alike.__getitem__, sorted(alike))))
+    stuck: dict[str, str] = {}
+    outer = [block.name for block in structure.outer_blocks]
+    inner = [block.name for block in structure.blocks if block.name not in outer]
+    for blocks in (outer, inner):
+        trial.add_blocks(good, stuck, blocks)
+    if not reasons and not stuck:
         return structure
-    reasons = {name: _failure(model, structure, example_inputs, [name], []) for name in groups}
-    stuck = {name for name in blocks if _failure(model, structure, example_inputs, [], [name])}
-    left = replace(
+    return replace(
         structure,
         channels=tuple(
-            replace(group, exact=False, reason=reason) if (reason := reasons.get(group.name)) else group
+            replace(group, exact=False, reason=reasons[group.name]) if group.name in reasons else group
             for group in structure.channels
         ),
         blocks=tuple(block for block in structure.blocks if block.name not in stuck),
     )
-    groups = [name for name in groups if not reasons[name]]
-    blocks = [name for name in blocks if name not in stuck]
-    if why := _failure(model, left, example_inputs, groups, blocks):
-        raise CutError(f"each group and block can be cut alone, but not all together: {why}")
-    return left
 
 
-def _failure(model: nn.Module, structure: Structure, inputs: Any, groups: list[str], blocks: list[str]) -> str:
-    """Why a channel of each of `groups` and all of `blocks` cannot be removed together; "" if they can."""
-    left = {group.name for group in structure.after({}, blocks).channels}
-    channels: Mapping[str, list[int]] = {name: [0] for name in groups if name in left}
-    if not channels and not blocks:
+class _Trial:
+    """Cuts copies of a model and compares them with masked ones."""
+
+    def __init__(self, model: nn.Module, structure: Structure, inputs: Any) -> None:
+        self._model, self._structure, self._inputs = model, structure, inputs
+
+    def add(self, good: list[str], reasons: dict[str, str], names: list[str], families: Sequence[list[str]]) -> None:
+        """Extend `good` by those of the groups `names` that can be cut with it; `reasons` tells of the rest."""
+        if not names or not self._failure([*good, *names], []):
+            good += names
+            return
+        for family in families:
+            self._add_family(good, reasons, family)
+
+    def _add_family(self, good: list[str], reasons: dict[str, str], family: list[str]) -> None:
+        """Alike groups: all at once, or if one of them fails with those before, none, or by halves."""
+        if not self._failure([*good, *family], []):
+            good += family
+        elif why := self._failure([*good, family[0]], []):
+            reasons.update(dict.fromkeys(family, why))
+        else:
+            middle = max(1, len(family) // 2)
+            for half in (family[:middle], family[middle:]):
+                self._add_family(good, reasons, half)
+
+    def add_blocks(self, groups: Sequence[str], stuck: dict[str, str], blocks: list[str]) -> None:
+        """Tell in `stuck` which of the blocks cannot be removed, together and with channels of the groups left."""
+        good: list[str] = []
+        left = [blocks]
+        while left:
+            some = left.pop()
+            why = self._failure(groups, [*good, *some]) if some else ""
+            if not why:
+                good += some
+            elif len(some) == 1:
+                stuck[some[0]] = why
+            else:
+                left += [some[len(some) // 2 :], some[: len(some) // 2]]
+
+    def _failure(self, groups: Iterable[str], blocks: list[str]) -> str:
+        """Why channels of each of `groups` and all of `blocks` cannot be removed together; "" if they can."""
+        left = {group.name: group.size for group in self._structure.after({}, blocks).channels}
+        chosen = [name for name in groups if name in left]
+        for step in (2, max(left.values(), default=1)):
+            channels = {name: range(0, left[name] - 1, step) for name in chosen if left[name] > 1}
+            if not channels and not blocks:
+                continue
+            try:
+                plan = plan_cut(self._structure, channels=channels, blocks=blocks)
+                verify(self._model, apply_plan(self._model, plan), plan, self._inputs, num_random=0)
+            except CutError as error:
+                return str(error).split(". A size", 1)[0].split(". The cut model is not", 1)[0]
         return ""
-    try:
-        cut(model, plan_cut(structure, channels=channels, blocks=blocks), inputs)
-    except CutError as error:
-        return str(error).split(". A size", 1)[0]
-    return ""
+
+
+def _without_numbers(group: ChannelGroup) -> str:
+    """The same for the groups of alike layers."""
+    return re.sub(r"\d+", "0", " ".join([group.name, *(member.parameter for member in group.members[:4])]))

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from types import CodeType, FunctionType
+from typing import Any
 
 from torch import nn
 
@@ -26,11 +27,12 @@ def set_sizes(module: nn.Module, changes: Mapping[str, Size]) -> None:
 
 def read_names(module: nn.Module) -> frozenset[str]:
     """The names that the module's methods other than its constructor read, of its own and its base classes."""
-    return _read_by(type(module))
+    kind: Any = type(module)
+    return _read_by(kind)
 
 
 @cache
-def _read_by(module_type: type[nn.Module]) -> frozenset[str]:
+def _read_by(module_type: Any) -> frozenset[str]:
     functions = (
         function
         for kind in module_type.__mro__
