@@ -1,7 +1,7 @@
 """Whole numbers that a module stores, and setting them."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import cache
 from types import CodeType, FunctionType
 
@@ -30,10 +30,10 @@ def read_names(module: nn.Module) -> frozenset[str]:
 
 
 @cache
-def _read_by(module_type: type[nn.Module]) -> frozenset[str]:
+def _read_by(kind_of_module: Hashable) -> frozenset[str]:
     functions = (
         function
-        for kind in module_type.__mro__
+        for kind in getattr(kind_of_module, "__mro__", ())
         if issubclass(kind, nn.Module) and kind is not nn.Module
         for name, function in vars(kind).items()
         if isinstance(function, FunctionType) and name not in ("__init__", "extra_repr", "__repr__", "reset_parameters")
