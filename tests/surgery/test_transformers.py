@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from amsc.surgery import CutPlan, apply_plan, cut, load, save
-from surgery.nets import randomized
 from surgery.plans import dims, head, plan_by_hand
 
 HEADS, SIZE = 4, 8
@@ -21,6 +20,15 @@ SIZES: dict[str, Any] = {
 }
 IDS = {"input_ids": torch.arange(10).view(2, 5) + 3}
 PIXELS = {"pixel_values": torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))}
+
+
+def randomized(model: nn.Module) -> nn.Module:
+    """The model with every parameter drawn at random; buffers hold what its positions are made of."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+    return model
 
 
 def llama() -> nn.Module:

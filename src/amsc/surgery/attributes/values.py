@@ -1,9 +1,10 @@
 """Whole numbers that a module stores, and setting them."""
 
 import inspect
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from types import CodeType, FunctionType
+from typing import Any
 
 from torch import nn
 
@@ -26,14 +27,15 @@ def set_sizes(module: nn.Module, changes: Mapping[str, Size]) -> None:
 
 def read_names(module: nn.Module) -> frozenset[str]:
     """The names that the module's methods other than its constructor read, of its own and its base classes."""
-    return _read_by(type(module))
+    module_type: Any = type(module)
+    return _read_by(module_type)
 
 
 @cache
-def _read_by(kind_of_module: Hashable) -> frozenset[str]:
+def _read_by(module_type: type) -> frozenset[str]:
     functions = (
         function
-        for kind in getattr(kind_of_module, "__mro__", ())
+        for kind in module_type.__mro__
         if issubclass(kind, nn.Module) and kind is not nn.Module
         for name, function in vars(kind).items()
         if isinstance(function, FunctionType) and name not in ("__init__", "extra_repr", "__repr__", "reset_parameters")
