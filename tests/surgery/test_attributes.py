@@ -251,6 +251,24 @@ def test_widths_of_unknown_modules_that_own_the_tensor() -> None:
     assert (small[2].out_features, small[2].in1_features, small[2].in2_features) == (1, 5, 6)
 
 
+class BiasTable(nn.Module):
+    """Like timm's RelPosBias: the number of heads stands in a shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias_shape = (4, 4, 4)
+        self.table = nn.Parameter(torch.empty(16, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum() + self.table.view(self.bias_shape).sum()
+
+
+def test_last_of_several_equal_sizes_is_that_of_the_channels() -> None:
+    model = randomized(BiasTable()).eval()
+    small: Any = cut(model, plan_by_hand(model, tokens(), {("table", 1): [2]}), tokens())
+    assert small.bias_shape == (4, 4, 3)
+
+
 @pytest.mark.parametrize(
     ("path", "role"),
     [
