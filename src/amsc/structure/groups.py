@@ -10,11 +10,9 @@ from torch import Tensor
 from amsc.structure.labels import Ledger, Mark, Read
 from amsc.structure.ownership import Axis, Ownership, Rows
 from amsc.structure.rectangles import Unit, closed_units
-from amsc.structure.values import ChannelGroup, Member, Pin
+from amsc.structure.values import PRODUCERS, ChannelGroup, Member, Pin
 
 __all__ = ["channel_groups"]
-
-PRODUCERS = ("out", "affine", "element")
 
 
 @dataclass(frozen=True)

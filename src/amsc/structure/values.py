@@ -12,6 +12,10 @@ from amsc.structure.naming import matching, modules_of, nearest_name
 __all__ = ["Block", "BlockCall", "ChannelGroup", "LayerCost", "Member", "OutputLeaf", "Pin", "Structure"]
 
 
+PRODUCERS = ("out", "affine", "element")
+"""Roles of the members that make a channel what it is, and that zeroing it zeroes."""
+
+
 @dataclass(frozen=True)
 class Member:
     """One axis of one parameter or buffer in which the channels of a group own positions.
@@ -148,12 +152,15 @@ class Structure:
     ) -> dict[tuple[str, int], tuple[int, ...]]:
         """(parameter, axis) -> sorted positions that go with these channels (group name -> indices).
 
-        Parameters of the removed blocks are left out: they go whole."""
+        Parameters of the removed blocks are left out: they go whole; so are channels produced by nothing else."""
         gone = self._block_parameters(blocks)
         positions: dict[tuple[str, int], set[int]] = {}
         for name, indices in channels.items():
-            chosen = self._checked(self.group(name), indices)
-            for member in self.group(name).members:
+            group = self.group(name)
+            chosen = self._checked(group, indices)
+            if all(member.parameter in gone for member in group.members if member.role in PRODUCERS):
+                continue  # nothing produces these channels any more; the block's stand-in has all of them
+            for member in group.members:
                 if member.parameter not in gone:
                     owned = positions.setdefault((member.parameter, member.axis), set())
                     owned.update(p for c in chosen for p in member.indices[c])

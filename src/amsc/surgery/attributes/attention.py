@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from amsc.surgery.attributes import names
-from amsc.surgery.attributes.values import Changes, config_sizes, stored_sizes
+from amsc.surgery.attributes.values import config_sizes, stored_sizes
 from amsc.surgery.heads import HeadCut, HeadSizes, fused_cuts, removed_mask
 from amsc.surgery.plan import AxisCut
 
@@ -57,7 +57,7 @@ def head_kinds(module: nn.Module, owned: Mapping[nn.Module, tuple[AxisCut, ...]]
     return _kinds(sizes, found) if found else None
 
 
-def head_changes(kinds: Kinds, stored: Mapping[str, int], read: Container[str]) -> Changes:
+def head_changes(kinds: Kinds, stored: Mapping[str, int], read: Container[str]) -> dict[str, int]:
     """What those of the `stored` numbers become that are sizes of heads or the width of all heads, by their names.
 
     A name of a stream's width, such as embed_dim, counts where it is in `read`: an attention's forward reads it for the

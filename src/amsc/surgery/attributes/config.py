@@ -21,12 +21,14 @@ ConfigChanges = dict[str, dict[str, int]]
 
 def own_config(module: nn.Module, kinds: Kinds) -> None:
     """Give `module` a copy of its configuration with new sizes of heads, if its forward reads them from there."""
-    changes = head_changes(kinds, config_sizes(module), ())
-    if changes:
-        own = copy.copy(getattr(module, "config"))  # noqa: B009  a module's attribute has no type
-        for name, new in changes.items():
-            setattr(own, name, new)
-        vars(module)["config"] = own
+    read = config_sizes(module)
+    if not head_changes(kinds, read, ()):
+        return
+    own: Any = copy.copy(getattr(module, "config", None))
+    told = {name: size for name, size in stored_sizes(own).items() if name in HEAD_NAMES}
+    for name, new in head_changes(kinds, {**told, **read}, ()).items():
+        setattr(own, name, new)
+    vars(module)["config"] = own
 
 
 def config_changes(
@@ -99,7 +101,8 @@ def _agreed_heads(
     ]
     if not changed or len(alike) > len(changed):
         return {}
-    first, *others = ({n: v for n, v in head_changes(kinds[m], stored, ()).items() if type(v) is int} for m in changed)
+    told = {name: size for name, size in stored.items() if name in HEAD_NAMES}
+    first, *others = (head_changes(kinds[module], told, ()) for module in changed)
     return first if all(other == first for other in others) else {}
 
 

@@ -54,7 +54,7 @@ STREAM_SIZES = _words(
     """dim embed_dim embedding_dim hidden_size hidden_dim d_model model_dim width channels num_channels num_features
     in_channels out_channels in_features out_features in_dim out_dim dim_in dim_out input_dim output_dim input_size
     output_size nx nf n_embd emb_dim embed_dims normalized_shape num_parameters n_embed hidden_sizes in_chs out_chs
-    num_embeddings num_positions kdim vdim d_embed features embedding_size"""
+    num_embeddings num_positions kdim vdim d_embed features embedding_size bias_shape"""
 )
 
 _ROLES = {

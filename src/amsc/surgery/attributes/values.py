@@ -27,12 +27,12 @@ def set_sizes(module: nn.Module, changes: Mapping[str, Size]) -> None:
 
 def read_names(module: nn.Module) -> frozenset[str]:
     """The names that the module's methods other than its constructor read, of its own and its base classes."""
-    kind: Any = type(module)
-    return _read_by(kind)
+    module_type: Any = type(module)
+    return _read_by(module_type)
 
 
 @cache
-def _read_by(module_type: Any) -> frozenset[str]:
+def _read_by(module_type: type) -> frozenset[str]:
     functions = (
         function
         for kind in module_type.__mro__

@@ -13,13 +13,15 @@ __all__ = ["INNER", "new_sizes", "uncut_sizes", "width_changes"]
 DEPTH = 2
 NUM_HEADS = names.HEADS | names.KEY_VALUE_HEADS
 INNER = names.INNER_SIZES | names.VALUE_INNER_SIZES | names.KEY_VALUE_SIZES
-OWN = INNER | NUM_HEADS | names.STREAM_SIZES
+WHOLE = NUM_HEADS | names.STREAM_SIZES
+OWN = INNER | WHOLE
 
 
 def width_changes(module: nn.Module, owned: Mapping[nn.Module, tuple[AxisCut, ...]]) -> Changes:
     """New values of stored widths of `module` by the cuts of its own tensors, then of the modules in it.
 
-    The width of a stream must have been cut on every axis of that size; an inner one on some, all in the same way.
+    The width of a stream or a number of heads must have been cut on every axis of that size; an inner width on some,
+    all in the same way.
     """
     own = new_sizes({module: owned.get(module, ())})
     below = [child for path, child in module.named_modules() if path and path.count(".") < DEPTH]
@@ -30,8 +32,10 @@ def width_changes(module: nn.Module, owned: Mapping[nn.Module, tuple[AxisCut, ..
     changes: Changes = {}
     for name, old in _candidates(module):
         new = _mapped(old, own) if name in OWN else None
-        if new is None and (name in INNER or (name in names.STREAM_SIZES and old not in left)):
+        if new is None and name in INNER:
             new = _mapped(old, inside)
+        if new is None and name in WHOLE:
+            new = _mapped(old, {size: inside[size] for size in inside.keys() - left})
         if new is not None:
             changes[name] = new
     return changes
@@ -47,7 +51,9 @@ def _candidates(module: nn.Module) -> Iterator[tuple[str, Size]]:
 def _mapped(old: Size, new_sizes: Mapping[int, int]) -> Size | None:
     if isinstance(old, int):
         return new_sizes.get(old)
-    return tuple(new_sizes.get(one, one) for one in old) if any(one in new_sizes for one in old) else None
+    # Of several axes of one size the last holds the channels, as in (positions, positions, heads).
+    last = next((axis for axis in reversed(range(len(old))) if old[axis] in new_sizes), None)
+    return None if last is None else (*old[:last], new_sizes[old[last]], *old[last + 1 :])
 
 
 def new_sizes(owned: Mapping[nn.Module, tuple[AxisCut, ...]]) -> dict[int, int]:
