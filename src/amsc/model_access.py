@@ -192,8 +192,8 @@ def borrowed(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
-    """What the module's attributes are, and its parameters, buffers and submodules by name."""
-    return {key: dict(value) if key in _TABLES else value for key, value in vars(module).items()}
+    """What the module's attributes are, with copies of its tables: parameters, submodules, hooks, caches."""
+    return {key: _Table(value) if isinstance(value, dict) else value for key, value in vars(module).items()}
 
 
 def _give_back(module: nn.Module, known: Mapping[str, Any]) -> None:
@@ -202,18 +202,22 @@ def _give_back(module: nn.Module, known: Mapping[str, Any]) -> None:
     for key in [key for key in own if key not in known]:
         del own[key]
     for key, value in known.items():
-        if key not in _TABLES:
-            own[key] = value
-        elif _differ(own[key], value):
-            own[key].clear()
-            own[key].update(value)
+        own[key] = value.given_back() if isinstance(value, _Table) else value
 
 
-def _differ(table: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
-    return table.keys() != known.keys() or any(table[key] is not known[key] for key in known)
+class _Table:
+    """A dict among the attributes of a module, and what it holds."""
 
+    def __init__(self, table: dict[Any, Any]) -> None:
+        self._table, self._items = table, list(table.items())
 
-_TABLES = ("_parameters", "_buffers", "_modules")
+    def given_back(self) -> dict[Any, Any]:
+        """The same dict with what it held."""
+        own = list(self._table.items())
+        if len(own) != len(self._items) or any(a[1] is not b[1] for a, b in zip(own, self._items, strict=True)):
+            self._table.clear()
+            self._table.update(self._items)
+        return self._table
 
 
 @contextlib.contextmanager

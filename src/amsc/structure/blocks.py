@@ -232,7 +232,7 @@ def _numbers(model: nn.Module) -> set[tuple[type, str]]:
 def _are_numbers(values: list[Any]) -> bool:
     if all(type(value) is float for value in values):
         return values[0] >= 0 and values[-1] < 1 and all(a < b for a, b in pairwise(values))
-    return values == list(range(values[0], values[0] + len(values)))
+    return all(type(value) is int for value in values) and values == list(range(values[0], values[0] + len(values)))
 
 
 def _is_bare(module: nn.Module) -> bool:
