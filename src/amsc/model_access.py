@@ -19,6 +19,7 @@ __all__ = [
     "TensorSpec",
     "borrowed",
     "call_arguments",
+    "copied_inputs",
     "named_tensors",
     "output_leaves",
     "random_inputs",
@@ -102,6 +103,11 @@ def call_arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]
     return arguments
 
 
+def copied_inputs(example_inputs: Any) -> Any:
+    """The same inputs in tensors of their own: a forward may write to what it is given."""
+    return pytree.tree_map_only(Tensor, Tensor.clone, example_inputs)
+
+
 def run_model(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor] | None = None) -> Any:
     """The model's output for `example_inputs` (with `tensors` in the place of its own), with failures explained.
 
@@ -109,14 +115,13 @@ def run_model(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tenso
         InputError: forward fails on these inputs, or they are on another device than the model.
     """
     args, kwargs = call_arguments(example_inputs)
-    devices = {t.device for t in named_tensors(model).values()}
+    devices = {t.device for t in (tensors or named_tensors(model)).values()}
     for leaf in pytree.tree_leaves((args, kwargs)):
         if isinstance(leaf, Tensor) and devices and leaf.device not in devices:
             raise InputError(
                 f"example_inputs are on {leaf.device}, the model is on {', '.join(sorted(map(str, devices)))}; "
                 "move one to the other"
             )
-    args, kwargs = pytree.tree_map_only(Tensor, Tensor.clone, (args, kwargs))  # forward may write to them
     try:
         return model(*args, **kwargs) if tensors is None else functional_call(model, dict(tensors), args, kwargs)
     except AmscError:

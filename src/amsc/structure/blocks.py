@@ -242,7 +242,7 @@ def _is_bare(module: nn.Module) -> bool:
 def _comparable(value: Any) -> Any:
     if isinstance(value, PLAIN):
         return type(value), value
-    return tuple(_comparable(part) for part in value) if isinstance(value, tuple) else id(value)
+    return tuple(_comparable(part) for part in value) if isinstance(value, tuple | list) else id(value)
 
 
 def _inside(name: str, module: str) -> bool:

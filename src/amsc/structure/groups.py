@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -15,8 +15,7 @@ from amsc.structure.values import PRODUCERS, ChannelGroup, Member, Pin
 __all__ = ["channel_groups"]
 
 
-@dataclass(frozen=True)
-class _Nature:
+class _Nature(NamedTuple):
     """What units of one group have in common."""
 
     reason: str
@@ -38,7 +37,10 @@ def channel_groups(ledger: Ledger, ownership: Ownership) -> tuple[tuple[ChannelG
     single, several = _reads(ledger)
     units, boxed = closed_units(component, list(ledger.boxes.values()), several, stays)
     inexact = _inexact_components(component, single)
-    units = [Unit(u.components, u.inexact or _first(inexact, u.components), u.cluster) for u in units]
+    units = [
+        unit if unit.inexact else Unit(unit.components, _first(inexact, unit.components), unit.cluster)
+        for unit in units
+    ]
     free = np.flatnonzero(~stays & ~boxed & (ownership.counts > 0)).tolist()
     units += [Unit((one,), inexact.get(one, "")) for one in free]
     rows = ownership.rows([unit.components for unit in units])
@@ -86,13 +88,12 @@ def _first(reasons: Mapping[int, str], components: Iterable[int]) -> str:
 
 
 def _natures(ledger: Ledger, ownership: Ownership, units: Sequence[Unit]) -> list[_Nature]:
-    size, component = ownership.num_components, ownership.component
-    summed = _mask(size, _named(component, ledger.sums))
-    heads = _mask(size, _named(component, ledger.heads))
-    is_head = [any(heads[one] for one in unit.components) for unit in units]
+    summed = set(_named(ownership.component, ledger.sums).tolist())
+    heads = set(_named(ownership.component, ledger.heads).tolist())
+    is_head = [not heads.isdisjoint(unit.components) for unit in units]
     beside = {unit.cluster for unit, head in zip(units, is_head, strict=True) if head} - {-1}
     return [
-        _Nature(unit.inexact, any(summed[one] for one in unit.components), head, unit.cluster in beside)
+        _Nature(unit.inexact, not summed.isdisjoint(unit.components), head, unit.cluster in beside)
         for unit, head in zip(units, is_head, strict=True)
     ]
 

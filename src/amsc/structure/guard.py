@@ -25,20 +25,28 @@ class Guard(TorchDispatchMode):
         self._saved: list[tuple[Tensor, Tensor]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.keep(func, args, kwargs)
+        return func(*args, **(kwargs or {}))
+
+    def keep(self, func: Any, args: Any, kwargs: Any) -> None:
+        """Copy what `func` is about to overwrite."""
         if func._schema.is_mutable:
             for leaf in pytree.tree_leaves((args, kwargs)):
                 if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
                     written = self._by_storage.pop(_storage(leaf), None)
                     if written is not None:
                         self._saved.append((written, written.detach().clone()))
-        return func(*args, **(kwargs or {}))
 
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
+    def give_back(self) -> None:
+        """Put back what was overwritten."""
         with torch.no_grad():
             for tensor, old in self._saved:
                 tensor.copy_(old)
         self._saved.clear()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self.give_back()
 
 
 def _storage(tensor: Tensor) -> int:

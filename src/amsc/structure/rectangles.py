@@ -6,6 +6,7 @@ whole slices. From the slices of one box such sets are found by growing them unt
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -16,8 +17,7 @@ from amsc.structure.labels import Box, Read
 __all__ = ["Unit", "closed_units"]
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(NamedTuple):
     """Components that go together, why that is not exact ("" if it is), and the number of the cluster of boxes they
     lie in (-1: in none)."""
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
+from torch.utils import _pytree as pytree
 
 from amsc.errors import AmscError, ModelError
-from amsc.model_access import InputSpec, borrowed, named_tensors, output_leaves, run_model
+from amsc.model_access import InputSpec, borrowed, copied_inputs, named_tensors, output_leaves, run_model
 from amsc.structure.blocks import find_blocks
 from amsc.structure.costs import layer_costs
 from amsc.structure.faking import computing_aside, fakes
@@ -64,24 +65,35 @@ def trace(model: nn.Module, example_inputs: Any) -> Structure:
 
 
 def _watched(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor]) -> Tracer:
-    """The tracer after it has watched one run; a model on the meta device is run without values.
+    """The tracer after it has watched one run; a model on the meta device is run without values, and any other too if
+    its forward does not ask for values: shapes alone tell the structure, in a fraction of the time.
 
     Where the run leaves parameters unused that are used in training mode (auxiliary heads), it has watched that too.
     """
+    if any(tensor.is_meta for tensor in tensors.values()):
+        with fakes(tensors, example_inputs) as (without, inputs):
+            tracer = _tracer(model, without, aside=computing_aside)
+            _watch(tracer, lambda: run_model(model, inputs, without))
+        return tracer
+    guard = Guard(tensors)
+    try:
+        tracer = _watched_on_meta(model, example_inputs, tensors) or _tracer(model, tensors, before=guard.keep)
+        if not tracer.used:
+            _watch(tracer, lambda: run_model(model, copied_inputs(example_inputs)))
+        if any(tensor.ndim and name not in tracer.used for name, tensor in tensors.items()):
+            probe = _tracer(model, tensors, before=guard.keep)
+            again = _tracer(model, tensors, before=guard.keep)
+            tracer = _watched_in_training(tracer, probe, again, model, example_inputs)
+    finally:
+        guard.give_back()
+    return tracer
+
+
+def _tracer(model: nn.Module, tensors: Mapping[str, Tensor], **options: Any) -> Tracer:
     names = {id(module): name for name, module in model.named_modules()}
     convolutions = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, _ConvNd) and name)
     kernels = {name for name in tensors if name.startswith(convolutions) or isinstance(model, _ConvNd)}
-    if any(tensor.is_meta for tensor in tensors.values()):
-        with fakes(tensors, example_inputs) as (without, inputs):
-            tracer = Tracer(without, names, kernels, rule_for, computing_aside)
-            _watch(tracer, lambda: run_model(model, inputs, without))
-        return tracer
-    tracer = Tracer(tensors, names, kernels, rule_for)
-    with Guard(tensors):
-        _watch(tracer, lambda: run_model(model, example_inputs))
-        if any(tensor.ndim and name not in tracer.used for name, tensor in tensors.items()):
-            _watch_training(tracer, Tracer(tensors, names, kernels, rule_for), model, example_inputs)
-    return tracer
+    return Tracer(tensors, names, kernels, rule_for, **options)
 
 
 def _watch(tracer: Tracer, run: Callable[[], Any]) -> None:
@@ -91,17 +103,38 @@ def _watch(tracer: Tracer, run: Callable[[], Any]) -> None:
         tracer.pin_layers(tracer.layers(tensor), "it is an output of the model")
 
 
-def _watch_training(tracer: Tracer, probe: Tracer, model: nn.Module, example_inputs: Any) -> None:
-    """Watch a run in training mode as well, if the `probe` finds that it uses more parameters."""
+def _watched_on_meta(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor]) -> Tracer | None:
+    """The tracer after a run on the meta device; None where the forward needs values, or tensors amsc does not know."""
+    without = {name: tensor.to("meta") for name, tensor in tensors.items()}
+    inputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), example_inputs)
+    tracer = _tracer(model, without)
+    with borrowed(model):  # what the run leaves in the model has no values
+        try:
+            _watch(tracer, lambda: run_model(model, inputs, without))
+        except AmscError:
+            return None
+    return tracer
+
+
+def _watched_in_training(tracer: Tracer, probe: Tracer, again: Tracer, model: nn.Module, example_inputs: Any) -> Tracer:
+    """`tracer`, or if the `probe` finds that a run in training mode uses more parameters, `again` after both runs."""
+
+    def run() -> Any:
+        return run_model(model, copied_inputs(example_inputs))
+
     model.train()
     try:
-        _watch(probe, lambda: run_model(model, example_inputs))
+        _watch(probe, run)
         if probe.used - tracer.used:
-            _watch(tracer, lambda: run_model(model, example_inputs))
+            _watch(again, run)
+            model.eval()
+            _watch(again, run)
+            tracer = again
     except AmscError:  # it cannot be trained on these inputs, and what it would use then stays as it is
         pass
     finally:
         model.eval()
+    return tracer
 
 
 def _blocks(
@@ -109,7 +142,7 @@ def _blocks(
 ) -> tuple[Block, ...]:
     if not any(tensor.is_meta for tensor in tensors.values()):
         with Guard(tensors):
-            return find_blocks(model, lambda: run_model(model, example_inputs), users)
+            return find_blocks(model, lambda: run_model(model, copied_inputs(example_inputs)), users)
     with fakes(tensors, example_inputs) as (without, inputs):
         return find_blocks(model, lambda: run_model(model, inputs, without), users, computing_aside)
 

@@ -52,6 +52,7 @@ class Tracer(TorchDispatchMode):
         names: name of every module of the network, by `id`.
         kernels: names of the tensors that belong to convolutions.
         rule_for: the rule of an operator.
+        before: told of every operator and its arguments before it runs.
         aside: a context in which labels can be computed with while the network is running.
     """
 
@@ -66,6 +67,7 @@ class Tracer(TorchDispatchMode):
         names: Mapping[int, str],
         kernels: Collection[str],
         rule_for: Callable[[Any], Callable[..., None]],
+        before: Callable[[Any, Any, Any], None] = lambda func, args, kwargs: None,
         aside: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -89,6 +91,7 @@ class Tracer(TorchDispatchMode):
         self.unscaled: Tensor | None = None
         self._operator = ""
         self._rule_for = rule_for
+        self._before = before
         self._aside = aside
 
     # -- the observed run ------------------------------------------------------------------------------------------
@@ -123,6 +126,7 @@ class Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        self._before(func, args, kwargs)
         output = func(*args, **kwargs)
         self._operator = str(func)
         with self._aside():

@@ -3,12 +3,13 @@
 import copy
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from amsc.errors import CutError, ModelError
-from amsc.model_access import named_tensors, set_tensor
+from amsc.model_access import named_tensors
 from amsc.structure.values import BlockCall
 from amsc.surgery.attributes import follow_config, follow_cuts, owned_cuts
 from amsc.surgery.compose import compose
@@ -42,13 +43,12 @@ def apply_plan(model: nn.Module, plan: CutPlan) -> nn.Module:
     _check_fit(model, plan)
     if plan.changes_nothing:
         warnings.warn("the plan removes nothing: the result is a plain copy of the model", stacklevel=2)
-    small = _copied(model)
     earlier = plan_of(model)
     whole = compose(earlier, plan) if earlier is not None else plan
-    tensors = named_tensors(small)
-    owned = owned_cuts(small, tensors, _by_parameter(plan))
-    for name, cuts in _by_parameter(plan).items():
-        set_tensor(small, name, _sliced(tensors[name].detach(), cuts))
+    tensors, cuts = named_tensors(model), _by_parameter(plan)
+    small = _copied(model, {id(tensors[name]): _cut_tensor(tensors[name], own) for name, own in cuts.items()})
+    names = {module: name for name, module in model.named_modules()}
+    owned = {small.get_submodule(names[module]): own for module, own in owned_cuts(model, tensors, cuts).items()}
     config_changes = follow_cuts(small, owned)
     _replace_blocks(small, plan)
     follow_config(small, config_changes)
@@ -109,9 +109,15 @@ def _sliced(tensor: Tensor, cuts: list[AxisCut]) -> Tensor:
     return tensor
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def _cut_tensor(tensor: Tensor, cuts: list[AxisCut]) -> Tensor:
+    new = _sliced(tensor.detach(), cuts)
+    return nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+
+
+def _copied(model: nn.Module, replaced: dict[int, Any] | None = None) -> nn.Module:
+    """A deep copy with other tensors in the place of those with the ids in `replaced`."""
     try:
-        return copy.deepcopy(model)  # without the gradients: a parameter is copied without its own
+        return copy.deepcopy(model, replaced)  # without the gradients: a parameter is copied without its own
     except Exception as error:  # whatever the user's own __deepcopy__ or __reduce__ raises
         raise ModelError(
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); amsc cuts a copy. Remove what"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from amsc.errors import AmscError, InputError, VerificationError
-from amsc.model_access import InputSpec, borrowed, output_leaves, random_inputs, run_model
+from amsc.model_access import InputSpec, borrowed, copied_inputs, output_leaves, random_inputs, run_model
 from amsc.surgery.apply import masked
 from amsc.surgery.plan import CutPlan
 
@@ -120,7 +120,7 @@ def _trials(reference: nn.Module, plan: CutPlan, example_inputs: Any, num_random
 
 def _reference_output(reference: nn.Module, inputs: Any, label: str) -> Any:
     torch.manual_seed(SEED)  # layers that draw random numbers in eval mode draw the same in both networks
-    expected = run_model(reference, inputs)
+    expected = run_model(reference, copied_inputs(inputs))
     tensors = _tensors(expected)
     if not tensors or not any(tensor.numel() for tensor in tensors.values()):
         raise VerificationError(
@@ -139,7 +139,7 @@ def _reference_output(reference: nn.Module, inputs: Any, label: str) -> Any:
 def _small_output(small: nn.Module, inputs: Any, plan: CutPlan, label: str) -> Any:
     torch.manual_seed(SEED)
     try:
-        return run_model(small, inputs)
+        return run_model(small, copied_inputs(inputs))
     except Exception as error:  # the user's forward may raise anything, an assertion for example
         cause = error.__cause__ if isinstance(error, InputError) and error.__cause__ else error
         raise VerificationError(
