@@ -22,10 +22,10 @@ KINDS = ("filter", "hidden", "stream", "head", "head_dim")
 def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Structure:
     """`structure` with every group marked inexact, and without every block, whose removal does not work.
 
-    Every second channel of all exact groups is removed at once on a copy, then one of each, then all outer blocks with
-    them, then the blocks inside others. What fails is halved until the groups are found whose cut fails together with
-    those that work: they are followed by `x.view(-1, 400)`, say, or share an attribute with others. Of alike layers
-    one is tried for all when they fail together.
+    All channels of all exact groups but one of each are removed at once on a copy, then every second, then one of each;
+    after that all outer blocks with them, and the blocks inside others. What fails is divided until the groups are
+    found that cannot be cut together with those that work: they are followed by `x.view(-1, 400)`, say, or share an
+    attribute with others. Of alike layers one is tried for all when they fail together.
     """
     trial = _Trial(model, structure, example_inputs)
     groups = [group for group in structure.channels if group.exact and group.size > 1]
@@ -95,7 +95,7 @@ class _Trial:
         """Why channels of each of `groups` and all of `blocks` cannot be removed together; "" if they can."""
         left = {group.name: group.size for group in self._structure.after({}, blocks).channels}
         chosen = [name for name in groups if name in left]
-        for step in (2, max(left.values(), default=1)):
+        for step in (1, 2, max(left.values(), default=1)):
             channels = {name: range(0, left[name] - 1, step) for name in chosen if left[name] > 1}
             if not channels and not blocks:
                 continue
