@@ -1,7 +1,8 @@
 """From a model to a smaller one, in seconds and bytes, beside Torch-Pruning: `python benchmarks/bench_surgery.py`.
 
 Half of the channels of torchvision's networks go (1 x 3 x 224 x 224, one thread). amsc: trace, plan, cut, with half of
-every exact group; its verification is timed apart. Torch-Pruning: build (dependency graph and pruner), step, with half
+every exact group; its verification and trial cut are timed apart. amsc-width: the same without looking for removable
+blocks, which the other side does not do. Torch-Pruning: build (dependency graph and pruner), step, with half
 of every layer but the last. Every (tool, network) runs in a fresh process that imports first and is then timed once;
 the tools take turns. A process that meets the time or address-space limit counts as one that has no end, and is not
 tried again. Memory is the highest resident set after the work less what the process held before it.
@@ -12,6 +13,7 @@ Result: benchmarks/results/surgery.json.
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -29,7 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 HERE = Path(__file__).parent
 MODELS = ("resnet50", "densenet121", "densenet201", "vgg16_bn", "vit_b_16", "swin_t", "convnext_tiny")
-TOOLS = ("amsc", "torch-pruning")
+# Their forward computes sizes of the attention from the width of the stream: which groups can go is tried first.
+ON_TRIAL = ("swin_t",)
+TOOLS = ("amsc", "amsc-width", "torch-pruning")
 GIB = 1 << 30
 MIB = 1 << 20
 
@@ -59,20 +63,30 @@ def timed(seconds: Seconds, stage: str) -> Iterator[None]:
     seconds[stage] = time.perf_counter() - start
 
 
-def with_amsc(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Seconds, Callable[[], dict[str, Any]]]:
-    """The cut model, seconds by stage, and what to check afterwards."""
+def with_amsc(
+    model: nn.Module, inputs: Tensor, *, blocks: bool = True, on_trial: bool = False
+) -> tuple[nn.Module, Seconds, Callable[[], dict[str, Any]]]:
+    """The cut model, seconds by stage, and what to check afterwards; the trial cut is a check as well."""
     from amsc.errors import AmscError
     from amsc.structure import trace
-    from amsc.surgery import apply_plan, plan_cut, verify
+    from amsc.surgery import apply_plan, cuttable, plan_cut, verify
 
     seconds: Seconds = {}
+    checks: Seconds = {}
     with timed(seconds, "trace"):
-        structure = trace(model, inputs)
+        structure = trace(model, inputs, blocks=blocks)
+    traced = memory("VmHWM")
+    if on_trial:
+        with timed(checks, "trial"):
+            structure = cuttable(model, structure, inputs)
+        forget_peak()
     with timed(seconds, "plan"):
         halves = {g.name: range(g.size // 2) for g in structure.channels if g.exact and g.size > 1}
         plan = plan_cut(structure, channels=halves)
     with timed(seconds, "cut"):
         small = apply_plan(model, plan)
+
+    peak = max(traced, memory("VmHWM"))
 
     def proof() -> dict[str, Any]:
         start = time.perf_counter()
@@ -80,7 +94,10 @@ def with_amsc(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Seconds, Cal
             outcome: dict[str, Any] = {"difference": verify(model, small, plan, inputs)}
         except AmscError as error:
             outcome = {"verification": str(error)[:300]}
-        return outcome | {"groups": len(halves), "verify_seconds": time.perf_counter() - start}
+        verify_seconds = time.perf_counter() - start
+        apart = {"verify_seconds": verify_seconds, "peak": peak}
+        apart |= {f"{stage}_seconds": value for stage, value in checks.items()}
+        return outcome | {"groups": len(halves)} | apart
 
     return small, seconds, proof
 
@@ -108,19 +125,23 @@ def with_torch_pruning(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Sec
 def measure_here(tool: str, name: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     model, inputs = open_torchvision(name), torch.randn(1, 3, 224, 224)
-    __import__({"amsc": "amsc.surgery", "torch-pruning": "torch_pruning"}[tool])
+    __import__("torch_pruning" if tool == "torch-pruning" else "amsc.surgery")
     before = size_of(model)
     forget_peak()
     start = memory("VmRSS")
-    small, seconds, check = {"amsc": with_amsc, "torch-pruning": with_torch_pruning}[tool](model, inputs)
+    ours = functools.partial(with_amsc, on_trial=name in ON_TRIAL)
+    tools = {"amsc": ours, "amsc-width": functools.partial(ours, blocks=False), "torch-pruning": with_torch_pruning}
+    small, seconds, check = tools[tool](model, inputs)
     peak = memory("VmHWM")
+    checked = check()
+    peak = checked.pop("peak", peak)
     return {
         "seconds": {"total": sum(seconds.values())} | seconds,
         "added_peak_mib": (peak - start) / MIB,
         "peak_mib": peak / MIB,
         "parameters_left": size_of(small) / before,
         "macs": macs_or_why_not(small, inputs),
-        **check(),
+        **checked,
     }
 
 
@@ -182,13 +203,13 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
             return {"ended": run["ended"]}
     stages = runs[0]["seconds"]
     spread = {stage: [run["seconds"][stage] for run in runs] for stage in stages}
-    apart = [run["verify_seconds"] for run in runs if "verify_seconds" in run]
+    apart = [key for key in ("trial_seconds", "verify_seconds") if key in runs[0]]
     kept = ("parameters_left", "macs", "groups", "difference", "verification")
     return {
         "runs": len(runs),
         "seconds": {stage: round(statistics.median(values), 4) for stage, values in spread.items()},
         "seconds_range": [round(min(spread["total"]), 4), round(max(spread["total"]), 4)],
-        **({"verify_seconds": round(statistics.median(apart), 4)} if apart else {}),
+        **{key: round(statistics.median(run[key] for run in runs), 4) for key in apart},
         "added_peak_mib": round(statistics.median(run["added_peak_mib"] for run in runs), 1),
         "peak_mib": round(statistics.median(run["peak_mib"] for run in runs), 1),
         **{key: runs[0][key] for key in kept if key in runs[0]},
@@ -201,7 +222,8 @@ def row(name: str, tool: str, result: dict[str, Any]) -> str:
     stages = ", ".join(f"{stage} {value:.3f}" for stage, value in result["seconds"].items() if stage != "total")
     low, high = result["seconds_range"]
     runs = f"{result['macs'] / 1e9:.2f} G macs" if isinstance(result["macs"], int) else f"BROKEN: {result['macs']}"
-    verified = f", verify {result['verify_seconds']:.2f} s" if "verify_seconds" in result else ""
+    checks = [f", {key} {result[f'{key}_seconds']:.2f} s" for key in ("trial", "verify") if f"{key}_seconds" in result]
+    verified = "".join(checks)
     wrong = f" NOT VERIFIED: {result['verification'][:80]}" if "verification" in result else ""
     return (
         f"{name:14}{tool:15}{result['seconds']['total']:7.3f} s ({low:.3f}-{high:.3f}; {stages}{verified})"
@@ -253,7 +275,7 @@ def versions_of(python: str) -> dict[str, str]:
     )
     found = json.loads(subprocess.check_output([python, "-c", code]))
     listed = {name: found[name] for name in ("torch", "torchvision", "torch-pruning") if name in found}
-    return {"amsc": "this checkout"} | listed
+    return {"amsc": "this checkout", "amsc-width": "this checkout"} | listed
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from amsc.structure.values import Block, Structure
 __all__ = ["trace"]
 
 
-def trace(model: nn.Module, example_inputs: Any) -> Structure:
+def trace(model: nn.Module, example_inputs: Any, *, blocks: bool = True) -> Structure:
     """The structure of `model`: channel groups, removable blocks, costs, and what must stay.
 
     Runs the model's own forward a few times in eval mode and without gradients; the model comes back as it was.
@@ -33,6 +33,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Structure:
     Args:
         model: any module whose forward returns tensors (alone or in tuples, lists, dicts, dataclasses).
         example_inputs: one batch as forward takes it: a tensor, a tuple of positional or a dict of keyword arguments.
+        blocks: whether to look for removable blocks, which takes at least one run with values.
 
     Raises:
         ModelError: not a module, or compiled, scripted or wrapped for parallel training, or the output holds no tensor.
@@ -49,7 +50,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Structure:
         ownership = Ownership(tracer.ledger, used.values())
         channels, pins = channel_groups(tracer.ledger, ownership)
         users = {name: parameter.modules for name, parameter in used.items()}
-        blocks = _blocks(model, example_inputs, tensors, users)
+        found = _blocks(model, example_inputs, tensors, users) if blocks else ()
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     structure = Structure(
         inputs=spec,
@@ -61,7 +62,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Structure:
         pins=pins,
         unused=tuple(name for name, tensor in tensors.items() if name not in tracer.used and tensor.ndim),
     )
-    return dataclasses.replace(structure, blocks=tuple(_completed(structure, block) for block in blocks))
+    return dataclasses.replace(structure, blocks=tuple(_completed(structure, block) for block in found))
 
 
 def _watched(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor]) -> Tracer:
