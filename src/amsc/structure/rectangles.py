@@ -182,7 +182,7 @@ def _are_known(slices: np.ndarray, families: Sequence[np.ndarray]) -> bool:
 
 def _grown(cluster: _Cluster, slices: np.ndarray) -> np.ndarray:
     """The unit (a number) of every node after the slices have grown until each is a union of slices of every array;
-    -1 for nodes in none, and for those tied to what stays."""
+    -1 for nodes in none, and for those tied to what stays or to a whole array."""
     num = len(cluster.members)
     ids, active = np.arange(num + 1), np.zeros(num + 1, dtype=bool)
     active[slices] = True
@@ -203,6 +203,10 @@ def _grown(cluster: _Cluster, slices: np.ndarray) -> np.ndarray:
         changed[:] = False
         missing = [_missing(array, ids, active, num) for array in touched]
         edges.append(np.concatenate([edges[0][:, :0], *missing], axis=1))
+    for array in cluster.arrays:  # a unit that is all of a tensor cannot go
+        units = ids[array.nodes]
+        if (units == units.flat[0]).all():
+            active &= ids != units.flat[0]
     return np.where(active[:num], ids[:num], -1)
 
 
@@ -221,21 +225,28 @@ def _missing(array: _Array, ids: np.ndarray, active: np.ndarray, num: int) -> np
     bad = is_active & ~whole
     if not bad.any():
         return np.zeros((2, 0), dtype=int)
-    choices = [_completion(array, bad, axis, num) for axis in range(units.ndim)]
+    choices = [_completion(array, np.where(is_active, units, -1 - units), bad, axis, num) for axis in range(units.ndim)]
     allowed = [choice for choice in choices if choice is not None]
     return min(allowed, key=lambda choice: choice[0])[1]
 
 
-def _completion(array: _Array, bad: np.ndarray, axis: int, num: int) -> tuple[tuple[bool, int], np.ndarray] | None:
-    """((whether it takes what stays, size of a slice), edges) to complete the slices along `axis` with a bad element;
-    None where that is no slice that can go."""
+def _completion(
+    array: _Array, units: np.ndarray, bad: np.ndarray, axis: int, num: int
+) -> tuple[tuple[bool, float, float], np.ndarray] | None:
+    """(cost, edges) to complete the slices along `axis` with a bad element; None where that is no slice that can go.
+
+    The cost: whether it takes what stays, how many active units (not negative) it merges on average, and how many in
+    all."""
     others = tuple(a for a in range(bad.ndim) if a != axis)
     touched = np.flatnonzero(bad.any(others))
     if array.headed and axis == bad.ndim - 1 and bad[..., -1].any():
         return None
     slices = np.moveaxis(array.nodes, axis, 0)[touched].reshape(len(touched), -1)
+    met = np.sort(np.moveaxis(units, axis, 0)[touched].reshape(len(touched), -1), axis=1)
+    is_new = np.diff(met, axis=1, prepend=met[:, :1] - 1) != 0
     edges = np.stack((np.repeat(slices[:, 0], slices.shape[1]), slices.ravel()))
-    return (bool((slices == num).any()), slices.shape[1]), edges
+    merged = float((is_new & (met >= 0)).sum(1).mean())
+    return (bool((slices == num).any()), merged, float(is_new.sum(1).mean())), edges
 
 
 def _inexact(cluster: _Cluster, unit_of: np.ndarray) -> dict[int, int]:

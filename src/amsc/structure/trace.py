@@ -100,8 +100,9 @@ def _tracer(model: nn.Module, tensors: Mapping[str, Tensor], **options: Any) -> 
 def _watch(tracer: Tracer, run: Callable[[], Any]) -> None:
     with tracer.watching():
         output = run()
-    for tensor in _visible(output):
-        tracer.pin_layers(tracer.layers(tensor), "it is an output of the model")
+    with tracer.aside():
+        for tensor in _visible(output):
+            tracer.pin_layers(tracer.layers(tensor), "it is an output of the model")
 
 
 def _watched_on_meta(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor]) -> Tracer | None:

@@ -92,7 +92,7 @@ class Tracer(TorchDispatchMode):
         self._operator = ""
         self._rule_for = rule_for
         self._before = before
-        self._aside = aside
+        self.aside = aside
 
     # -- the observed run ------------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class Tracer(TorchDispatchMode):
         self._before(func, args, kwargs)
         output = func(*args, **kwargs)
         self._operator = str(func)
-        with self._aside():
+        with self.aside():
             if self.unscaled is not None:
                 self._note_scale(self.unscaled)
             self._note_use((args, kwargs), output)

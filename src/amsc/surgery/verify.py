@@ -20,7 +20,6 @@ from amsc.model_access import (
     output_leaves,
     random_inputs,
     run_model,
-    unfused_attention,
 )
 from amsc.surgery.apply import masked
 from amsc.surgery.plan import CutPlan
@@ -78,7 +77,7 @@ def _compared(
     reference: nn.Module, small: nn.Module, plan: CutPlan, example_inputs: Any, tolerance: float | None, num_random: int
 ) -> _Comparison:
     worst, where, limit, skipped = -1.0, "", tolerance, []
-    with borrowed(reference), borrowed(small), unfused_attention(), _full_float32():
+    with borrowed(reference), borrowed(small), _full_float32():
         for label, inputs in _trials(reference, plan, example_inputs, num_random):
             try:
                 expected = _reference_output(reference, inputs, label)
