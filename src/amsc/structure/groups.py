@@ -23,6 +23,7 @@ class _Nature:
     is_summed: bool
     is_head: bool
     is_beside_heads: bool
+    folds: tuple[str, ...]
 
 
 def channel_groups(ledger: Ledger, ownership: Ownership) -> tuple[tuple[ChannelGroup, ...], tuple[Pin, ...]]:
@@ -37,14 +38,14 @@ def channel_groups(ledger: Ledger, ownership: Ownership) -> tuple[tuple[ChannelG
     stays = _mask(ownership.num_components, [0, *reasons])
     single, several = _reads(ledger)
     units, boxed = closed_units(component, list(ledger.boxes.values()), several, stays)
-    inexact = _inexact_components(component, single)
+    inexact, folds = _inexact_components(component, single)
     units = [Unit(u.components, u.inexact or _first(inexact, u.components), u.cluster) for u in units]
     free = np.flatnonzero(~stays & ~boxed & (ownership.counts > 0)).tolist()
     units += [Unit((one,), inexact.get(one, "")) for one in free]
     rows = ownership.rows([unit.components for unit in units])
     possible = _possible(axes, units, rows, reasons)
     units = [unit for unit, is_possible in zip(units, possible.tolist(), strict=True) if is_possible]
-    groups = _grouped(axes, rows.only(possible), _natures(ledger, ownership, units))
+    groups = _grouped(axes, rows.only(possible), _natures(ledger, ownership, units, folds))
     return groups, _pins(axes, _final_reasons(ownership, units, reasons), ledger.sources)
 
 
@@ -72,27 +73,40 @@ def _reads(ledger: Ledger) -> tuple[list[Read], list[Read]]:
     return single, [read for read in ledger.reads if len(read.axes) < read.labels.ndim]
 
 
-def _inexact_components(component: np.ndarray, reads: list[Read]) -> dict[int, str]:
+def _inexact_components(component: np.ndarray, reads: list[Read]) -> tuple[dict[int, str], dict[int, dict[str, None]]]:
+    """Why components are not exact, and the layers that take constants of components into their biases."""
     reasons: dict[int, str] = {}
+    folds: dict[int, dict[str, None]] = defaultdict(dict)
     for read in reads:
         labels: Tensor = read.labels[read.labels < 0] if read.takes_zeros else read.labels
         for one in np.unique(component[labels.abs().numpy().ravel()]).tolist():
-            reasons.setdefault(one, read.reason)
-    return reasons
+            if read.folds:
+                folds[one][read.folds] = None
+            else:
+                reasons.setdefault(one, read.reason)
+    return reasons, folds
 
 
 def _first(reasons: Mapping[int, str], components: Iterable[int]) -> str:
     return next((reasons[one] for one in components if one in reasons), "")
 
 
-def _natures(ledger: Ledger, ownership: Ownership, units: Sequence[Unit]) -> list[_Nature]:
+def _natures(
+    ledger: Ledger, ownership: Ownership, units: Sequence[Unit], folds: Mapping[int, Iterable[str]]
+) -> list[_Nature]:
     size, component = ownership.num_components, ownership.component
     summed = _mask(size, _named(component, ledger.sums))
     heads = _mask(size, _named(component, ledger.heads))
     is_head = [any(heads[one] for one in unit.components) for unit in units]
     beside = {unit.cluster for unit, head in zip(units, is_head, strict=True) if head} - {-1}
     return [
-        _Nature(unit.inexact, any(summed[one] for one in unit.components), head, unit.cluster in beside)
+        _Nature(
+            unit.inexact,
+            any(summed[one] for one in unit.components),
+            head,
+            unit.cluster in beside,
+            tuple(dict.fromkeys(name for one in unit.components for name in folds.get(one, ()) if not unit.inexact)),
+        )
         for unit, head in zip(units, is_head, strict=True)
     ]
 
@@ -158,7 +172,15 @@ def _group(
     name = _name(owned)
     used[name] += 1
     unique = name if used[name] == 1 else f"{name}#{used[name]}"
-    return ChannelGroup(unique, _kind(owned, nature), len(positions), not nature.reason, tuple(members), nature.reason)
+    return ChannelGroup(
+        name=unique,
+        kind=_kind(owned, nature),
+        size=len(positions),
+        exact=not nature.reason,
+        members=tuple(members),
+        reason=nature.reason,
+        folds=nature.folds,
+    )
 
 
 def _kind(axes: Sequence[Axis], nature: _Nature) -> str:

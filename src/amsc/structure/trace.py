@@ -14,6 +14,7 @@ from amsc.model_access import InputSpec, borrowed, named_tensors, output_leaves,
 from amsc.structure.blocks import find_blocks
 from amsc.structure.costs import layer_costs
 from amsc.structure.faking import computing_aside, fakes
+from amsc.structure.folding import takes_constants
 from amsc.structure.groups import channel_groups
 from amsc.structure.guard import Guard
 from amsc.structure.ownership import Ownership
@@ -71,16 +72,17 @@ def _watched(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor
     names = {id(module): name for name, module in model.named_modules()}
     convolutions = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, _ConvNd) and name)
     kernels = {name for name in tensors if name.startswith(convolutions) or isinstance(model, _ConvNd)}
+    foldable = {name for name, module in model.named_modules() if name and takes_constants(module)}
     if any(tensor.is_meta for tensor in tensors.values()):
         with fakes(tensors, example_inputs) as (without, inputs):
-            tracer = Tracer(without, names, kernels, rule_for, computing_aside)
+            tracer = Tracer(without, names, kernels, foldable, rule_for, computing_aside)
             _watch(tracer, lambda: run_model(model, inputs, without))
         return tracer
-    tracer = Tracer(tensors, names, kernels, rule_for)
+    tracer = Tracer(tensors, names, kernels, foldable, rule_for)
     with Guard(tensors):
         _watch(tracer, lambda: run_model(model, example_inputs))
         if any(tensor.ndim and name not in tracer.used for name, tensor in tensors.items()):
-            _watch_training(tracer, Tracer(tensors, names, kernels, rule_for), model, example_inputs)
+            _watch_training(tracer, Tracer(tensors, names, kernels, foldable, rule_for), model, example_inputs)
     return tracer
 
 
