@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from amsc.errors import CutError
 from amsc.structure import Structure, trace
-from amsc.surgery import compose, cut, cut_tensors, cuttable, load, masked, plan_cut, save, unfolded, verify
+from amsc.surgery import apply_plan, compose, cut, cut_tensors, cuttable, load, masked, plan_cut, save, unfolded, verify
 from surgery.nets import randomized
 
 
@@ -35,6 +35,18 @@ class TwoReaders(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.a(x).sigmoid()
         return self.left(y) * self.right(y)
+
+
+class Twice(nn.Module):
+    """One layer reads two things."""
+
+    def __init__(self, other: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.other = nn.Linear(6, 8), nn.Linear(8, 4), other
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return self.b(y.sigmoid()) * self.b(self.other(y))
 
 
 class Mixed(nn.Module):
@@ -91,6 +103,7 @@ FOLDED: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], tuple[str
         ("2", "4"),
     ),
     "two readers": (TwoReaders, features, ("left", "right")),
+    "read twice": (lambda: Twice(lambda y: y.cos() / 2), features, ("b",)),
 }
 
 
@@ -215,3 +228,31 @@ def test_a_trained_cut_is_the_dense_network_without_the_channels() -> None:
     small(features()).square().sum().backward()
     optimizer.step()
     assert verify(unfolded(model, small, plan), small, plan, features()) < 1e-6
+
+
+def test_a_layer_that_reads_two_constants_of_one_channel_has_no_bias_for_both() -> None:
+    model = randomized(Twice(torch.exp)).eval()
+    (group,) = cuttable(model, trace(model, features()), features()).channels
+    assert not group.exact
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_bias_is_of_the_networks_precision(dtype: torch.dtype) -> None:
+    model = randomized(linear(torch.exp, bias=False)).to(dtype)
+    x = features().to(dtype)
+    small: Any = cut(model, plan_cut(trace(model, x), channels={"0": [0, 3]}), x)
+    assert small[2].bias.dtype == dtype
+
+
+def test_a_network_without_values_gets_the_shapes() -> None:
+    with torch.device("meta"):
+        model = linear(torch.sigmoid, bias=False)
+    plan = plan_cut(trace(model, features().to("meta")), channels={"0": [0]})
+    assert plan.folds == ("2",)
+    small: Any = apply_plan(model, plan)
+    assert small[2].bias.shape == (4,)
+
+
+def test_explain_tells_where_the_constant_goes() -> None:
+    text = trace(linear(torch.sigmoid, bias=False), features()).explain("0.weight")
+    assert "a constant when zeroed, which moves into the bias of 2" in text

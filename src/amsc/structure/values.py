@@ -294,6 +294,8 @@ class Structure:
             if roles:
                 others = [f"{m.parameter}[{m.axis}]" for m in group.members if (m.parameter, m.axis) != (name, axis)]
                 note = "" if group.exact else f"; not exact: {group.reason}"
+                if group.exact and group.folds:
+                    note = f"; a constant when zeroed, which moves into the bias of {', '.join(group.folds)}"
                 texts.append(
                     f"{group.size} channels of group {group.name} ({group.kind}, {roles[0]}), "
                     f"shared with {', '.join(others) or 'nothing'}{note}"
