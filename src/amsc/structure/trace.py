@@ -89,8 +89,9 @@ def _watched(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor
 def _watch(tracer: Tracer, run: Callable[[], Any]) -> None:
     with tracer.watching():
         output = run()
-    for tensor in _visible(output):
-        tracer.pin_layers(tracer.layers(tensor), "it is an output of the model")
+    with tracer.aside():
+        for tensor in _visible(output):
+            tracer.pin_layers(tracer.layers(tensor), "it is an output of the model")
 
 
 def _watch_training(tracer: Tracer, probe: Tracer, model: nn.Module, example_inputs: Any) -> None:

@@ -91,7 +91,7 @@ class Tracer(TorchDispatchMode):
         self.unscaled: Tensor | None = None
         self._operator = ""
         self._rule_for = rule_for
-        self._aside = aside
+        self.aside = aside
 
     # -- the observed run ------------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class Tracer(TorchDispatchMode):
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         self._operator = str(func)
-        with self._aside():
+        with self.aside():
             if self.unscaled is not None:
                 self._note_scale(self.unscaled)
             self._note_use((args, kwargs), output)

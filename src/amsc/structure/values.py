@@ -171,7 +171,7 @@ class Structure:
 
     def folds(self, channels: Mapping[str, Sequence[int]], blocks: Iterable[str] = ()) -> tuple[str, ...]:
         """The layers that read these channels as constants, which move into their biases; sorted."""
-        layers = {layer for name, indices in channels.items() if indices for layer in self.group(name).folds}
+        layers = {layer for group in self.channels if channels.get(group.name) for layer in group.folds}
         if not layers:
             return ()
         positions = self.removed_positions(channels, blocks)
