@@ -364,12 +364,6 @@ FAULTS: dict[str, Fault] = {
     "sigmoid before a linear layer": Fault(
         net(lambda self, x: self.head(self.a(x).sigmoid()), sequences, a=lin(3, 8), head=lin(8, 2)), "cut"
     ),
-    "exponential before a linear layer": Fault(
-        net(lambda self, x: self.head(self.a(x).exp()), sequences, a=lin(3, 8), head=lin(8, 2)), "cut"
-    ),
-    "plus one before a 1 x 1 convolution": Fault(
-        net(lambda self, x: self.head(self.a(x) + 1), a=c(3, 8), head=c(8, 2, 1)), "cut"
-    ),
     "softplus and pooling": Fault(between(lambda x: F.avg_pool2d(F.softplus(x), 3, 1, 1)), "any"),
     "exponential": Fault(between(torch.exp), "any"),
     "cosine squared": Fault(between(lambda x: x.cos() ** 2), "any"),
