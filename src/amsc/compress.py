@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from amsc.data import Data
 from amsc.errors import DataError, ModelError, RunFolderError, SettingsError, TargetError
-from amsc.job import Job, copied
-from amsc.model_access import borrowed, run_model
+from amsc.job import Job
+from amsc.model_access import borrowed, copied, run_model
 from amsc.penalty import Penalty
 from amsc.records import Record
 from amsc.report import render

@@ -1,6 +1,5 @@
 """A run in its stages (dense, path, finetune), each of which takes a saved state and leaves the next one."""
 
-import copy
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -12,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from amsc.data import Data
-from amsc.errors import ModelError
 from amsc.measure import measure
-from amsc.model_access import named_tensors
+from amsc.model_access import copied
 from amsc.records import PathPoint, Record
 from amsc.run_folder import RunFolder, RunState
 from amsc.settings import Settings, Target, format_target, plain_settings
 from amsc.structure import Rounding, Structure
-from amsc.surgery import CutPlan, apply_plan, cut_tensors, plan_cut, save, verify
+from amsc.surgery import CutPlan, apply_plan, cut_tensors, plan_cut, save, unfolded, verify
 from amsc.tasks import Task
 from amsc.training import (
     Progress,
@@ -37,7 +35,7 @@ from amsc.training import (
     walk,
 )
 
-__all__ = ["Job", "copied"]
+__all__ = ["Job"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +126,7 @@ class Job:
         if not removal:
             return Shrunk(copied(model), structure, dict, 0.0)
         plan = plan_cut(structure, channels=removal.channels, blocks=removal.blocks)
-        small = apply_plan(model, plan)
+        small = apply_plan(model, plan, self.example_inputs)
         error = verify(model, small, plan, self.example_inputs)
         after = structure.after(removal.channels, removal.blocks)
         return Shrunk(small, after, lambda tensors: cut_tensors(tensors, plan), error)
@@ -202,13 +200,7 @@ class Job:
 
         The dense network cut by the composed plan and filled with the small network's weights must give its outputs."""
         plan = self._plan(removal)
-        full = copied(self.dense)
-        tensors = named_tensors(full)
-        with torch.no_grad():
-            for name, value in named_tensors(small.model).items():
-                kept = {cut.axis: cut.kept for cut in plan.cuts if cut.parameter == name}
-                tensors[name][_grid(tensors[name], kept)] = value
-        return verify(full, small.model, plan, self.example_inputs)
+        return verify(unfolded(self.dense, small.model, plan), small.model, plan, self.example_inputs)
 
     def _small(self, state: RunState) -> Shrunk:
         """The network at the end of the path, as it was there."""
@@ -239,27 +231,6 @@ class _Clock:
         seconds = dict(self.before.seconds)
         seconds[self.stage] = seconds.get(self.stage, 0.0) + time.monotonic() - self.start
         return replace(state, seconds=seconds)
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """A copy of `model` that shares nothing with it.
-
-    Raises:
-        ModelError: it cannot be copied.
-    """
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:  # whatever the user's own __deepcopy__ or __reduce__ raises
-        raise ModelError(
-            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); amsc works on a copy, so "
-            "remove what copy.deepcopy cannot take (open files, locks, stored activations)"
-        ) from error
-
-
-def _grid(tensor: Tensor, kept: Mapping[int, tuple[int, ...]]) -> tuple[Tensor, ...]:
-    """Index of the positions `kept` on each axis (all of them on the others), for reading and writing."""
-    axes = [torch.tensor(kept.get(axis, range(size)), device=tensor.device) for axis, size in enumerate(tensor.shape)]
-    return tuple(torch.meshgrid(*axes, indexing="ij")) if axes else ()
 
 
 def _removal(point: PathPoint) -> Removal:

@@ -1,6 +1,7 @@
 """Reading and calling a model that belongs to somebody else: borrow it, and give it back as it was."""
 
 import contextlib
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ __all__ = [
     "TensorSpec",
     "borrowed",
     "call_arguments",
+    "copied",
     "copied_inputs",
     "named_tensors",
     "output_leaves",
@@ -166,6 +168,22 @@ def set_tensor(model: nn.Module, name: str, value: Tensor) -> None:
         tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
         for table in tables:
             table.update({key: new for key, tensor in table.items() if tensor is old})
+
+
+def copied(model: nn.Module, replaced: dict[int, Any] | None = None) -> nn.Module:
+    """A copy of `model` that shares nothing with it, without the gradients, with other tensors in the place of those
+    with the ids in `replaced`.
+
+    Raises:
+        ModelError: it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model, replaced)
+    except Exception as error:  # whatever the user's own __deepcopy__ or __reduce__ raises
+        raise ModelError(
+            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); amsc works on a copy. Remove"
+            " what copy.deepcopy cannot take (open files, locks, stored activations), or give the model a __deepcopy__"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -359,10 +359,10 @@ FAULTS: dict[str, Fault] = {
     "constant in the code": Fault(between(lambda x: x * torch.linspace(1, 2, 8).view(8, 1, 1)), "any"),
     "sigmoid": Fault(between(torch.sigmoid), "any"),
     "sigmoid before a 1 x 1 convolution": Fault(
-        net(lambda self, x: self.head(self.a(x).sigmoid()), a=c(3, 8), head=c(8, 2, 1)), "any"
+        net(lambda self, x: self.head(self.a(x).sigmoid()), a=c(3, 8), head=c(8, 2, 1)), "cut"
     ),
     "sigmoid before a linear layer": Fault(
-        net(lambda self, x: self.head(self.a(x).sigmoid()), sequences, a=lin(3, 8), head=lin(8, 2)), "any"
+        net(lambda self, x: self.head(self.a(x).sigmoid()), sequences, a=lin(3, 8), head=lin(8, 2)), "cut"
     ),
     "softplus and pooling": Fault(between(lambda x: F.avg_pool2d(F.softplus(x), 3, 1, 1)), "any"),
     "exponential": Fault(between(torch.exp), "any"),

@@ -117,6 +117,12 @@ EVERY: dict[str, Fault] = FAULTS | {
     "detached weight": Fault(
         net(lambda self, x: self.head(F.relu(F.conv2d(x, self.a.weight.detach()))), a=c(3, 8), head=c(8, 2)), "cut"
     ),
+    "exponential before a linear layer": Fault(
+        net(lambda self, x: self.head(self.a(x).exp()), sequences, a=lin(3, 8), head=lin(8, 2)), "cut"
+    ),
+    "plus one before a 1 x 1 convolution": Fault(
+        net(lambda self, x: self.head(self.a(x) + 1), a=c(3, 8), head=c(8, 2, 1)), "cut"
+    ),
     "plus zeros of its size": Fault(between(lambda x: x + torch.zeros_like(x)), "any"),
     "where": Fault(between(lambda x: torch.where(x > 0.1, x, 0.1 * x)), "cut"),
     "outer product": Fault(

@@ -147,6 +147,7 @@ def _group(view: View, group: ChannelGroup) -> dict[str, Any]:
         "size": group.size,
         "exact": group.exact,
         "reason": group.reason,
+        "folds": list(group.folds),
         "fewest": view.fewest(group),
         "members": [{"parameter": m.parameter, "axis": m.axis, "role": m.role} for m in group.members],
         "macs_per_channel": structure.channel_macs(group.name),

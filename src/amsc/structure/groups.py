@@ -22,6 +22,7 @@ class _Nature(NamedTuple):
     is_summed: bool
     is_head: bool
     is_beside_heads: bool
+    folds: tuple[str, ...]
 
 
 def channel_groups(ledger: Ledger, ownership: Ownership) -> tuple[tuple[ChannelGroup, ...], tuple[Pin, ...]]:
@@ -36,7 +37,7 @@ def channel_groups(ledger: Ledger, ownership: Ownership) -> tuple[tuple[ChannelG
     stays = _mask(ownership.num_components, [0, *reasons])
     single, several = _reads(ledger)
     units, boxed = closed_units(component, list(ledger.boxes.values()), several, stays)
-    inexact = _inexact_components(component, single)
+    inexact, folds = _inexact_components(component, single)
     units = [
         unit if unit.inexact else Unit(unit.components, _first(inexact, unit.components), unit.cluster)
         for unit in units
@@ -46,7 +47,7 @@ def channel_groups(ledger: Ledger, ownership: Ownership) -> tuple[tuple[ChannelG
     rows = ownership.rows([unit.components for unit in units])
     possible = _possible(axes, units, rows, reasons)
     units = [unit for unit, is_possible in zip(units, possible.tolist(), strict=True) if is_possible]
-    groups = _grouped(axes, rows.only(possible), _natures(ledger, ownership, units))
+    groups = _grouped(axes, rows.only(possible), _natures(ledger, ownership, units, folds))
     return groups, _pins(axes, _final_reasons(ownership, units, reasons), ledger.sources)
 
 
@@ -74,26 +75,43 @@ def _reads(ledger: Ledger) -> tuple[list[Read], list[Read]]:
     return single, [read for read in ledger.reads if len(read.axes) < read.labels.ndim]
 
 
-def _inexact_components(component: np.ndarray, reads: list[Read]) -> dict[int, str]:
+def _inexact_components(component: np.ndarray, reads: list[Read]) -> tuple[dict[int, str], dict[int, dict[str, None]]]:
+    """Why components are not exact, and the layers that take constants of components into their biases."""
     reasons: dict[int, str] = {}
+    folds: dict[int, dict[str, None]] = defaultdict(dict)
     for read in reads:
         labels: Tensor = read.labels[read.labels < 0] if read.takes_zeros else read.labels
         for one in np.unique(component[labels.abs().numpy().ravel()]).tolist():
-            reasons.setdefault(one, read.reason)
-    return reasons
+            if read.folds:
+                folds[one][read.folds] = None
+            else:
+                reasons.setdefault(one, read.reason)
+    return reasons, folds
 
 
 def _first(reasons: Mapping[int, str], components: Iterable[int]) -> str:
     return next((reasons[one] for one in components if one in reasons), "")
 
 
-def _natures(ledger: Ledger, ownership: Ownership, units: Sequence[Unit]) -> list[_Nature]:
+def _folds_of(unit: Unit, folds: Mapping[int, Iterable[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for one in unit.components for name in folds.get(one, ())))
+
+
+def _natures(
+    ledger: Ledger, ownership: Ownership, units: Sequence[Unit], folds: Mapping[int, Iterable[str]]
+) -> list[_Nature]:
     summed = set(_named(ownership.component, ledger.sums).tolist())
     heads = set(_named(ownership.component, ledger.heads).tolist())
     is_head = [not heads.isdisjoint(unit.components) for unit in units]
     beside = {unit.cluster for unit, head in zip(units, is_head, strict=True) if head} - {-1}
     return [
-        _Nature(unit.inexact, not summed.isdisjoint(unit.components), head, unit.cluster in beside)
+        _Nature(
+            unit.inexact,
+            not summed.isdisjoint(unit.components),
+            head,
+            unit.cluster in beside,
+            () if unit.inexact or not folds else _folds_of(unit, folds),
+        )
         for unit, head in zip(units, is_head, strict=True)
     ]
 
@@ -159,7 +177,15 @@ def _group(
     name = _name(owned)
     used[name] += 1
     unique = name if used[name] == 1 else f"{name}#{used[name]}"
-    return ChannelGroup(unique, _kind(owned, nature), len(positions), not nature.reason, tuple(members), nature.reason)
+    return ChannelGroup(
+        name=unique,
+        kind=_kind(owned, nature),
+        size=len(positions),
+        exact=not nature.reason,
+        members=tuple(members),
+        reason=nature.reason,
+        folds=nature.folds,
+    )
 
 
 def _kind(axes: Sequence[Axis], nature: _Nature) -> str:

@@ -77,12 +77,14 @@ class Box:
 @dataclass(frozen=True)
 class Read:
     """Elements that an operator combines along `axes` into one. Where only some of them go the result is still the
-    same if these are zero and `takes_zeros`; otherwise what goes is not exact."""
+    same if these are zero and `takes_zeros`, or if they are constants, which the layer `folds` ("" for none) can have
+    in its bias; otherwise what goes is not exact."""
 
     labels: Tensor
     axes: tuple[int, ...]
     takes_zeros: bool
     reason: str
+    folds: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,12 +135,12 @@ class Ledger:
         """These labels number the heads of an attention."""
         self._mark(self.heads, labels, reason)
 
-    def read(self, layer: Tensor, axes: Sequence[int], reason: str, *, takes_zeros: bool) -> None:
-        """An operator combines the elements of `layer` along `axes`."""
+    def read(self, layer: Tensor, axes: Sequence[int], reason: str, *, takes_zeros: bool, folds: str = "") -> None:
+        """An operator combines the elements of `layer` along `axes`; see `Read`."""
         varying = varying_axes(layer)
         inner = tuple(varying.index(axis) for axis in axes if axis in varying)
         if inner:
-            self.reads.append(Read(squeezed(layer), inner, takes_zeros, reason))
+            self.reads.append(Read(squeezed(layer), inner, takes_zeros, reason, folds))
             self._locate(reason)
 
     def box(self, layer: Tensor, reason: str) -> None:

@@ -124,10 +124,12 @@ def reduce(
     *,
     takes_zeros: bool,
     zero_for_zeros: bool = True,
+    folds: str = "",
 ) -> Layers:
     """Layers (with size 1 along `axes`) of a function that combines all elements along `axes` into one.
 
-    `takes_zeros`: zeros among them change nothing (a sum, not a mean); `zero_for_zeros`: it is zero where all are.
+    `takes_zeros`: zeros among them change nothing (a sum, not a mean); `zero_for_zeros`: it is zero where all are;
+    `folds`: the layer whose bias can have what is constant among them.
     What combines all elements of a slice goes with the slice.
     """
     results = []
@@ -135,7 +137,7 @@ def reduce(
         small = core(layer)
         varying = varying_axes(layer)
         inner = [axis for axis in varying if axis in axes]
-        ledger.read(layer, inner, reason, takes_zeros=takes_zeros)
+        ledger.read(layer, inner, reason, takes_zeros=takes_zeros, folds=folds)
         if not inner:
             results.append(small if zero_for_zeros else -small.abs())
         elif len(inner) < len(varying):

@@ -103,7 +103,8 @@ def _product(tracer: Tracer, left: Tensor, left_letters: str, right: Tensor, rig
     _note_work(tracer, factors, met, prod(sizes.values()))
     whole = tuple(compact(layer.expand([sizes[letter] for letter in letters])) for layer in met)
     reason = f"{tracer.reason} reads it after a non-zero constant"
-    layers = reduce(tracer.ledger, whole, summed, reason, takes_zeros=True)
+    folds = next(filter(None, (tracer.folds(factor.tensor) for factor in factors)), "")
+    layers = reduce(tracer.ledger, whole, summed, reason, takes_zeros=True, folds=folds)
     if all(tracer.parameter_view(factor.tensor) is None for factor in factors):
         _note_heads(tracer, layers, output)
     return tuple(layer.reshape(layer.shape[: len(output)]) for layer in layers)
@@ -209,7 +210,8 @@ def _convolution(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
         produced: Layers = _grouped(tracer, channels, along, output.shape[1], groups, transposed)
     else:
         met = combine(tracer.ledger, [channels, _operand(along[read])], product_zero, tracer.reason)
-        reduce(tracer.ledger, met, [0], f"{tracer.reason} reads it after a non-zero constant", takes_zeros=True)
+        reason = f"{tracer.reason} reads it after a non-zero constant"
+        reduce(tracer.ledger, met, [0], reason, takes_zeros=True, folds=tracer.folds(weight))
         produced = _operand(along[written]).layers
     shape = [1] * output.ndim
     shape[1] = -1

@@ -15,6 +15,7 @@ from amsc.model_access import InputSpec, borrowed, copied_inputs, named_tensors,
 from amsc.structure.blocks import find_blocks
 from amsc.structure.costs import layer_costs
 from amsc.structure.faking import computing_aside, fakes
+from amsc.structure.folding import takes_constants
 from amsc.structure.groups import channel_groups
 from amsc.structure.guard import Guard
 from amsc.structure.ownership import Ownership
@@ -94,7 +95,8 @@ def _tracer(model: nn.Module, tensors: Mapping[str, Tensor], **options: Any) -> 
     names = {id(module): name for name, module in model.named_modules()}
     convolutions = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, _ConvNd) and name)
     kernels = {name for name in tensors if name.startswith(convolutions) or isinstance(model, _ConvNd)}
-    return Tracer(tensors, names, kernels, rule_for, **options)
+    foldable = {name for name, module in model.named_modules() if name and takes_constants(module)}
+    return Tracer(tensors, names, kernels, foldable, rule_for, **options)
 
 
 def _watch(tracer: Tracer, run: Callable[[], Any]) -> None:

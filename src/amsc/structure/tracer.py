@@ -51,6 +51,7 @@ class Tracer(TorchDispatchMode):
         tensors: the network's parameters and buffers by name.
         names: name of every module of the network, by `id`.
         kernels: names of the tensors that belong to convolutions.
+        foldable: names of the layers whose bias can have what they read of a constant.
         rule_for: the rule of an operator.
         before: told of every operator and its arguments before it runs.
         aside: a context in which labels can be computed with while the network is running.
@@ -66,6 +67,7 @@ class Tracer(TorchDispatchMode):
         tensors: Mapping[str, Tensor],
         names: Mapping[int, str],
         kernels: Collection[str],
+        foldable: Collection[str],
         rule_for: Callable[[Any], Callable[..., None]],
         before: Callable[[Any, Any, Any], None] = lambda func, args, kwargs: None,
         aside: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
@@ -76,7 +78,7 @@ class Tracer(TorchDispatchMode):
             id(tensor): Parameter(name, tensor, is_kernel=name in kernels) for name, tensor in tensors.items()
         }
         self.used: set[str] = set()
-        self._names = names
+        self._names, self._foldable = names, foldable
         self._stack: list[str] = []
         self._labels = WeakTensorKeyDictionary()
         self._views = WeakTensorKeyDictionary()
@@ -166,6 +168,12 @@ class Tracer(TorchDispatchMode):
     def is_computed(self, tensor: Tensor) -> bool:
         """Whether `tensor` is a weight that was computed from parameters alone, and none of them itself."""
         return tensor in self._computed and self.parameter_view(tensor) is None
+
+    def folds(self, weight: Tensor) -> str:
+        """The layer that is running if a constant that it reads through `weight` can move into its bias, else ""."""
+        view = self.parameter_view(weight)
+        is_own = view is not None and view[0].name == f"{self.module}.weight".removeprefix(".")
+        return self.module if is_own and self.module in self._foldable else ""
 
     # -- labels of activations -------------------------------------------------------------------------------------
 

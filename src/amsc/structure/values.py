@@ -1,6 +1,6 @@
 """What tracing a network yields: channel groups, blocks, costs and pins, as frozen plain values."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, TypeVar
@@ -40,7 +40,9 @@ class ChannelGroup:
     `kind`: "filter" (of a convolution), "hidden" (of a linear layer), "head" (of an attention; with grouped queries
     all that share keys), "head_dim" (the same dimension of every head), or "stream" (summed over several layers, as on
     a residual stream). Groups may overlap: a head and a dimension share positions.
-    `exact`: zeroing a channel and removing it are the same function; `reason` says why not.
+    `exact`: zeroing a channel and removing it are the same function; `reason` says why not. Where a zeroed channel is
+    not zero but a constant (behind a sigmoid, say), the same function once the constant has moved into the biases of
+    the layers `folds` that read it.
     """
 
     name: str
@@ -49,6 +51,7 @@ class ChannelGroup:
     exact: bool
     members: tuple[Member, ...]
     reason: str = ""
+    folds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,14 +169,45 @@ class Structure:
                     owned.update(p for c in chosen for p in member.indices[c])
         return {key: tuple(sorted(owned)) for key, owned in positions.items() if owned}
 
+    def folds(self, channels: Mapping[str, Sequence[int]], blocks: Iterable[str] = ()) -> tuple[str, ...]:
+        """The layers that read these channels as constants, which move into their biases; sorted."""
+        layers = {layer for group in self.channels if channels.get(group.name) for layer in group.folds}
+        if not layers:
+            return ()
+        positions = self.removed_positions(channels, blocks)
+        return tuple(sorted(layer for layer in layers if (f"{layer}.weight", 1) in positions))
+
+    def with_biases(self, layers: Iterable[str]) -> "Structure":
+        """The structure of the same network in which all these layers have a bias."""
+        new = {f"{layer}.weight": f"{layer}.bias" for layer in layers if f"{layer}.bias" not in self.shapes}
+        if not new:
+            return self
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, shape in self.shapes.items():
+            shapes[name] = shape
+            if name in new:
+                shapes[new[name]] = shape[:1]
+        return replace(
+            self,
+            shapes=shapes,
+            channels=tuple(_with_biases(group, new) for group in self.channels),
+            blocks=tuple(replace(block, parameters=_followed(block.parameters, new)) for block in self.blocks),
+            pins=(
+                *self.pins,
+                *(replace(p, parameter=new[p.parameter]) for p in self.pins if p.parameter in new and p.axis == 0),
+            ),
+        )
+
     def kept_shapes(
         self, channels: Mapping[str, Iterable[int]] | None = None, blocks: Iterable[str] = ()
     ) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor that is left after removing these channels and blocks."""
         blocks = tuple(blocks)
-        gone = self._block_parameters(blocks)
-        shapes = {name: list(shape) for name, shape in self.shapes.items() if name not in gone}
-        for (name, axis), positions in self.removed_positions(channels or {}, blocks).items():
+        chosen = {name: tuple(indices) for name, indices in (channels or {}).items()}
+        whole = self.with_biases(self.folds(chosen, blocks))
+        gone = whole._block_parameters(blocks)
+        shapes = {name: list(shape) for name, shape in whole.shapes.items() if name not in gone}
+        for (name, axis), positions in whole.removed_positions(chosen, blocks).items():
             shapes[name][axis] -= len(positions)
         return {name: tuple(shape) for name, shape in shapes.items()}
 
@@ -194,9 +228,13 @@ class Structure:
 
         Groups that are emptied or lie wholly in removed blocks are gone."""
         blocks = tuple(blocks)
-        removed = {name: frozenset(self._checked(self.group(name), chosen)) for name, chosen in channels.items()}
+        chosen = {name: self._checked(self.group(name), indices) for name, indices in channels.items()}
+        whole = self.with_biases(self.folds(chosen, blocks))
+        if whole is not self:
+            return whole.after(chosen, blocks)
+        removed = {name: frozenset(indices) for name, indices in chosen.items()}
         gone = self._block_parameters(blocks)
-        positions = self.removed_positions(channels, blocks)
+        positions = self.removed_positions(chosen, blocks)
         renumber = {key: _renumbering(self.shapes[key[0]][key[1]], lost) for key, lost in positions.items()}
         groups = (_shrunk_group(group, removed.get(group.name, frozenset()), gone, renumber) for group in self.channels)
         small = replace(
@@ -256,6 +294,8 @@ class Structure:
             if roles:
                 others = [f"{m.parameter}[{m.axis}]" for m in group.members if (m.parameter, m.axis) != (name, axis)]
                 note = "" if group.exact else f"; not exact: {group.reason}"
+                if group.exact and group.folds:
+                    note = f"; a constant when zeroed, which moves into the bias of {', '.join(group.folds)}"
                 texts.append(
                     f"{group.size} channels of group {group.name} ({group.kind}, {roles[0]}), "
                     f"shared with {', '.join(others) or 'nothing'}{note}"
@@ -304,6 +344,21 @@ def _renumbering(size: int, removed: tuple[int, ...]) -> dict[int, int]:
     """Old position -> new position, for those that stay."""
     lost = set(removed)
     return {old: new for new, old in enumerate(p for p in range(size) if p not in lost)}
+
+
+def _followed(names: tuple[str, ...], new: Mapping[str, str]) -> tuple[str, ...]:
+    """The names, each followed by its new one if it has one."""
+    return tuple(one for name in names for one in ((name, new[name]) if name in new else (name,)))
+
+
+def _with_biases(group: ChannelGroup, new: Mapping[str, str]) -> ChannelGroup:
+    """The group with a bias (weight -> bias in `new`) for each of those weights that make its channels."""
+    members: list[Member] = []
+    for member in group.members:
+        members.append(member)
+        if member.parameter in new and member.axis == 0:
+            members.append(replace(member, parameter=new[member.parameter]))
+    return replace(group, members=tuple(members)) if len(members) > len(group.members) else group
 
 
 def _shrunk_group(

@@ -3,6 +3,7 @@
 from amsc.surgery.apply import apply_plan, cut_tensors, masked, plan_of
 from amsc.surgery.compose import compose
 from amsc.surgery.cut import cut
+from amsc.surgery.fold import unfolded
 from amsc.surgery.plan import AxisCut, CutPlan, plan_cut
 from amsc.surgery.store import load, save
 from amsc.surgery.trial import cuttable
@@ -21,5 +22,6 @@ __all__ = [
     "plan_cut",
     "plan_of",
     "save",
+    "unfolded",
     "verify",
 ]

@@ -1,6 +1,5 @@
 """Carry out a plan on a copy: slice, mask, or slice the tensors that belong to the parameters."""
 
-import copy
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from amsc.errors import CutError, ModelError
-from amsc.model_access import named_tensors
+from amsc.model_access import copied, named_tensors
 from amsc.structure.values import BlockCall
 from amsc.surgery.attributes import follow_config, follow_cuts, owned_cuts
 from amsc.surgery.compose import compose
+from amsc.surgery.fold import fold_constants, give_biases
 from amsc.surgery.passthrough import PassThrough
 from amsc.surgery.plan import AxisCut, CutPlan, is_inside
 
@@ -28,7 +28,7 @@ def plan_of(model: nn.Module) -> CutPlan | None:
     return plan if isinstance(plan, CutPlan) else None
 
 
-def apply_plan(model: nn.Module, plan: CutPlan) -> nn.Module:
+def apply_plan(model: nn.Module, plan: CutPlan, example_inputs: Any = None, *, fold: bool = True) -> nn.Module:
     """A smaller copy of `model`, cut but **not verified**; `cut` is the verified way.
 
     Train/eval flags, `requires_grad`, dtypes, devices, tied parameters and module hooks are as in `model`;
@@ -36,17 +36,24 @@ def apply_plan(model: nn.Module, plan: CutPlan) -> nn.Module:
     tensor in and one out. The result's `amsc_plan` leads from the dense network to it, also over several
     cuts. `model` is not changed.
 
+    Where the plan folds constants of removed channels into biases, the masked model runs on the example inputs, if
+    given, and on random ones; without `fold`, or on the meta device, the biases are only made where there are none.
+
     Raises:
-        CutError: the plan does not fit the model.
+        CutError: the plan does not fit the model, or what it folds is not constant.
         ModelError: `model` cannot be copied.
     """
+    earlier = plan_of(model)
+    if plan.folds:
+        dense, model = model, _prepared(model, plan)
+        if fold and not any(tensor.is_meta for tensor in named_tensors(model).values()):
+            fold_constants(model, masked(dense, plan), plan, example_inputs)
     _check_fit(model, plan)
     if plan.changes_nothing:
         warnings.warn("the plan removes nothing: the result is a plain copy of the model", stacklevel=2)
-    earlier = plan_of(model)
     whole = compose(earlier, plan) if earlier is not None else plan
     tensors, cuts = named_tensors(model), _by_parameter(plan)
-    small = _copied(model, {id(tensors[name]): _cut_tensor(tensors[name], own) for name, own in cuts.items()})
+    small = copied(model, {id(tensors[name]): _cut_tensor(tensors[name], own) for name, own in cuts.items()})
     names = {module: name for name, module in model.named_modules()}
     owned = {small.get_submodule(names[module]): own for module, own in owned_cuts(model, tensors, cuts).items()}
     config_changes = follow_cuts(small, owned)
@@ -59,12 +66,13 @@ def apply_plan(model: nn.Module, plan: CutPlan) -> nn.Module:
 def masked(model: nn.Module, plan: CutPlan) -> nn.Module:
     """A copy of `model` of the same shapes, in which all that `plan` removes is set to zero.
 
+    It has the biases that the plan makes, which are zero.
+
     Raises:
         CutError: the plan does not fit the model.
         ModelError: `model` cannot be copied.
     """
-    _check_fit(model, plan)
-    zeroed = _copied(model)
+    zeroed = _prepared(model, plan)
     tensors = named_tensors(zeroed)
     with torch.no_grad():
         for cut in plan.cuts:
@@ -79,13 +87,17 @@ def masked(model: nn.Module, plan: CutPlan) -> nn.Module:
 def cut_tensors(tensors: Mapping[str, Tensor], plan: CutPlan) -> dict[str, Tensor]:
     """Tensors that belong to parameters, such as momentum buffers by parameter name, after the cut.
 
-    Those of removed blocks are dropped; those the plan does not cut are passed on as they are, not copied.
+    Those of removed blocks are dropped; those the plan does not cut are passed on as they are, not copied. A bias that
+    the plan makes gets zeros if its weight is among `tensors`.
 
     Raises:
         CutError: a tensor does not have the shape of its parameter.
     """
     cuts = _by_parameter(plan)
     gone = frozenset(plan.block_parameters)
+    weights = {f"{layer}.bias": tensors.get(f"{layer}.weight") for layer in plan.folds}
+    made = {name: weight.new_zeros(weight.shape[:1]) for name, weight in weights.items() if weight is not None}
+    tensors = {**made, **tensors}
     for name, tensor in tensors.items():
         for cut in cuts.get(name, ()):
             _check_axis(cut, tensor)
@@ -114,15 +126,14 @@ def _cut_tensor(tensor: Tensor, cuts: list[AxisCut]) -> Tensor:
     return nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
 
 
-def _copied(model: nn.Module, replaced: dict[int, Any] | None = None) -> nn.Module:
-    """A deep copy with other tensors in the place of those with the ids in `replaced`."""
-    try:
-        return copy.deepcopy(model, replaced)  # without the gradients: a parameter is copied without its own
-    except Exception as error:  # whatever the user's own __deepcopy__ or __reduce__ raises
-        raise ModelError(
-            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); amsc cuts a copy. Remove what"
-            " copy.deepcopy cannot take (open files, locks, stored activations), or give the model a __deepcopy__"
-        ) from error
+def _prepared(model: nn.Module, plan: CutPlan) -> nn.Module:
+    """A copy of `model` with all the biases that the plan folds constants into."""
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}")
+    copy = copied(model)
+    give_biases(copy, plan.folds)
+    _check_fit(copy, plan)
+    return copy
 
 
 def _replace_blocks(model: nn.Module, plan: CutPlan) -> None:
@@ -145,8 +156,6 @@ def _stand_in(removed: nn.Module, call: BlockCall | None) -> nn.Module:
 
 
 def _check_fit(model: nn.Module, plan: CutPlan) -> None:
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}")
     tensors = named_tensors(model)
     modules = dict(model.named_modules())
     advice = f"the plan was made for another network than this {type(model).__name__}; trace it and plan again"

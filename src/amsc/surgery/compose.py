@@ -1,6 +1,7 @@
 """Two cuts, one after the other, as one plan."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import count, islice
 
 from amsc.errors import CutError
@@ -29,12 +30,17 @@ def compose(first: CutPlan, second: CutPlan) -> CutPlan:
         macs=second.macs,
         parameters=second.parameters,
         block_calls={name: call for name, call in calls.items() if name in blocks},
+        folds=tuple(sorted(layer for layer in {*first.folds, *second.folds} if not is_inside(layer, blocks))),
     )
 
 
 def _composed_cuts(first: CutPlan, second: CutPlan, blocks: tuple[str, ...]) -> tuple[AxisCut, ...]:
     earlier = {(cut.parameter, cut.axis): cut for cut in first.cuts}
     later = {(cut.parameter, cut.axis): cut for cut in second.cuts}
+    for layer in second.folds:
+        rows = earlier.get((f"{layer}.weight", 0))
+        if rows is not None:  # a bias that the second plan makes has the rows that the first one left
+            earlier.setdefault((f"{layer}.bias", 0), replace(rows, parameter=f"{layer}.bias"))
     for name, _ in later:
         if is_inside(name, first.blocks):
             raise CutError(f"the second plan cuts {name!r}, but the first one removed the block it lies in")

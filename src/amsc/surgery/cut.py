@@ -25,6 +25,6 @@ def cut(model: nn.Module, plan: CutPlan, example_inputs: Any = None) -> nn.Modul
         VerificationError: the cut model and the masked model disagree.
         ModelError: the model cannot be copied.
     """
-    small = apply_plan(model, plan)
+    small = apply_plan(model, plan, example_inputs)
     verify(model, small, plan, example_inputs)
     return small

@@ -39,7 +39,8 @@ class CutPlan:
 
     `channels` (group name -> channel indices) and `blocks` say what was asked for, `cuts` and
     `block_parameters` what it means for the tensors; `block_calls` what stands in for those blocks that
-    `nn.Identity` cannot replace. `macs` (for the inputs as specified) and
+    `nn.Identity` cannot replace. `folds` are the layers that read removed channels as constants: these move into their
+    biases, which are made where there are none (and may be among the `cuts`). `macs` (for the inputs as specified) and
     `parameters` are the prediction for the cut network."""
 
     inputs: InputSpec
@@ -50,6 +51,7 @@ class CutPlan:
     macs: int
     parameters: int
     block_calls: Mapping[str, BlockCall] = field(default_factory=dict)
+    folds: tuple[str, ...] = ()
 
     @property
     def changes_nothing(self) -> bool:
@@ -85,6 +87,8 @@ def plan_cut(
         for name, indices in sorted((channels or {}).items())
     }
     chosen = {name: indices for name, indices in chosen.items() if indices}
+    folds = structure.folds(chosen, blocks)
+    structure = structure.with_biases(folds)
     return CutPlan(
         inputs=structure.inputs,
         channels=chosen,
@@ -94,6 +98,7 @@ def plan_cut(
         macs=structure.macs(chosen, blocks),
         parameters=structure.parameters(chosen, blocks),
         block_calls={name: call for name in blocks if (call := structure.block(name).call) is not None},
+        folds=folds,
     )
 
 

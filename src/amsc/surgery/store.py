@@ -96,7 +96,7 @@ def load(folder: str | os.PathLike[str], build: Callable[[], nn.Module]) -> nn.M
         raise ModelError(f"build() must return the dense torch.nn.Module, not {type(model).__name__}")
     if config.plan is not None:
         try:
-            model = apply_plan(model, config.plan)
+            model = apply_plan(model, config.plan, fold=False)
         except CutError as error:
             raise ModelError(f"build() returned another network than the one saved in {source}: {error}") from error
     _fill(model, state, config, source)

@@ -45,7 +45,7 @@ def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Str
     return replace(
         structure,
         channels=tuple(
-            replace(group, exact=False, reason=reasons[group.name]) if group.name in reasons else group
+            replace(group, exact=False, reason=reasons[group.name], folds=()) if group.name in reasons else group
             for group in structure.channels
         ),
         blocks=tuple(block for block in structure.blocks if block.name not in stuck),
@@ -101,7 +101,8 @@ class _Trial:
                 continue
             try:
                 plan = plan_cut(self._structure, channels=channels, blocks=blocks)
-                verify(self._model, apply_plan(self._model, plan), plan, self._inputs, num_random=0)
+                small = apply_plan(self._model, plan, self._inputs)
+                verify(self._model, small, plan, self._inputs, num_random=0)
             except CutError as error:
                 return str(error).split(". A size", 1)[0].split(". The cut model is not", 1)[0]
         return ""

@@ -13,22 +13,14 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from amsc.errors import AmscError, InputError, VerificationError
-from amsc.model_access import (
-    InputSpec,
-    borrowed,
-    copied_inputs,
-    output_leaves,
-    random_inputs,
-    run_model,
-)
+from amsc.model_access import borrowed, copied_inputs, output_leaves, run_model
 from amsc.surgery.apply import masked
+from amsc.surgery.inputs import EXAMPLE, SEED, doubled, trial_inputs
 from amsc.surgery.plan import CutPlan
 
 __all__ = ["verify"]
 
 NUM_RANDOM_INPUTS = 2
-SEED = 20
-EXAMPLE = "the example inputs"
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
 LOW_PRECISION_TOLERANCE = 2e-2
 # A larger difference in float32 is not taken for rounding.
@@ -78,7 +70,7 @@ def _compared(
 ) -> _Comparison:
     worst, where, limit, skipped = -1.0, "", tolerance, []
     with borrowed(reference), borrowed(small), _full_float32():
-        for label, inputs in _trials(reference, plan, example_inputs, num_random):
+        for label, inputs in trial_inputs(reference, plan.inputs, example_inputs, num_random):
             try:
                 expected = _reference_output(reference, inputs, label)
             except Exception as error:  # random inputs may be outside of what the user's forward accepts
@@ -99,30 +91,14 @@ def _compared(
 def _in_double(
     reference: nn.Module, small: nn.Module, plan: CutPlan, example_inputs: Any, num_random: int
 ) -> _Comparison | None:
-    """The same in float64; None where the models do not run in it."""
+    """The same in float64 (constants that were folded in float32 are still rounded); None where the models do not run
+    in it."""
+    allowed = TOLERANCES[torch.float32] if plan.folds else None
     doubles = [copy.deepcopy(model).double() for model in (reference, small)]
     try:
-        return _compared(doubles[0], doubles[1], plan, _doubled(example_inputs), None, num_random)
+        return _compared(doubles[0], doubles[1], plan, doubled(example_inputs), allowed, num_random)
     except AmscError:
         return None
-
-
-def _doubled(inputs: Any) -> Any:
-    return pytree.tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, inputs)
-
-
-def _trials(reference: nn.Module, plan: CutPlan, example_inputs: Any, num_random: int) -> Iterator[tuple[str, Any]]:
-    """(what they are, inputs) to compare on."""
-    if example_inputs is not None:
-        yield EXAMPLE, example_inputs
-    tensors = [*reference.parameters(), *reference.buffers()]
-    device = tensors[0].device if tensors else torch.device("cpu")
-    spec = plan.inputs if example_inputs is None else InputSpec.of(example_inputs)
-    generator = torch.Generator().manual_seed(SEED)
-    is_double = any(tensor.dtype == torch.float64 for tensor in tensors)
-    for number in range(1, num_random + 1):
-        inputs = random_inputs(spec, device, generator)
-        yield f"random inputs {number}", _doubled(inputs) if is_double else inputs
 
 
 def _reference_output(reference: nn.Module, inputs: Any, label: str) -> Any:
