@@ -59,12 +59,25 @@ def _reshape(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     _stays_uniform(tracer, data, output)
 
 
-@_rule("expand flip repeat pixel_shuffle pixel_unshuffle channel_shuffle broadcast_to expand_copy")
+@_rule("expand flip repeat pixel_shuffle pixel_unshuffle broadcast_to expand_copy")
 def _on_layers(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Elements change places: the same operator, run on the labels."""
     layers = tuple(compact(func(layer, *args[1:], **kwargs)) for layer in tracer.layers(args[0]))
     tracer.set_layers(output, layers)
     _stays_uniform(tracer, args[0], output)
+
+
+@_rule("channel_shuffle native_channel_shuffle")
+def _channel_shuffle(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+    """Groups of channels take turns: they must stay equally long, and as many."""
+    groups = int(args[1])
+    for layer in tracer.layers(args[0]):
+        if 1 in varying_axes(layer):
+            shape = (layer.shape[0], groups, layer.shape[1] // groups, *layer.shape[2:])
+            split = compact(_reshaped(layer, torch.Size(shape)))
+            tracer.ledger.box(split, tracer.reason)
+            tracer.ledger.freeze(split, [1], f"{tracer.reason} takes fixed positions")
+    _on_layers(tracer, func, args, kwargs, output)
 
 
 @_rule("roll")

@@ -156,6 +156,8 @@ def _stand_in(removed: nn.Module, call: BlockCall | None) -> nn.Module:
 
 
 def _check_fit(model: nn.Module, plan: CutPlan) -> None:
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}")
     tensors = named_tensors(model)
     modules = dict(model.named_modules())
     advice = f"the plan was made for another network than this {type(model).__name__}; trace it and plan again"
