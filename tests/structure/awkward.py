@@ -235,7 +235,7 @@ FAULTS: dict[str, Fault] = {
     # -- channels in another order
     "channel shuffle": Fault(between(lambda x: F.channel_shuffle(x, 2)), "any"),
     "channel shuffle of four": Fault(between(lambda x: F.channel_shuffle(x, 4)), "any"),
-    "channel shuffle by views": Fault(between(shuffled), "any"),
+    "channel shuffle by views": Fault(between(shuffled), "cut"),
     "shuffled halves": Fault(net(half_passed, a=c(3, 8), b=c(4, 4), head=c(8, 2)), "any"),
     "permutation": Fault(between(lambda x: x[:, [3, 1, 0, 2, 7, 6, 4, 5]]), "any"),
     "permutation by index_select": Fault(between(lambda x: x.index_select(1, torch.arange(7, -1, -1))), "any"),
@@ -273,7 +273,7 @@ FAULTS: dict[str, Fault] = {
     "LayerNorm of channels": Fault(
         around(lambda: Net(lambda s, x: s.n(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), n=nn.LayerNorm(8))), "any"
     ),
-    "L2 normalised": Fault(between(lambda x: F.normalize(x, dim=1)), "any"),
+    "L2 normalised": Fault(between(lambda x: F.normalize(x, dim=1)), "cut"),
     # -- parts of channels
     "detached branch": Fault(
         net(
@@ -283,7 +283,7 @@ FAULTS: dict[str, Fault] = {
     "chunk into unequal uses": Fault(net(unequal, a=c(3, 8), b=c(4, 6), c=c(4, 5), d=c(5, 6), head=c(6, 2)), "any"),
     "split into unequal parts": Fault(net(split_unequal, a=c(3, 8), b=c(2, 6), c=c(6, 6), head=c(6, 2)), "any"),
     "gated linear unit": Fault(between(lambda x: F.glu(x, 1), out=4), "any"),
-    "gate by chunk": Fault(between(lambda x: x.chunk(2, 1)[0] * x.chunk(2, 1)[1].sigmoid(), out=4), "any"),
+    "gate by chunk": Fault(between(lambda x: x.chunk(2, 1)[0] * x.chunk(2, 1)[1].sigmoid(), out=4), "cut"),
     "first channels": Fault(between(lambda x: x[:, :5], out=5), "any"),
     "last channels": Fault(between(lambda x: x[:, -3:], out=3), "any"),
     "slice of everything": Fault(between(lambda x: x[:, :8]), "cut"),
@@ -293,8 +293,8 @@ FAULTS: dict[str, Fault] = {
     # -- pixels and channels
     "pixel shuffle": Fault(between(lambda x: F.pixel_shuffle(x, 2), out=2), "cut"),
     "pixel unshuffle": Fault(between(lambda x: F.pixel_unshuffle(x, 2), out=32), "cut"),
-    "unfold": Fault(net(windows, a=c(3, 6), b=lin(24, 5), head=lin(5, 2)), "any"),
-    "unfold to maps": Fault(between(lambda x: F.unfold(x, 3, padding=1).view(len(x), -1, 8, 8), out=72), "any"),
+    "unfold": Fault(net(windows, a=c(3, 6), b=lin(24, 5), head=lin(5, 2)), "cut"),
+    "unfold to maps": Fault(between(lambda x: F.unfold(x, 3, padding=1).view(len(x), -1, 8, 8), out=72), "cut"),
     "channels as pixels": Fault(between(lambda x: x.transpose(1, 2), out=8), "any"),
     "attention by a 1d convolution": Fault(
         around(lambda: Net(
@@ -327,8 +327,8 @@ FAULTS: dict[str, Fault] = {
     "LSTM": Fault(recurrent(nn.LSTM), "any", (*A, ("rnn.weight_hh_l0", 1))),
     "LSTM of two layers, both ways": Fault(recurrent(nn.LSTM, 12, num_layers=2, bidirectional=True), "any"),
     "GRU": Fault(recurrent(nn.GRU), "any", (*A, ("rnn.weight_hh_l0", 1))),
-    "RNN": Fault(recurrent(nn.RNN), "any"),
-    "LSTM with projection": Fault(recurrent(nn.LSTM, 3, proj_size=3), "any"),
+    "RNN": Fault(recurrent(nn.RNN), "cut"),
+    "LSTM with projection": Fault(recurrent(nn.LSTM, 3, proj_size=3), "cut"),
     # -- weights that are computed
     "weight_norm, old": Fault(parametrised(old_weight_norm), "any", (*A, ("middle.weight_v", 0))),
     "weight_norm": Fault(parametrised(P.weight_norm), "any", (*A, (ORIGINAL + "1", 0))),
@@ -380,7 +380,7 @@ FAULTS: dict[str, Fault] = {
     "scaled by the width": Fault(between(lambda x: x * x.shape[1] ** -0.5), "any"),
     "mean of all channels": Fault(between(lambda x: x - x.mean((1, 2, 3), keepdim=True)), "any"),
     "softmax of channels": Fault(between(lambda x: x.softmax(1)), "any"),
-    "sum of channels as a gate": Fault(between(lambda x: x * x.sum(1, keepdim=True).sigmoid()), "any"),
+    "sum of channels as a gate": Fault(between(lambda x: x * x.sum(1, keepdim=True).sigmoid()), "cut"),
     "sorted channels": Fault(between(lambda x: x.sort(1).values), "any"),
     "best channels": Fault(between(lambda x: x.topk(4, 1).values, out=4), "any"),
     "running sum of channels": Fault(between(lambda x: x.cumsum(1)), "any"),

@@ -62,31 +62,31 @@ CARRIED: dict[str, Callable[[Tensor], Tensor]] = {
     "an empty tensor filled": lambda x: torch.empty_like(x).copy_(x).add_(x),
     "double precision for a while": lambda x: (x.double() * 2).float(),
     "outer in memory": lambda x: x.contiguous(memory_format=torch.channels_last) * 2,
+    "write into a clone's rows": lambda x: x.clone().index_fill_(2, torch.tensor([1]), 0.0),
+    "product of pixels": lambda x: x + x.prod(3, keepdim=True),
+    "triangle of pixels": lambda x: x.triu(),
+    "ones of its size": lambda x: x * torch.ones_like(x),
+    "a new tensor by channel": lambda x: x * x.new_ones(x.shape[1], 1, 1),
+    "strided by hand": lambda x: x.contiguous().as_strided(x.shape, x.contiguous().stride()),
 }
 OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "select one channel": lambda x: x * x.select(1, 3).unsqueeze(1),
     "stack on a new axis": lambda x: torch.stack((x, 2 * x), 2).flatten(1, 2)[:, ::2],
-    "write into a clone's rows": lambda x: x.clone().index_fill_(2, torch.tensor([1]), 0.0),
     "masked fill of zeros": lambda x: x.masked_fill(x < 0.1, 0.5),
     "log sigmoid": F.logsigmoid,
     "largest of all": lambda x: x - x.max(),
     "logsumexp of pixels": lambda x: x - x.logsumexp((2, 3), keepdim=True),
     "logsumexp of channels": lambda x: x - x.logsumexp(1, keepdim=True),
-    "product of pixels": lambda x: x + x.prod(3, keepdim=True),
     "log softmax of pixels": lambda x: x.flatten(2).log_softmax(2).view(x.shape),
     "triangle of channels": lambda x: (x.transpose(1, 3).tril()).transpose(1, 3),
-    "triangle of pixels": lambda x: x.triu(),
     "windows of channels": lambda x: x.unfold(1, 2, 2).amax(4).repeat_interleave(2, 1),
     "gathered pixels": lambda x: x.gather(2, torch.zeros_like(x, dtype=torch.long)),
     "gathered channels": lambda x: x.gather(1, torch.zeros_like(x, dtype=torch.long)),
     "unpooled": lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2),
     "padded around": lambda x: F.pad(x, (1, 1, 1, 1), "circular"),
     "padded channels of ones": lambda x: F.pad(x, (0, 0, 0, 0, 1, 0), value=1.0)[:, 1:],
-    "ones of its size": lambda x: x * torch.ones_like(x),
     "noise of its size": lambda x: x + 0 * torch.randn_like(x),
     "a full new tensor": lambda x: x + x.new_full(x.shape, 0.3),
-    "a new tensor by channel": lambda x: x * x.new_ones(x.shape[1], 1, 1),
-    "strided by hand": lambda x: x.contiguous().as_strided(x.shape, x.contiguous().stride()),
     "complex for a while": lambda x: torch.view_as_real(torch.complex(x, x)).sum(4),
     "nan_to_num": lambda x: torch.nan_to_num(x / x.sum((2, 3), keepdim=True)),
     "distance": lambda x: x - torch.cdist(x.flatten(2), x.flatten(2)).mean(2)[:, :, None, None],
@@ -123,7 +123,7 @@ EVERY: dict[str, Fault] = FAULTS | {
     "plus one before a 1 x 1 convolution": Fault(
         net(lambda self, x: self.head(self.a(x) + 1), a=c(3, 8), head=c(8, 2, 1)), "cut"
     ),
-    "plus zeros of its size": Fault(between(lambda x: x + torch.zeros_like(x)), "any"),
+    "plus zeros of its size": Fault(between(lambda x: x + torch.zeros_like(x)), "cut"),
     "where": Fault(between(lambda x: torch.where(x > 0.1, x, 0.1 * x)), "cut"),
     "outer product": Fault(
         net(
@@ -138,7 +138,7 @@ EVERY: dict[str, Fault] = FAULTS | {
         )), "any",
     ),
     "attention by hand": Fault(
-        net(attention, sequences, a=lin(3, 8), k=lin(3, 8), v=lin(3, 8), head=lin(8, 2)), "any", QKV
+        net(attention, sequences, a=lin(3, 8), k=lin(3, 8), v=lin(3, 8), head=lin(8, 2)), "cut", QKV
     ),
     "nn.MultiheadAttention": Fault(
         net(
@@ -150,7 +150,7 @@ EVERY: dict[str, Fault] = FAULTS | {
         net(
             lambda self, x: self.head(self.layer(self.a(x))), sequences, a=lin(3, 8), head=lin(8, 2),
             layer=lambda: nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True),
-        ), "any", (("layer.linear1.weight", 0),),
+        ), "cut", (("layer.linear1.weight", 0),),
     ),
     "tokens mixed": Fault(
         net(mixed_tokens, sequences, a=lin(3, 8), up=lin(5, 12), down=lin(12, 5), head=lin(8, 2)), "any",
@@ -167,7 +167,7 @@ EVERY: dict[str, Fault] = FAULTS | {
         "any",
     ),
     "grid sample": Fault(
-        between(lambda x: F.grid_sample(x, torch.zeros(4, 5, 5, 2), align_corners=False)), "any"
+        between(lambda x: F.grid_sample(x, torch.zeros(4, 5, 5, 2), align_corners=False)), "cut"
     ),
     "Dropout2d": Fault(around(lambda: nn.Dropout2d(0.0)), "cut"),
     "a convolution over its own output": Fault(

@@ -132,6 +132,25 @@ def test_what_the_construct_is_about_is_removable_or_left_with_a_reason(name: st
         assert not any(reasons.values()), f"should be removable: {reasons}"
 
 
+# What is removable beside an axis of the same construct that stays.
+PARTLY = {
+    "GRU": ("a.weight", 0),
+    "weight_norm, old": ("middle.weight_v", 0),
+    "weight_norm": ("middle.parametrizations.weight.original1", 0),
+    "spectral_norm, old": ("middle.weight_orig", 0),
+    "spectral_norm": ("middle.parametrizations.weight.original", 0),
+    "parametrisation of one's own": ("middle.parametrizations.weight.original", 0),
+    "tokens mixed": ("up.weight", 0),
+}
+
+
+@pytest.mark.parametrize("name", PARTLY)
+def test_an_axis_is_removable_beside_one_that_stays(name: str) -> None:
+    model, inputs = EVERY[name].build(0)
+    structure = cuttable(model, trace(model, inputs), inputs)
+    assert not left_because(structure, *PARTLY[name])
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_a_wrong_cut_is_never_silent(name: str) -> None:
     """Also without `cuttable`, what a plan does wrong is noticed: not by the caller, by verify."""

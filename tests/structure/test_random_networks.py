@@ -1,32 +1,39 @@
 """Random networks of awkward constructs: a cut equals masking, or what cannot be cut is pinned with a reason."""
 
+import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from amsc.measure import count_macs
 from amsc.structure import trace
 from amsc.surgery import cut, cuttable, plan_cut
-from random_networks import SIZE, genes_of, random_network
+from random_networks import SIZE, costs_are_exact, genes_of, random_network
 from removals import random_removal
+from structure.awkward import Net
 
 
 def check_random_network(genes: list[int], seed: int) -> int:
     """Removes at random; raises where masking and cutting differ; the number of channels and blocks removed."""
     torch.manual_seed(seed)
     network, inputs = random_network(genes), torch.randn(2, 3, SIZE, SIZE)
-    structure = cuttable(network, trace(network, inputs), inputs)
+    traced = trace(network, inputs)
+    assert traced.macs() == count_macs(network, inputs)
+    structure = cuttable(network, traced, inputs)
     assert all(pin.reason for pin in structure.pins)
     channels, blocks = random_removal(structure, seed)
     if channels or blocks:
         plan = plan_cut(structure, channels=channels, blocks=blocks)
         small = cut(network, plan, inputs)  # raises above 1e-5 relative
-        assert count_macs(small, inputs) == plan.macs
+        left = count_macs(small, inputs)
+        assert left == plan.macs or (left < plan.macs and not costs_are_exact(network))
     return sum(map(len, channels.values())) + len(blocks)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.integers(0, 9999), min_size=10, max_size=60), st.integers(0, 1000))
+@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.integers(0, 9999), min_size=10, max_size=100), st.integers(0, 1000))
 def test_cut_equals_masked_on_random_networks(genes: list[int], seed: int) -> None:
     check_random_network(genes, seed)
 
@@ -35,3 +42,43 @@ def test_most_random_networks_have_something_to_remove() -> None:
     """The property above would hold for a tracer that pins everything."""
     removed = [check_random_network(genes_of(s), s) for s in range(25)]
     assert sum(count > 0 for count in removed) >= 20
+
+
+# -- where costs are not predicted today (see `costs_are_exact`) -------------------------------------------------------
+
+
+def check_costs(network: nn.Module, inputs: Tensor, group: str) -> None:
+    """The multiply-adds are predicted for every other channel of a group removed."""
+    structure = trace(network.eval(), inputs)
+    plan = plan_cut(structure, channels={group: range(0, structure.group(group).size, 2)})
+    assert plan.macs == count_macs(cut(network, plan, inputs), inputs)
+
+
+def fused(self: Net, x: Tensor) -> Tensor:
+    q, k, v = (part.unflatten(-1, (4, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+    y = F.scaled_dot_product_attention(q, k, v, scale=0.5).transpose(1, 2)
+    return self.proj(y.flatten(2))
+
+
+@pytest.mark.xfail(strict=True, reason="the cost of q k' is taken as fixed: its features are part of a fused axis")
+def test_costs_of_fused_attention_follow_the_heads() -> None:
+    network = Net(fused, qkv=nn.Linear(8, 24), proj=nn.Linear(8, 8))
+    check_costs(network, torch.randn(2, 5, 8), "qkv")
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a product of a computed matrix and a buffer follows the axis of the buffer only"
+)
+def test_costs_of_spectral_norm_follow_the_rows() -> None:
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(6, 8))
+    check_costs(nn.Sequential(layer, nn.ReLU(), nn.Linear(8, 2)), torch.randn(4, 6), "0.bias")
+
+
+@pytest.mark.xfail(
+    strict=True, reason="num_batches_tracked counts as used in training only, and all work is noted twice"
+)
+def test_costs_are_counted_once_beside_an_unused_parameter() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    network.register_parameter("unused", nn.Parameter(torch.zeros(3)))
+    inputs = torch.randn(1, 3, SIZE, SIZE)
+    assert trace(network.eval(), inputs).macs() == count_macs(network, inputs)
