@@ -74,9 +74,6 @@ def test_costs_of_spectral_norm_follow_the_rows() -> None:
     check_costs(nn.Sequential(layer, nn.ReLU(), nn.Linear(8, 2)), torch.randn(4, 6), "0.bias")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="num_batches_tracked counts as used in training only, and all work is noted twice"
-)
 def test_costs_are_counted_once_beside_an_unused_parameter() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     network.register_parameter("unused", nn.Parameter(torch.zeros(3)))

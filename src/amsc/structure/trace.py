@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from amsc.errors import AmscError, ModelError
 from amsc.model_access import InputSpec, borrowed, copied_inputs, named_tensors, output_leaves, run_model
+from amsc.structure import moving
 from amsc.structure.blocks import find_blocks
 from amsc.structure.costs import layer_costs
 from amsc.structure.faking import computing_aside, fakes
@@ -96,7 +97,7 @@ def _tracer(model: nn.Module, tensors: Mapping[str, Tensor], **options: Any) -> 
     convolutions = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, _ConvNd) and name)
     kernels = {name for name in tensors if name.startswith(convolutions) or isinstance(model, _ConvNd)}
     foldable = {name for name, module in model.named_modules() if name and takes_constants(module)}
-    return Tracer(tensors, names, kernels, foldable, rule_for, **options)
+    return Tracer(tensors, names, kernels, foldable, moving.RULES, rule_for, **options)
 
 
 def _watch(tracer: Tracer, run: Callable[[], Any]) -> None:
@@ -129,8 +130,10 @@ def _watched_in_training(tracer: Tracer, probe: Tracer, again: Tracer, model: nn
     model.train()
     try:
         _watch(probe, run)
-        if probe.used - tracer.used:
+        more = probe.used - tracer.used
+        if any(parameter.name in more and parameter.tensor.ndim for parameter in probe.parameters.values()):
             _watch(again, run)
+            again.ledger.work.clear()  # what training costs is not what the network costs
             model.eval()
             _watch(again, run)
             tracer = again

@@ -52,6 +52,7 @@ class Tracer(TorchDispatchMode):
         names: name of every module of the network, by `id`.
         kernels: names of the tensors that belong to convolutions.
         foldable: names of the layers whose bias can have what they read of a constant.
+        moves: names of the operators that only move data.
         rule_for: the rule of an operator.
         before: told of every operator and its arguments before it runs.
         aside: a context in which labels can be computed with while the network is running.
@@ -68,6 +69,7 @@ class Tracer(TorchDispatchMode):
         names: Mapping[int, str],
         kernels: Collection[str],
         foldable: Collection[str],
+        moves: Collection[str],
         rule_for: Callable[[Any], Callable[..., None]],
         before: Callable[[Any, Any, Any], None] = lambda func, args, kwargs: None,
         aside: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
@@ -83,7 +85,8 @@ class Tracer(TorchDispatchMode):
         self._labels = WeakTensorKeyDictionary()
         self._views = WeakTensorKeyDictionary()
         self._uniform = WeakTensorKeyDictionary()
-        self._computed = WeakTensorKeyDictionary()
+        self._constant = WeakTensorKeyDictionary()  # what is made of parameters alone: whether it was computed
+        self._moves = moves
         self._aliases: dict[int, list[TensorWeakRef]] = {}
         self._storages = {
             tensor.untyped_storage()._cdata: self.parameters[id(tensor)]
@@ -156,24 +159,20 @@ class Tracer(TorchDispatchMode):
                 parameter = self.parameters[id(leaf)]
                 parameter.modules.add(self.module)
                 self.used.add(parameter.name)
-        if tensors and all(id(leaf) in self.parameters or leaf in self._computed for leaf in tensors):
+        if tensors and all(id(leaf) in self.parameters or leaf in self._constant for leaf in tensors):
+            is_new = self._operator.split(".")[1] not in self._moves
+            is_computed = is_new or any(self._constant.get(leaf) for leaf in tensors)
             for leaf in pytree.tree_leaves(output):
                 if isinstance(leaf, Tensor):
-                    self._computed[leaf] = True
+                    self._constant[leaf] = is_computed
 
     def is_activation(self, tensor: Tensor) -> bool:
         """Whether `tensor` depends on the inputs."""
-        return tensor not in self._computed and self.parameter_view(tensor) is None
+        return tensor not in self._constant and self.parameter_view(tensor) is None
 
     def is_computed(self, tensor: Tensor) -> bool:
-        """Whether `tensor` is a weight that was computed from parameters alone, and none of them itself."""
-        return tensor in self._computed and self.parameter_view(tensor) is None
-
-    def folds(self, weight: Tensor) -> str:
-        """The layer that is running if a constant that it reads through `weight` can move into its bias, else ""."""
-        view = self.parameter_view(weight)
-        is_own = view is not None and view[0].name == f"{self.module}.weight".removeprefix(".")
-        return self.module if is_own and self.module in self._foldable else ""
+        """Whether `tensor` is a weight that was computed from parameters alone, and not only moved."""
+        return bool(self._constant.get(tensor)) and self.parameter_view(tensor) is None
 
     # -- labels of activations -------------------------------------------------------------------------------------
 
