@@ -174,6 +174,12 @@ class Tracer(TorchDispatchMode):
         """Whether `tensor` is a weight that was computed from parameters alone, and not only moved."""
         return bool(self._constant.get(tensor)) and self.parameter_view(tensor) is None
 
+    def folds(self, weight: Tensor) -> str:
+        """The layer that is running if a constant that it reads through `weight` can move into its bias, else ""."""
+        view = self.parameter_view(weight)
+        is_own = view is not None and view[0].name == f"{self.module}.weight".removeprefix(".")
+        return self.module if is_own and self.module in self._foldable else ""
+
     # -- labels of activations -------------------------------------------------------------------------------------
 
     def layers(self, tensor: Tensor) -> Layers:
