@@ -68,6 +68,7 @@ CARRIED: dict[str, Callable[[Tensor], Tensor]] = {
     "ones of its size": lambda x: x * torch.ones_like(x),
     "a new tensor by channel": lambda x: x * x.new_ones(x.shape[1], 1, 1),
     "strided by hand": lambda x: x.contiguous().as_strided(x.shape, x.contiguous().stride()),
+    "filled in place": lambda x: x * torch.empty_like(x).fill_(2.0),
 }
 OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "select one channel": lambda x: x * x.select(1, 3).unsqueeze(1),
@@ -155,6 +156,12 @@ EVERY: dict[str, Fault] = FAULTS | {
     "tokens mixed": Fault(
         net(mixed_tokens, sequences, a=lin(3, 8), up=lin(5, 12), down=lin(12, 5), head=lin(8, 2)), "any",
         (("a.weight", 0), ("up.weight", 0)),
+    ),
+    "embedding": Fault(
+        net(
+            lambda self, x: self.head(F.relu(self.b(self.table(x)))), lambda: torch.randint(0, 9, (4, 5)),
+            table=lambda: nn.Embedding(9, 8), b=lin(8, 6), head=lin(6, 2),
+        ), "cut", (("table.weight", 1),),
     ),
     "embedding bag": Fault(
         net(

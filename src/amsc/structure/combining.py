@@ -197,7 +197,8 @@ def _scatter(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
             operands = []
         else:
             operands.append(written)
-    layers = combine(tracer.ledger, operands, all, tracer.reason)
+    is_constant = values is not None and not isinstance(values, Tensor) and values != 0
+    layers = combine(tracer.ledger, operands, lambda zero: all(zero) and not is_constant, tracer.reason)
     if func._schema.is_mutable:
         tracer.write(output, layers)
     else:

@@ -51,7 +51,8 @@ def _try_zero(
 ) -> bool:
     leaves = list(others)
     for place, dtype, zero in zip(places, dtypes, is_zero, strict=True):
-        values = torch.tensor([1.7, -0.6, 0.9, -2.3]).to(dtype)
+        values = torch.tensor([1.7, -0.6, 0.9, -2.3])
+        values = values > 0 if dtype == torch.bool else values.to(dtype)
         leaves[place] = torch.zeros_like(values) if zero else values
     args, kwargs = pytree.tree_unflatten(leaves, layout)
     kwargs = {key: value for key, value in kwargs.items() if key not in ("device", "memory_format", "layout")}

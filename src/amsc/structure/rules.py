@@ -47,6 +47,8 @@ def _uniform(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
         is_zero = func._schema.name.endswith(("zeros_like", "empty_like"))
         layers = tuple(layer.abs() if is_zero else -layer.abs() for layer in tracer.layers(args[0]))
         tracer.set_layers(output, layers if output.shape == args[0].shape else ())
+    else:
+        tracer.set_layers(output, ())  # so that what is written to a part of it is noticed
     tracer.set_uniform(output)
 
 
