@@ -39,6 +39,9 @@ def _pin(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 def _nothing(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """The output holds no activation: only shapes, or positions, or a number for the user's code."""
+    for leaf in pytree.tree_leaves(output):
+        if isinstance(leaf, Tensor):
+            tracer.set_layers(leaf, ())  # so that what is written to a part of it is noticed
 
 
 def _uniform(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
