@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from amsc.structure import moving
 from amsc.structure.labels import compact
 from amsc.structure.rectangles import closed_units
 from amsc.structure.rules import rule_for
@@ -206,7 +207,7 @@ def labelled(tracer: Tracer, r: random.Random) -> tuple[Tensor, list[Tensor]]:
 def run(move: Move, seed: int) -> tuple[Tracer, Tensor, list[Tensor], list[tuple[Tensor, list[Tensor]]]]:
     """(tracer, input, its layers, each output with its layers)."""
     r = random.Random(seed)
-    tracer = Tracer({}, {}, (), rule_for)
+    tracer = Tracer({}, {}, (), (), moving.RULES, rule_for)
     x, layers = labelled(tracer, r)
     outputs = moved(move, x, seed, tracer)
     return tracer, x, layers, [(y, [layer.contiguous() for layer in tracer.layers(y)]) for y in outputs]
@@ -308,7 +309,7 @@ def silenced(x: Tensor, layers: list[Tensor], marks: Callable[[Tensor], Tensor])
 
 def test_the_values_notice_a_wrong_label() -> None:
     """The oracle can fail: labels that were not moved with a flip."""
-    tracer = Tracer({}, {}, (), rule_for)
+    tracer = Tracer({}, {}, (), (), moving.RULES, rule_for)
     x = torch.rand(4)
     tracer.set_layers(x, [tracer.ledger.fresh(4)])
     with tracer.watching():
