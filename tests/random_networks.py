@@ -236,11 +236,12 @@ def resized(genes: Genes, c: int) -> tuple[nn.Module, int]:
     ), c  # fmt: skip
 
 
-STAGES = (
+CONVOLUTIONAL = (
     plain, residual, projected, preactivated, concatenated, dense_layer, gated, depthwise, grouped, shuffled_pixels,
     unshuffled_pixels, shared, transposed, scaled, shifted, channel_padded, functional, multiplied, spatially_gated,
-    channels_last, written, sliced, mirrored, resized, *TRANSFORMER_STAGES,
+    channels_last, written, sliced, mirrored, resized,
 )  # fmt: skip
+STAGES = (*CONVOLUTIONAL, *TRANSFORMER_STAGES)
 
 
 def head(genes: Genes, c: int) -> nn.Module:
@@ -257,7 +258,7 @@ def head(genes: Genes, c: int) -> nn.Module:
     )
 
 
-def random_network(values: list[int]) -> nn.Module:
+def random_network(values: list[int], kinds: tuple[Any, ...] = STAGES) -> nn.Module:
     """A network of one to five stages and a head for inputs of shape (n, 3, SIZE, SIZE), in eval mode, its
     normalisations with random statistics, scales and shifts."""
     genes = Genes(values)
@@ -266,7 +267,7 @@ def random_network(values: list[int]) -> nn.Module:
     stages.append(conv_unit(genes, 3, first))
     channels = first
     for _ in range(1 + genes.below(4)):
-        stage, channels = STAGES[genes.below(len(STAGES))](genes, channels)
+        stage, channels = kinds[genes.below(len(kinds))](genes, channels)
         stages.append(stage)
     network = nn.Sequential(*stages, head(genes, channels)).eval()
     generator = torch.Generator().manual_seed(genes.below(1000))
@@ -283,8 +284,8 @@ def random_network(values: list[int]) -> nn.Module:
 
 def costs_are_exact(network: nn.Module) -> bool:
     """Whether a plan knows what is left of the multiply-adds; else it is told too many (see
-    tests/structure/test_random_networks.py): queries, keys and values by one layer, spectral norms."""
-    inexact = ("qkv.weight", "in_proj_weight", ".weight_orig", ".weight.0._u")
+    tests/structure/test_random_networks.py): queries, keys and values by one layer, spectral norms, a weight broadcast over a batch."""
+    inexact = ("qkv.weight", "enter.weight", "in_proj_weight", ".weight_orig", ".weight.0._u")
     return not any(name.endswith(inexact) for name, _ in (*network.named_parameters(), *network.named_buffers()))
 
 

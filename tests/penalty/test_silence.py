@@ -13,7 +13,7 @@ from amsc.penalty import Penalty
 from amsc.penalty.bypass import find_bypassed_groups
 from amsc.structure import Structure, trace
 from penalty.nets import images, randomized
-from random_networks import SIZE, genes_of, random_network
+from random_networks import CONVOLUTIONAL, SIZE, genes_of, random_network
 
 
 class Dense(nn.Module):
@@ -103,7 +103,7 @@ def test_zero_channels_are_mute(build: Callable[[], nn.Module]) -> None:
 @pytest.mark.parametrize("seed", range(40))
 def test_zero_channels_and_blocks_of_random_networks(seed: int) -> None:
     torch.manual_seed(seed)
-    check_silence(randomized(random_network(genes_of(seed)), seed), torch.randn(2, 3, SIZE, SIZE))
+    check_silence(randomized(random_network(genes_of(seed), CONVOLUTIONAL), seed), torch.randn(2, 3, SIZE, SIZE))
 
 
 def test_only_groups_read_past_their_normalisation_lose_its_coordinates() -> None:
