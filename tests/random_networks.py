@@ -284,7 +284,8 @@ def random_network(values: list[int], kinds: tuple[Any, ...] = STAGES) -> nn.Mod
 
 def costs_are_exact(network: nn.Module) -> bool:
     """Whether a plan knows what is left of the multiply-adds; else it is told too many (see
-    tests/structure/test_random_networks.py): queries, keys and values by one layer, spectral norms, a weight broadcast over a batch."""
+    tests/structure/test_random_networks.py): queries, keys
+    and values by one layer, spectral norms, a weight broadcast over a batch."""
     inexact = ("qkv.weight", "enter.weight", "in_proj_weight", ".weight_orig", ".weight.0._u")
     return not any(name.endswith(inexact) for name, _ in (*network.named_parameters(), *network.named_buffers()))
 
