@@ -6,7 +6,7 @@ the tests, and `benchmarks/bench_random_networks.py` can draw many more from a s
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from random_transformers import TRANSFORMER_STAGES
+from random_transformers import TRANSFORMER_STAGES, Apply
 
 SIZE = 8  # height and width of the input
 
@@ -31,19 +31,6 @@ class Genes:
 
     def pick(self, *choices: Any) -> Any:
         return choices[self.below(len(choices))]
-
-
-class Apply(nn.Module):
-    """A function of named submodules: `function(self, x)`."""
-
-    def __init__(self, function: Callable[[Any, Tensor], Tensor], **parts: nn.Module | nn.Parameter) -> None:
-        super().__init__()
-        for name, part in parts.items():
-            setattr(self, name, part)
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(self, x)
 
 
 def activation(genes: Genes, channels: int) -> nn.Module:

@@ -23,7 +23,7 @@ Stage = tuple[nn.Module, int]
 class Apply(nn.Module):
     """`function(self, x)` of named parts and sizes; tensors that are no parameters become buffers."""
 
-    def __init__(self, function: Callable[[Any, Tensor], Tensor], **parts: Any) -> None:
+    def __init__(self, function: Callable[..., Any], **parts: Any) -> None:
         super().__init__()
         for name, part in parts.items():
             if isinstance(part, Tensor) and not isinstance(part, nn.Parameter):
@@ -32,8 +32,8 @@ class Apply(nn.Module):
                 setattr(self, name, part)
         self.function = function
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(self, x)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(self, *args, **kwargs)
 
 
 class Tokens(nn.Module):

@@ -397,7 +397,3 @@ def test_a_loss_that_is_not_finite_leaves_a_run_that_can_be_looked_at(tmp_path: 
     with pytest.raises(TrainingError, match=r"of the depth phase.*lower"):
         _run(tmp_path / "run", settings=settings)
     assert load_state(tmp_path / "run" / "state" / "state.pt")["stage"] == "path"
-
-
-def test_the_root_offers_it() -> None:
-    assert amsc.compress is compress

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from random_transformers import Apply as Net
+
 __all__ = ["FAULTS", "Fault", "Net", "conv", "settled"]
 
 Built = tuple[nn.Module, Any]
@@ -28,22 +30,6 @@ class Fault:
     at: tuple[tuple[str, int], ...] = (("a.weight", 0),)
     wrong: str = ""
     untold: str = ""
-
-
-class Net(nn.Module):
-    """A function of named parts; tensors that are no parameters become buffers."""
-
-    def __init__(self, function: Callable[..., Any], **parts: Any) -> None:
-        super().__init__()
-        for name, part in parts.items():
-            if isinstance(part, Tensor) and not isinstance(part, nn.Parameter):
-                self.register_buffer(name, part)
-            else:
-                setattr(self, name, part)
-        self.function = function
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(self, *args, **kwargs)
 
 
 def conv(c: int, out: int, kernel: int = 3, **options: Any) -> nn.Conv2d:

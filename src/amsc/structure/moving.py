@@ -35,7 +35,7 @@ def _same(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
         _stays_uniform(tracer, args[0], output)
 
 
-@_rule("t transpose permute numpy_T movedim t_ transpose_")
+@_rule("t transpose permute movedim t_ transpose_")
 def _transpose(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Axes change places; a transposed parameter is still that parameter."""
     view = tracer.parameter_view(args[0])

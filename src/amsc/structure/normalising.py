@@ -23,7 +23,7 @@ def _batch_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     data, weight, bias, mean, variance = args[:5]
     if func._schema.name == "aten::_native_batch_norm_legit" and not isinstance(mean, Tensor):
         mean = variance = None
-    channels = _mixed(tracer, data)
+    channels = tracer.channels(data)
     roles = ((weight, "affine"), (bias, "affine"), (mean, "statistic"), (variance, "statistic"))
     layers = _with_parameters(tracer, channels, [(tensor, role) for tensor, role in roles if tensor is not None])
     is_zero = (weight is not None and bias is not None) or mean is None
@@ -38,7 +38,7 @@ def _group_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     if weight is None:
         tracer.pin_all(args)
         return
-    channels = _mixed(tracer, data)
+    channels = tracer.channels(data)
     for layer in channels.layers:
         if groups > 1:
             grouped = core(layer).reshape(groups, -1)
@@ -100,19 +100,6 @@ def _weight_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
 def _parameter_or_layers(tracer: Tracer, tensor: Tensor, role: str) -> Layers:
     view = tracer.parameter_view(tensor)
     return tracer.layers(tensor) if view is None else tracer.parameter_layers(tensor, *view, [role] * tensor.ndim)
-
-
-def _mixed(tracer: Tracer, data: Tensor) -> Operand:
-    """Label vectors along the channels (axis 1): everything else along the other axes is mixed."""
-    others = [axis for axis in range(data.ndim) if axis != 1]
-    vectors = []
-    for layer in tracer.layers(data):
-        vector = tracer.ledger.mix(layer, others, tracer.reason).reshape(-1)
-        if len(vector) > 1:
-            vectors.append(compact(vector))
-        else:
-            tracer.ledger.pin(vector, tracer.reason)
-    return Operand(tuple(vectors), frozenset([0]))
 
 
 def _with_parameters(tracer: Tracer, channels: Operand, tensors: list[tuple[Tensor, str]]) -> Layers:

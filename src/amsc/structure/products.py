@@ -197,7 +197,7 @@ def _convolution(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
     data, weight, bias = args[:3]
     transposed, groups = bool(args[6]), int(args[8])
     outside = prod(data.shape[2:] if transposed else output.shape[2:]) * data.shape[0]
-    channels = _channels(tracer, data)
+    channels = tracer.channels(data)
     if data.ndim != weight.ndim:
         tracer.pin_all((data, weight, bias))
         return
@@ -217,20 +217,6 @@ def _convolution(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
     shape[1] = -1
     layers = tuple(layer.reshape(shape) for layer in produced)
     tracer.set_layers(output, _with_bias(tracer, layers, bias, output, axis=1))
-
-
-def _channels(tracer: Tracer, data: Tensor) -> Operand:
-    """One label per channel (axis 1): everything else along the other axes is mixed."""
-    others = [axis for axis in range(data.ndim) if axis != 1]
-    layers = []
-    for layer in tracer.layers(data):
-        mixed = tracer.ledger.mix(layer, others, tracer.reason).reshape(-1)
-        if len(mixed) > 1:
-            layers.append(compact(mixed))
-        else:
-            tracer.ledger.pin(mixed, tracer.reason)
-    own = frozenset([0]) if data.shape[1] > 1 and not tracer.is_uniform(data) else frozenset()
-    return Operand(tuple(layer.expand(data.shape[1]) for layer in layers), own)
 
 
 def _operand(labels: Tensor) -> Operand:

@@ -4,6 +4,7 @@ import contextlib
 import linecache
 import os
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -140,8 +141,9 @@ class Tracer(TorchDispatchMode):
             self._note_use((args, kwargs), output)
             try:
                 self._rule_for(func)(self, func, args, kwargs, output)
-            except Exception as error:  # a rule that does not know such arguments: the model must not suffer from it
+            except Exception as error:  # a fault of ours, on arguments nobody thought of: all that it concerns stays
                 self._operator += f" (its rule failed: {type(error).__name__}: {error})"
+                warnings.warn(f"what {self.reason} touches is left as it is; please report this", stacklevel=2)
                 self.pin_all((args, kwargs, output))
         return output
 
@@ -213,6 +215,18 @@ class Tracer(TorchDispatchMode):
         if self.is_uniform(tensor):
             return frozenset()
         return frozenset(axis for axis in range(tensor.ndim) if tensor.shape[axis] > 1 and tensor.stride(axis) != 0)
+
+    def channels(self, data: Tensor) -> Operand:
+        """The label vectors along axis 1 of `data`: what lies along the other axes is mixed."""
+        others = [axis for axis in range(data.ndim) if axis != 1]
+        vectors = []
+        for layer in self.layers(data):
+            vector = self.ledger.mix(layer, others, self.reason).reshape(-1)
+            if len(vector) > 1:
+                vectors.append(compact(vector))
+            else:
+                self.ledger.pin(vector, self.reason)
+        return Operand(tuple(vectors), frozenset([0]) if 1 in self.own_axes(data) else frozenset())
 
     def set_uniform(self, tensor: Tensor) -> None:
         """Every element of `tensor` has the same value (it was made by zeros, ones, full ...)."""
