@@ -195,7 +195,7 @@ class Tracer(TorchDispatchMode):
 
     def set_layers(self, tensor: Tensor, layers: Sequence[Tensor]) -> None:
         """`layers` (expanded to its shape here) belong to `tensor` from now on."""
-        whole = (compact(layer.expand(tensor.shape)) for layer in layers)
+        whole = (compact(layer.expand(tensor.shape)) for layer in layers if tensor.numel())
         kept = tuple(layer for layer in whole if bool((squeezed(layer) != 0).any()))
         self._labels[tensor] = kept
         for layer in kept:
