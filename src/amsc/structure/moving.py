@@ -95,7 +95,7 @@ def _im2col(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     layers = []
     for layer in tracer.layers(args[0]):
         mixed = tracer.ledger.mix(layer, range(layer.ndim - 2, layer.ndim), tracer.reason)
-        columns = mixed.reshape(*mixed.shape[:-2], 1)
+        columns = mixed.flatten(-2).expand(*layer.shape[:-2], 1)
         layers.append(compact(columns.repeat_interleave(kernel, -2).expand(output.shape)))
     tracer.set_layers(output, layers)
 
