@@ -20,6 +20,7 @@ __all__ = [
     "TensorSpec",
     "borrowed",
     "call_arguments",
+    "check_devices",
     "copied",
     "copied_inputs",
     "named_tensors",
@@ -110,6 +111,17 @@ def copied_inputs(example_inputs: Any) -> Any:
     return pytree.tree_map_only(Tensor, Tensor.clone, example_inputs)
 
 
+def check_devices(model: nn.Module, example_inputs: Any) -> None:
+    """Raises InputError if `example_inputs` are not where the model is."""
+    devices = {tensor.device for tensor in named_tensors(model).values()}
+    for leaf in pytree.tree_leaves(call_arguments(example_inputs)):
+        if isinstance(leaf, Tensor) and devices and leaf.device not in devices:
+            raise InputError(
+                f"example_inputs are on {leaf.device}, the model is on {', '.join(sorted(map(str, devices)))}; "
+                "move one to the other"
+            )
+
+
 def run_model(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor] | None = None) -> Any:
     """The model's output for `example_inputs` (with `tensors` in the place of its own), with failures explained.
 
@@ -117,13 +129,8 @@ def run_model(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tenso
         InputError: forward fails on these inputs, or they are on another device than the model.
     """
     args, kwargs = call_arguments(example_inputs)
-    devices = {t.device for t in (tensors or named_tensors(model)).values()}
-    for leaf in pytree.tree_leaves((args, kwargs)):
-        if isinstance(leaf, Tensor) and devices and leaf.device not in devices:
-            raise InputError(
-                f"example_inputs are on {leaf.device}, the model is on {', '.join(sorted(map(str, devices)))}; "
-                "move one to the other"
-            )
+    if tensors is None:
+        check_devices(model, example_inputs)
     try:
         return model(*args, **kwargs) if tensors is None else functional_call(model, dict(tensors), args, kwargs)
     except AmscError:

@@ -1,107 +1,106 @@
-"""One call of a module as data: the leaves of its arguments and output, and copies of the arguments to try it on."""
+"""One call of a module as data: the leaves of its arguments and output, and what each of these is."""
 
-import copy
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from amsc.structure.values import OutputLeaf
+from amsc.structure.facts import ZERO, Fact, is_same_view
+from amsc.structure.values import Block, BlockCall, OutputLeaf
 
-__all__ = [
-    "Arguments",
-    "argument_leaves",
-    "call_signature",
-    "copied_arguments",
-    "leaves",
-    "perturbed",
-    "real_arguments",
-    "takes_one_tensor",
-]
+__all__ = ["Call", "tensors_of"]
 
 PLAIN = (bool, int, float, str, type(None))
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """The positional and keyword arguments of a call."""
+class Call:
+    """The call of a `module`, by the leaves of its arguments: how each is told where to find it, and its value."""
 
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    module: nn.Module
+    arguments: tuple[tuple[OutputLeaf, Any], ...]
 
+    @classmethod
+    def of(cls, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Call":
+        """The call of `module` with these arguments."""
+        names = _positional_names(module)
+        found: list[tuple[OutputLeaf, Any]] = []
+        for position, value in enumerate(args):
+            top = OutputLeaf("input", position, names[position] if position < len(names) else "")
+            found += [(replace(top, path=path), leaf) for path, leaf in _leaves(value)]
+        for keyword, value in kwargs.items():
+            top = OutputLeaf("input", names.index(keyword) if keyword in names else -1, keyword)
+            found += [(replace(top, path=path), leaf) for path, leaf in _leaves(value)]
+        return cls(module, tuple(found))
 
-def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(path, leaf) of everything in nested tuples, lists and dicts with string keys; other objects are leaves."""
-    if type(value) in (tuple, list):
-        for index, part in enumerate(value):
-            yield from leaves(part, (*path, str(index)))
-    elif type(value) is dict and all(isinstance(key, str) for key in value):
-        for key, part in value.items():
-            yield from leaves(part, (*path, key))
-    else:
-        yield path, value
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors among the arguments."""
+        return tuple(leaf for _, leaf in self.arguments if isinstance(leaf, Tensor))
 
+    def block(self, output: Any, fact_of: Callable[[Tensor], Fact | None]) -> Block | None:
+        """What the module is that gave this `output`, as a Block without name, parameters and MACs; None: no block.
 
-def argument_leaves(module: nn.Module, arguments: Arguments) -> list[tuple[OutputLeaf, Any]]:
-    """Each leaf of the arguments, with what a module must be told to return it ("input")."""
-    names = _positional_names(module)
-    found = []
-    for position, value in enumerate(arguments.args):
-        top = OutputLeaf("input", position, names[position] if position < len(names) else "")
-        found += [(replace(top, path=path), leaf) for path, leaf in leaves(value)]
-    for keyword, value in arguments.kwargs.items():
-        top = OutputLeaf("input", names.index(keyword) if keyword in names else -1, keyword)
-        found += [(replace(top, path=path), leaf) for path, leaf in leaves(value)]
-    return found
+        By what is known of tensors (`fact_of`), every leaf of the output must be one of the arguments, zeros of the
+        shape of one, or a constant, and the arguments must be as they were.
+        """
+        if any(not _is_itself(tensor, fact_of(tensor)) for tensor in self.tensors):
+            return None
+        possible = [list(self._explanations(leaf, fact_of)) for _, leaf in _leaves(output)]
+        if not all(possible):
+            return None
+        chosen = _chosen(possible)
+        kind = _kind(chosen, output)
+        is_plain = (
+            kind == "identity" and isinstance(output, Tensor) and not chosen[0].path and _takes_one_tensor(self.module)
+        )
+        call = None if is_plain else BlockCall(tuple(chosen), _layout(output))
+        return Block("", (), 0, kind, call) if kind else None
 
-
-def copied_arguments(arguments: Arguments) -> Arguments:
-    """Arguments that a trial may change: tensors and objects such as caches are copies, modules are not.
-
-    Raises whatever an object's own copying raises."""
-    return _mapped(arguments, lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else copy.deepcopy(leaf))
-
-
-def perturbed(arguments: Arguments, shapes: set[torch.Size] | None = None) -> Arguments:
-    """A copy with other values of the same range in the floating point tensors (of these `shapes`).
-
-    Each keeps its numbers, in another order, so that what was not negative stays so; equal numbers are drawn anew.
-    Additive masks stay as they are. Without such a tensor, integer tensors are put in another order.
-    """
-    copies = copied_arguments(arguments)
-    tensors = [leaf for leaf in _tensors(copies) if shapes is None or leaf.shape in shapes]
-    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
-    new = {id(tensor): _reordered(tensor) for tensor in floating or tensors}
-    return _mapped(copies, lambda leaf: new.get(id(leaf), leaf))
-
-
-def real_arguments(arguments: Arguments) -> Arguments:
-    """Arguments on the meta device with values: standard normal, true, or zero for integers."""
-    return _mapped(arguments, lambda leaf: _real(leaf) if isinstance(leaf, Tensor) else copy.deepcopy(leaf))
-
-
-def call_signature(arguments: Arguments) -> tuple[Any, ...]:
-    """What two calls must share to behave alike at zero: places, shapes, dtypes, signs and plain values."""
-    found: list[Any] = [len(arguments.args)]
-    for place, value in (*enumerate(arguments.args), *sorted(arguments.kwargs.items())):
-        found += [(place, path, _leaf_signature(leaf)) for path, leaf in leaves(value)]
-    return tuple(found)
+    def _explanations(self, leaf: Any, fact_of: Callable[[Tensor], Fact | None]) -> Iterator[OutputLeaf]:
+        """Everything that `leaf` of the output could be, the likeliest first."""
+        if not isinstance(leaf, Tensor):
+            is_plain = isinstance(leaf, PLAIN)
+            for address, value in self.arguments:
+                if leaf is not None and (value is leaf or (is_plain and type(value) is type(leaf) and value == leaf)):
+                    yield address
+            if is_plain:
+                yield OutputLeaf("constant", constant=leaf)
+            return
+        tensors = [(address, value) for address, value in self.arguments if isinstance(value, Tensor)]
+        fact = fact_of(leaf)
+        if fact is not None and fact.kind == "same" and not fact.is_shifted:
+            yield from (address for address, value in tensors if is_same_view(value, fact.twin))
+        if fact is ZERO:
+            yield from (replace(address, kind="zeros") for address, value in tensors if _are_alike(value, leaf))
+            if not leaf.ndim:
+                yield from (replace(address, kind="zero") for address, value in tensors if value.dtype == leaf.dtype)
 
 
-def _leaf_signature(leaf: Any) -> Any:
-    if isinstance(leaf, Tensor):
-        is_known = leaf.is_floating_point() and not leaf.is_meta and leaf.numel() > 0
-        return leaf.shape, leaf.dtype, is_known and bool(leaf.min() >= 0)
-    return (type(leaf), leaf) if isinstance(leaf, PLAIN) else type(leaf)
+def tensors_of(output: Any) -> list[Tensor]:
+    """The tensors in what a module returned."""
+    return [leaf for _, leaf in _leaves(output) if isinstance(leaf, Tensor)]
 
 
-def takes_one_tensor(module: nn.Module) -> bool:
+def _takes_one_tensor(module: nn.Module) -> bool:
     """Whether forward has one parameter, which can come by position: nn.Identity can be called like it."""
     kinds = [parameter.kind for parameter in _forward_parameters(module)]
     return kinds in ([inspect.Parameter.POSITIONAL_ONLY], [inspect.Parameter.POSITIONAL_OR_KEYWORD])
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(path, leaf) of everything in nested tuples, lists and dicts with string keys; other objects are leaves."""
+    if type(value) in (tuple, list):
+        for index, part in enumerate(value):
+            yield from _leaves(part, (*path, str(index)))
+    elif type(value) is dict and all(isinstance(key, str) for key in value):
+        for key, part in value.items():
+            yield from _leaves(part, (*path, key))
+    else:
+        yield path, value
 
 
 def _positional_names(module: nn.Module) -> list[str]:
@@ -118,41 +117,32 @@ def _forward_parameters(module: nn.Module) -> list[inspect.Parameter]:
         return []
 
 
-def _tensors(arguments: Arguments) -> list[Tensor]:
-    return [leaf for _, leaf in leaves([*arguments.args, arguments.kwargs]) if isinstance(leaf, Tensor)]
+def _is_itself(tensor: Tensor, fact: Fact | None) -> bool:
+    return fact is not None and not fact.is_shifted and is_same_view(tensor, fact.twin)
 
 
-def _mapped(arguments: Arguments, change: Callable[[Any], Any]) -> Arguments:
-    """The arguments with every leaf changed, the same object always to the same; plain values and modules stay."""
-    seen: dict[int, Any] = {}
-
-    def mapped(value: Any) -> Any:
-        if type(value) in (tuple, list):
-            return type(value)(mapped(part) for part in value)
-        if type(value) is dict:
-            return {key: mapped(part) for key, part in value.items()}
-        if isinstance(value, (*PLAIN, nn.Module)):
-            return value
-        if id(value) not in seen:
-            seen[id(value)] = change(value)
-        return seen[id(value)]
-
-    return Arguments(mapped(arguments.args), mapped(arguments.kwargs))
+def _chosen(possible: list[list[OutputLeaf]]) -> list[OutputLeaf]:
+    """One meaning for each leaf: the first that no leaf before has, or else the first."""
+    chosen: list[OutputLeaf] = []
+    for options in possible:
+        likely = [option for option in options if option.kind == options[0].kind]
+        chosen.append(next((option for option in likely if option not in chosen), options[0]))
+    return chosen
 
 
-def _reordered(tensor: Tensor) -> Tensor:
-    if not tensor.numel() or not bool(torch.isfinite(tensor).all()) or bool((tensor.abs() > MASKED).any()):
-        return tensor
-    flat = tensor.flatten()
-    if tensor.is_floating_point() and bool((flat == flat[0]).all()):
-        return torch.rand_like(tensor)
-    return flat.flip(0).roll(flat.numel() // 3).view(tensor.shape)
+def _kind(chosen: list[OutputLeaf], output: Any) -> str:
+    """ "identity" or "branch" by the first tensor of the output, "" if that is neither."""
+    for meaning, (_, leaf) in zip(chosen, _leaves(output), strict=True):
+        if isinstance(leaf, Tensor):
+            kinds = {"input": "identity", "zeros": "branch"} if leaf.is_floating_point() else {}
+            return kinds.get(meaning.kind, "")
+    return ""
 
 
-MASKED = 1e4  # larger numbers are taken for those of an additive mask
+def _layout(output: Any) -> str:
+    layout = pytree.tree_structure(output, is_leaf=lambda part: type(part) not in (tuple, list, dict))
+    return str(pytree.treespec_dumps(layout))
 
 
-def _real(tensor: Tensor) -> Tensor:
-    if tensor.is_floating_point():
-        return torch.randn(tensor.shape, dtype=tensor.dtype)
-    return torch.full(tensor.shape, tensor.dtype == torch.bool, dtype=tensor.dtype)
+def _are_alike(one: Tensor, other: Tensor) -> bool:
+    return (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)

@@ -1,5 +1,6 @@
 """From a model and example inputs to its Structure."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,9 +12,9 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from amsc.errors import AmscError, ModelError
-from amsc.model_access import InputSpec, borrowed, copied_inputs, named_tensors, output_leaves, run_model
+from amsc.model_access import InputSpec, borrowed, check_devices, copied_inputs, named_tensors, output_leaves, run_model
 from amsc.structure import moving
-from amsc.structure.blocks import find_blocks
+from amsc.structure.blocks import BlockSearch
 from amsc.structure.costs import layer_costs
 from amsc.structure.faking import computing_aside, fakes
 from amsc.structure.folding import takes_constants
@@ -35,24 +36,25 @@ def trace(model: nn.Module, example_inputs: Any, *, blocks: bool = True) -> Stru
     Args:
         model: any module whose forward returns tensors (alone or in tuples, lists, dicts, dataclasses).
         example_inputs: one batch as forward takes it: a tensor, a tuple of positional or a dict of keyword arguments.
-        blocks: whether to look for removable blocks, which takes at least one run with values.
+        blocks: whether to look for removable blocks.
 
     Raises:
         ModelError: not a module, or compiled, scripted or wrapped for parallel training, or the output holds no tensor.
         InputError: forward fails on `example_inputs`, or they are on another device.
     """
     _refuse_wrapped(model)
+    check_devices(model, example_inputs)
     with borrowed(model):
         tensors = named_tensors(model)
         for module in model.modules():
             module._compiled_call_impl = None  # model.compile(): what is compiled cannot be observed
-        tracer = _watched(model, example_inputs, tensors)
+        tracer, search = _watched(model, example_inputs, tensors, blocks=blocks)
         spec = InputSpec.of(example_inputs)
         used = {parameter.name: parameter for parameter in tracer.parameters.values() if parameter.name in tracer.used}
         ownership = Ownership(tracer.ledger, used.values())
         channels, pins = channel_groups(tracer.ledger, ownership)
         users = {name: parameter.modules for name, parameter in used.items()}
-        found = _blocks(model, example_inputs, tensors, users) if blocks else ()
+        found = search.blocks(users) if search else ()
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     structure = Structure(
         inputs=spec,
@@ -67,29 +69,36 @@ def trace(model: nn.Module, example_inputs: Any, *, blocks: bool = True) -> Stru
     return dataclasses.replace(structure, blocks=tuple(_completed(structure, block) for block in found))
 
 
-def _watched(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor]) -> Tracer:
-    """The tracer after it has watched one run; a model on the meta device is run without values, and any other too if
-    its forward does not ask for values: shapes alone tell the structure, in a fraction of the time.
+def _watched(
+    model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor], *, blocks: bool
+) -> tuple[Tracer, BlockSearch | None]:
+    """The tracer, and the search for blocks, after both have watched one run; a model on the meta device is run without
+    values, and any other too if its forward does not ask for values: shapes alone tell the structure, in a fraction of
+    the time.
 
-    Where the run leaves parameters unused that are used in training mode (auxiliary heads), it has watched that too.
+    Where the run leaves parameters unused that are used in training mode (auxiliary heads), the tracer has watched that
+    too.
     """
     if any(tensor.is_meta for tensor in tensors.values()):
         with fakes(tensors, example_inputs) as (without, inputs):
             tracer = _tracer(model, without, aside=computing_aside)
-            _watch(tracer, lambda: run_model(model, inputs, without))
-        return tracer
+            return tracer, _watch(tracer, model, lambda: run_model(model, inputs, without), blocks=blocks)
     guard = Guard(tensors)
     try:
-        tracer = _watched_on_meta(model, example_inputs, tensors) or _tracer(model, tensors, before=guard.keep)
-        if not tracer.used:
-            _watch(tracer, lambda: run_model(model, copied_inputs(example_inputs)))
+        without = {name: tensor.to("meta") for name, tensor in tensors.items()}
+        tracer = _tracer(model, without)
+        try:
+            search = _watch_on_meta(tracer, model, example_inputs, without, blocks=blocks)
+        except AmscError:  # its forward needs values, or tensors amsc does not know
+            tracer = _tracer(model, tensors, before=guard.keep)
+            search = _watch(tracer, model, lambda: run_model(model, copied_inputs(example_inputs)), blocks=blocks)
         if any(tensor.ndim and name not in tracer.used for name, tensor in tensors.items()):
             probe = _tracer(model, tensors, before=guard.keep)
             again = _tracer(model, tensors, before=guard.keep)
             tracer = _watched_in_training(tracer, probe, again, model, example_inputs)
     finally:
         guard.give_back()
-    return tracer
+    return tracer, search
 
 
 def _tracer(model: nn.Module, tensors: Mapping[str, Tensor], **options: Any) -> Tracer:
@@ -100,25 +109,24 @@ def _tracer(model: nn.Module, tensors: Mapping[str, Tensor], **options: Any) -> 
     return Tracer(tensors, names, kernels, foldable, moving.RULES, rule_for, **options)
 
 
-def _watch(tracer: Tracer, run: Callable[[], Any]) -> None:
-    with tracer.watching():
+def _watch(tracer: Tracer, model: nn.Module, run: Callable[[], Any], *, blocks: bool = False) -> BlockSearch | None:
+    """Let the tracer watch a run of the model, and if `blocks` a search for them, which is returned."""
+    search = BlockSearch(model, tracer.parameter_name) if blocks else None
+    tracer.after = search.observe if search else None
+    with tracer.watching(), search.watching() if search else contextlib.nullcontext():
         output = run()
     with tracer.aside():
         for tensor in _visible(output):
             tracer.pin_layers(tracer.layers(tensor), "it is an output of the model")
+    return search
 
 
-def _watched_on_meta(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor]) -> Tracer | None:
-    """The tracer after a run on the meta device; None where the forward needs values, or tensors amsc does not know."""
-    without = {name: tensor.to("meta") for name, tensor in tensors.items()}
+def _watch_on_meta(
+    tracer: Tracer, model: nn.Module, example_inputs: Any, without: Mapping[str, Tensor], *, blocks: bool
+) -> BlockSearch | None:
     inputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), example_inputs)
-    tracer = _tracer(model, without)
     with borrowed(model):  # what the run leaves in the model has no values
-        try:
-            _watch(tracer, lambda: run_model(model, inputs, without))
-        except AmscError:
-            return None
-    return tracer
+        return _watch(tracer, model, lambda: run_model(model, inputs, without), blocks=blocks)
 
 
 def _watched_in_training(tracer: Tracer, probe: Tracer, again: Tracer, model: nn.Module, example_inputs: Any) -> Tracer:
@@ -129,29 +137,19 @@ def _watched_in_training(tracer: Tracer, probe: Tracer, again: Tracer, model: nn
 
     model.train()
     try:
-        _watch(probe, run)
+        _watch(probe, model, run)
         more = probe.used - tracer.used
         if any(parameter.name in more and parameter.tensor.ndim for parameter in probe.parameters.values()):
-            _watch(again, run)
+            _watch(again, model, run)
             again.ledger.work.clear()  # what training costs is not what the network costs
             model.eval()
-            _watch(again, run)
+            _watch(again, model, run)
             tracer = again
     except AmscError:  # it cannot be trained on these inputs, and what it would use then stays as it is
         pass
     finally:
         model.eval()
     return tracer
-
-
-def _blocks(
-    model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor], users: Mapping[str, set[str]]
-) -> tuple[Block, ...]:
-    if not any(tensor.is_meta for tensor in tensors.values()):
-        with Guard(tensors):
-            return find_blocks(model, lambda: run_model(model, copied_inputs(example_inputs)), users)
-    with fakes(tensors, example_inputs) as (without, inputs):
-        return find_blocks(model, lambda: run_model(model, inputs, without), users, computing_aside)
 
 
 def _completed(structure: Structure, block: Block) -> Block:

@@ -99,6 +99,7 @@ class Tracer(TorchDispatchMode):
         self._rule_for = rule_for
         self._before = before
         self.aside = aside
+        self.after: Callable[[Any, Any, Any, Any], None] | None = None  # told of every operator that has run
 
     # -- the observed run ------------------------------------------------------------------------------------------
 
@@ -145,6 +146,8 @@ class Tracer(TorchDispatchMode):
                 self._operator += f" (its rule failed: {type(error).__name__}: {error})"
                 warnings.warn(f"what {self.reason} touches is left as it is; please report this", stacklevel=2)
                 self.pin_all((args, kwargs, output))
+            if self.after is not None:
+                self.after(func, args, kwargs, output)
         return output
 
     def _note_scale(self, query: Tensor) -> None:
@@ -167,6 +170,11 @@ class Tracer(TorchDispatchMode):
             for leaf in pytree.tree_leaves(output):
                 if isinstance(leaf, Tensor):
                     self._constant[leaf] = is_computed
+
+    def parameter_name(self, tensor: Tensor) -> str | None:
+        """The name of a parameter or buffer; None of another tensor."""
+        parameter = self.parameters.get(id(tensor))
+        return None if parameter is None else parameter.name
 
     def is_activation(self, tensor: Tensor) -> bool:
         """Whether `tensor` depends on the inputs."""
