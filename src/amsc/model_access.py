@@ -28,6 +28,7 @@ __all__ = [
     "random_inputs",
     "run_model",
     "set_tensor",
+    "storage_id",
     "unfused_attention",
 ]
 
@@ -191,6 +192,11 @@ def copied(model: nn.Module, replaced: dict[int, Any] | None = None) -> nn.Modul
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); amsc works on a copy. Remove"
             " what copy.deepcopy cannot take (open files, locks, stored activations), or give the model a __deepcopy__"
         ) from error
+
+
+def storage_id(tensor: Tensor) -> int:
+    """The same number for tensors that share their memory (as long as one of them lives)."""
+    return int(tensor.untyped_storage()._cdata)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
+from amsc.model_access import storage_id
 from amsc.structure.facts import CONSTANT, ZERO, Fact, Known, derived, made, operands_of
 
 __all__ = ["Assumption", "Assumptions", "Facts"]
@@ -121,7 +122,7 @@ class Assumptions:
 
     def _store(self, tensor: Tensor, entry: _Entry) -> None:
         self._entries[tensor] = entry
-        self._by_storage.setdefault(_storage(tensor), []).append(TensorWeakRef(tensor))
+        self._by_storage.setdefault(storage_id(tensor), []).append(TensorWeakRef(tensor))
 
     def _overwrite(self, tensor: Tensor, entry: _Entry) -> None:
         """`tensor` has been written to: of whatever shares its memory only what both agree on is still known."""
@@ -133,9 +134,9 @@ class Assumptions:
         self._store(tensor, entry)
 
     def _sharing(self, tensor: Tensor) -> Iterator[Tensor]:
-        for reference in self._by_storage.get(_storage(tensor), []):
+        for reference in self._by_storage.get(storage_id(tensor), []):
             other = reference()
-            if other is not None and other is not tensor and _storage(other) == _storage(tensor):
+            if other is not None and other is not tensor and storage_id(other) == storage_id(tensor):
                 yield other
 
 
@@ -145,7 +146,3 @@ def _written(func: Any, args: tuple[Any, ...]) -> list[Tensor]:
         return []
     places = zip(func._schema.arguments, args, strict=False)
     return operands_of(arg for place, arg in places if place.alias_info is not None and place.alias_info.is_write)
-
-
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)

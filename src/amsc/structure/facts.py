@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from amsc.model_access import storage_id
+
 __all__ = ["BROKEN", "CONSTANT", "ZERO", "Fact", "Known", "derived", "is_same_view", "made", "operands_of"]
 
 
@@ -85,7 +87,7 @@ def is_same_view(one: Tensor | None, other: Tensor | None) -> bool:
     if one is None or other is None:
         return False
     return one is other or (
-        one.untyped_storage()._cdata == other.untyped_storage()._cdata
+        storage_id(one) == storage_id(other)
         and (one.dtype, one.shape, one.stride()) == (other.dtype, other.shape, other.stride())
         and one.storage_offset() == other.storage_offset()
     )
@@ -160,7 +162,7 @@ class _Call:
         return (
             len(self.operands) == 1
             and not self.func._schema.is_mutable
-            and all(_storage(output) == _storage(self.operands[0]) for output in outputs)
+            and all(storage_id(output) == storage_id(self.operands[0]) for output in outputs)
         )
 
     def views(self, outputs: Sequence[Tensor]) -> list[Known]:
@@ -318,10 +320,6 @@ def _is_pointwise(func: Any) -> bool:
     functional = getattr(torch.ops.aten, _name(func).removesuffix("_"), func.overloadpacket)
     overloads = [func, *(getattr(functional, overload) for overload in functional.overloads())]
     return _name(func) in UNTAGGED or any(torch.Tag.pointwise in overload.tags for overload in overloads)
-
-
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
 
 
 def _filled(value: Any, tensors: Iterator[Tensor]) -> Any:

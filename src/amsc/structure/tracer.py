@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
-from amsc.model_access import unfused_attention
+from amsc.model_access import storage_id, unfused_attention
 from amsc.structure.labels import Ledger, compact, no_labels, squeezed
 from amsc.structure.meeting import Layers, Operand
 
@@ -90,7 +90,7 @@ class Tracer(TorchDispatchMode):
         self._moves = moves
         self._aliases: dict[int, list[TensorWeakRef]] = {}
         self._storages = {
-            tensor.untyped_storage()._cdata: self.parameters[id(tensor)]
+            storage_id(tensor): self.parameters[id(tensor)]
             for tensor in tensors.values()
             if tensor.layout == torch.strided
         }
@@ -209,7 +209,7 @@ class Tracer(TorchDispatchMode):
         for layer in kept:
             self.ledger.box(layer, self.reason)
         if tensor.layout == torch.strided:
-            key = tensor.untyped_storage()._cdata
+            key = storage_id(tensor)
             self._aliases.setdefault(key, []).append(TensorWeakRef(tensor))
 
     def operand(self, tensor: Tensor, shape: torch.Size) -> Operand:
@@ -247,7 +247,7 @@ class Tracer(TorchDispatchMode):
     def write(self, tensor: Tensor, layers: Sequence[Tensor]) -> None:
         """`tensor` was overwritten in place: it and every other view of its storage get new labels."""
         layers = tuple(compact(layer.expand(tensor.shape)) for layer in layers)
-        written = self._storages.get(tensor.untyped_storage()._cdata)
+        written = self._storages.get(storage_id(tensor))
         if written is not None:
             self.pin_parameter(written)
             self.pin_layers(layers, self.reason)
@@ -285,10 +285,10 @@ class Tracer(TorchDispatchMode):
         return ()
 
     def _shared_with(self, tensor: Tensor) -> list[Tensor]:
-        key = tensor.untyped_storage()._cdata
+        key = storage_id(tensor)
         living = (reference() for reference in self._aliases.get(key, []))
         unique = {id(other): other for other in living if other is not None}
-        return [other for other in unique.values() if other.untyped_storage()._cdata == key]
+        return [other for other in unique.values() if storage_id(other) == key]
 
     # -- labels of parameters --------------------------------------------------------------------------------------
 
