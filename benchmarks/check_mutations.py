@@ -3,19 +3,22 @@
 Each rule of the tracer's registry is broken in memory, in two ways: it does nothing (what it yields belongs to nothing
 removable, nothing is united or pinned), or it gives what it yields the labels of its first argument, where the shapes
 allow it, and unites nothing. Random networks (tests/random_networks.py) and the constructs of
-tests/structure/awkward_more.py are then traced and cut: a mutant is noticed if a cut differs from masking, tracing
-fails, or what can be removed is not what the sound rule finds. A rule that no network meets cannot be judged and is
-listed. With --each-operator, a rule is broken for one of its operators at a time.
-The exit code is 1 if a mutant survives or a rule is not met.
+tests/structure/awkward_more.py are then traced and cut, and the oracles of tests/structure/test_movement.py run: a
+mutant is noticed if a cut differs from masking, tracing fails, what can be removed is not what the sound rule finds, or
+values move otherwise than labels. A rule that nothing meets cannot be judged and is listed. With --each-operator, a
+rule is broken for one of its operators at a time.
+The exit code is 1 if a mutant survives or a rule is not met. Result: benchmarks/results/mutations.json.
 """
 
 import argparse
 import contextlib
 import inspect
+import json
 import random
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,13 +31,16 @@ from torch.utils import _pytree as pytree
 sys.path[:0] = [str(Path(__file__).parent.parent / "tests")]
 
 from amsc.errors import AmscError  # noqa: E402
+from amsc.measure import machine_stamp  # noqa: E402
 from amsc.structure import Structure, trace  # noqa: E402
 from amsc.structure.rules import RULES  # noqa: E402
 from amsc.surgery import cut, plan_cut  # noqa: E402
 from random_networks import SIZE, genes_of, random_network  # noqa: E402
+from structure import test_movement as movement  # noqa: E402
 from structure.awkward_more import EVERY  # noqa: E402
 
 Rule = Callable[..., Any]
+RESULT = Path(__file__).parent / "results" / "mutations.json"
 
 
 # -- the registry and its mutants --------------------------------------------------------------------------------------
@@ -67,7 +73,7 @@ def passes_on(rule: Rule) -> Rule:
         tensors = [leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, Tensor)]
         for out in pytree.tree_leaves(argument(rule, bound, "output", 4)):
             if isinstance(out, Tensor) and tensors and out.shape == tensors[0].shape:
-                tracer.set_labels(out, tracer.labels(tensors[0]))
+                tracer.set_layers(out, tracer.layers(tensors[0]))
 
     return mutant
 
@@ -100,7 +106,7 @@ def replaced(registry: MutableMapping[str, Rule], names: tuple[str, ...], mutant
 
 
 @dataclass
-class Case:
+class Network:
     """One network; `found` is what the sound rules find removable in it, `met` the operators that it meets."""
 
     name: str
@@ -109,13 +115,54 @@ class Case:
     found: Any = None
     met: set[str] = field(default_factory=set)
 
+    def meet(self) -> None:
+        """Note what the sound rules find. A network whose cut fails without a mutant (a constant in its code) is left
+        out."""
+        self.found = fingerprint(trace(self.model, self.inputs))
+
+    def problem(self, *, with_fingerprint: bool) -> str:
+        """What a test says; "" if it passes."""
+        structure = trace(self.model, self.inputs)
+        if channels := removal(structure):
+            cut(self.model, plan_cut(structure, channels=channels), self.inputs)
+        return "finds other groups" if with_fingerprint and fingerprint(structure) != self.found else ""
+
+
+@dataclass
+class Movement:
+    """One expression of tests/structure/test_movement.py with its oracles."""
+
+    name: str
+    met: set[str] = field(default_factory=set)
+
+    def meet(self) -> None:
+        """Run it on labels."""
+        for seed in movement.SEEDS:
+            movement.run(movement.MOVES[self.name], seed)
+
+    def problem(self, *, with_fingerprint: bool) -> str:
+        """What an oracle says; "" if all pass."""
+        oracles = [movement.test_labels_tell_which_values_depend_on_what]
+        if self.name in movement.PURE:
+            oracles += [movement.test_labels_move_as_a_dense_tensor_of_them, movement.test_moving_adds_no_labels]
+        try:
+            for oracle in oracles:
+                oracle(self.name)
+        except AssertionError:
+            return "labels and values move otherwise"
+        return ""
+
+
+Case = Network | Movement
+
 
 def cases(networks: int) -> list[Case]:
-    listed = [Case(name, *fault.build(0)) for name, fault in EVERY.items()]
+    """Every construct, the random networks, and every movement."""
+    listed: list[Case] = [Network(name, *fault.build(0)) for name, fault in EVERY.items()]
     for seed in range(networks):
         torch.manual_seed(seed)
-        listed.append(Case(f"network {seed}", random_network(genes_of(seed)), torch.randn(2, 3, SIZE, SIZE)))
-    return listed
+        listed.append(Network(f"network {seed}", random_network(genes_of(seed)), torch.randn(2, 3, SIZE, SIZE)))
+    return listed + [Movement(name) for name in movement.MOVES]
 
 
 def fingerprint(structure: Structure) -> Any:
@@ -133,26 +180,20 @@ def removal(structure: Structure) -> dict[str, list[int]]:
 
 
 def failure(case: Case, *, with_fingerprint: bool) -> str:
-    """Why the tests fail on this network; "" if they pass."""
+    """Why the tests fail on this case; "" if they pass."""
     try:
-        structure = trace(case.model, case.inputs)
-        if channels := removal(structure):
-            cut(case.model, plan_cut(structure, channels=channels), case.inputs)
+        return case.problem(with_fingerprint=with_fingerprint)
     except Exception as error:  # a broken rule may break anything
         return f"{'cut' if isinstance(error, AmscError) else 'crash'}: {type(error).__name__}"
-    if with_fingerprint and case.found is not None and fingerprint(structure) != case.found:
-        return "finds other groups"
-    return ""
 
 
 def learn(case: Case, every: list[MutableMapping[str, Rule]]) -> None:
-    """Note what the sound rules find and which of them run. A network whose cut fails without a mutant (a constant in
-    its code) is judged by what is found alone."""
+    """Note what the sound rules find in it and which of them run."""
     sound = [dict(registry) for registry in every]
     try:
         for registry in every:
             registry.update({name: noting(name, rule, case.met) for name, rule in registry.items()})
-        case.found = fingerprint(trace(case.model, case.inputs))
+        case.meet()
     finally:
         for registry, rules in zip(every, sound, strict=True):
             registry.update(rules)
@@ -193,7 +234,7 @@ def subjects(every: list[MutableMapping[str, Rule]], wanted: list[str], *, each_
 
 
 def verdicts(subject: Subject, sound: list[Case], *, with_fingerprint: bool) -> Iterator[tuple[str, str]]:
-    """(mutation, the first failing test among the networks that meet the rule, or "") for each mutation."""
+    """(mutation, the first failing test among the cases that meet the rule, or "") for each mutation."""
     meeting = [case for case in sound if case.met & set(subject.names)]
     rule = subject.rule
     for how, mutate in MUTATIONS.items():
@@ -213,22 +254,42 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    warnings.filterwarnings("error", ".*please report this")  # a rule that fails, as in the tests
     every, start = registries(), time.perf_counter()
     listed = cases(options.networks)
     for case in listed:
         learn(case, every)
     sound = [case for case in listed if not failure(case, with_fingerprint=True)]
-    print(f"{len(listed)} networks, {len(sound)} of them right with the sound rules", flush=True)
-    survivors, unmet, broken = [], [], 0
+    print(f"{len(listed)} cases, {len(sound)} of them right with the sound rules", flush=True)
+    survivors, unmet, broken, noticed = [], [], 0, Counter[str]()
     for subject in subjects(every, options.operators, each_operator=options.each_operator):
         label, outcomes = str(subject), dict(verdicts(subject, sound, with_fingerprint=not options.cuts_only))
         for how, why in outcomes.items():
             print(f"{label}, {how}: {why or 'SURVIVES'}", flush=True)
             survivors += [] if why else [f"{label}, {how}"]
+            noticed[how] += bool(why)
         unmet += [] if any(case.met & set(subject.names) for case in sound) else [label]
         broken += len(outcomes)
-    print(f"{broken} mutants, {len(survivors)} survive, {time.perf_counter() - start:.0f} s")
+    seconds = round(time.perf_counter() - start, 1)
+    print(f"{broken} mutants, {len(survivors)} survive, {seconds:.0f} s")
     print(*(f"survives: {label}" for label in survivors), *(f"not met: {label}" for label in unmet), sep="\n")
+    if not options.operators:
+        kinds = Counter(type(case).__name__.lower() for case in sound)
+        left_out = [case.name for case in listed if case not in sound]
+        report = {
+            "seeds": {"random networks": [0, options.networks - 1], "constructs": 0, "movements": list(movement.SEEDS)},
+            "each_operator": options.each_operator,
+            "cuts_only": options.cuts_only,
+            "cases": dict(kinds),
+            "left out, as they are wrong or refused with the sound rules": left_out,
+            "mutants": broken,
+            "noticed": dict(noticed),
+            "survivors": survivors,
+            "not met": unmet,
+            "seconds": seconds,
+            "machine": machine_stamp(),
+        }
+        RESULT.write_text(json.dumps(report, indent=1) + "\n")
     return 1 if survivors or unmet else 0
 
 

@@ -138,17 +138,26 @@ PURE: dict[str, Move] = {
     "detach": lambda x, r: x.detach().view_as(x),
     "meshed": lambda x, r: torch.broadcast_tensors(x, torch.zeros(2, *x.shape))[0],
     "atleast": lambda x, r: torch.atleast_3d(x.flatten()),
-    "real of complex": lambda x, r: torch.view_as_real(x.unsqueeze(-1).expand(*x.shape, 2).contiguous()).flatten(-2)
-    if x.is_complex() else x,
     "chunked and stacked": lambda x, r: torch.stack(x.chunk(2, a := r.randrange(4)), a),
     "unbound and stacked": lambda x, r: torch.stack(x.unbind(axis(r))[::-1], r.randrange(4)),
 }  # fmt: skip
 
 
-def written(x: Tensor, r: random.Random) -> Tensor:
-    wide = torch.zeros(x.shape[0] + 2, *x.shape[1:])
+def written(x: Tensor, r: random.Random, new: Callable[..., Tensor] = torch.zeros) -> Tensor:
+    wide = new(x.shape[0] + 2, *x.shape[1:])
     wide[1:-1] = x
     return wide
+
+
+def paired(x: Tensor) -> Tensor:
+    """The last axis as pairs: real and imaginary parts."""
+    return x.unflatten(-1, (-1, 2)).contiguous()
+
+
+def turned(x: Tensor, r: random.Random) -> Tensor:
+    """Rotary positions as LLaMA's own code writes them: pairs as complex numbers, times others of size one."""
+    numbers = torch.view_as_complex(paired(permuted(x, r)))
+    return torch.view_as_real(numbers * torch.polar(torch.ones(numbers.shape[-2:]), torch.rand(numbers.shape[-2:])))
 
 
 def added_in_place(x: Tensor, r: random.Random) -> Tensor:
@@ -187,6 +196,26 @@ OTHERS: dict[str, Move] = {
     "nearest": lambda x, r: F.interpolate(x, scale_factor=2),
     "masked_fill by one axis": lambda x, r: x.masked_fill(torch.rand(x.shape[-1]) > 0.5, r.choice((0.0, 0.7))),
     "scatter of a value": lambda x, r: x.scatter(a := r.randrange(4), same(x, a, torch.tensor([0])), 0.7),
+    "complex and back": lambda x, r: torch.view_as_real(torch.view_as_complex(paired(permuted(x, r)))),
+    "parts of complex numbers": lambda x, r: torch.view_as_real(torch.view_as_complex(paired(permuted(x, r))))[..., 0],
+    "turned by complex numbers": turned,
+    "written to noise": lambda x, r: written(x, r, torch.rand),
+    "filled": lambda x, r: x.clone().fill_(0.7),
+    "zeroed": lambda x, r: x.clone().zero_(),
+    "noise in place": lambda x, r: x.clone().uniform_(0.2, 0.7),
+    "noise of its size": lambda x, r: torch.rand_like(x),
+    "added to a batch of products": lambda x, r: (y := permuted(x, r).flatten(0, 1)).baddbmm(
+        torch.rand(y.shape[0], y.shape[1], 3), torch.rand(y.shape[0], 3, y.shape[2])
+    ),
+    "a batch of products added": lambda x, r: torch.rand(()).expand(1, 1, 1).baddbmm(
+        y := permuted(x, r).flatten(0, 1), torch.rand(y.shape[0], y.shape[2], 3)
+    ),
+    "a matrix times a vector added": lambda x, r: torch.rand(1).expand(
+        (y := permuted(x, r).flatten(0, 2)).shape[0]
+    ).addmv(y, torch.rand(y.shape[1])),
+    "added to a matrix times a vector": lambda x, r: (y := permuted(x, r)[0, 0, 0]).addmv(
+        torch.rand(len(y), 3), torch.rand(3)
+    ),
     "split and joined": lambda x, r: torch.cat(x.split(sizes(x, a := axis(r)), a)[::-1], a),
 }  # fmt: skip
 MOVES = PURE | OTHERS

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from amsc.structure.elementwise import elementwise
 from amsc.structure.labels import compact, core, varying_axes
 from amsc.structure.meeting import Layers, Operand, combine, reduce
 from amsc.structure.registry import Rule, collector
@@ -35,12 +34,11 @@ def _spatial(rank: int) -> Rule:
 
 
 for _rank, _names in {
-    1: "avg_pool1d max_pool1d upsample_nearest1d upsample_linear1d _upsample_nearest_exact1d "
-    "reflection_pad1d replication_pad1d",
-    2: "avg_pool2d max_pool2d max_pool2d_with_indices adaptive_max_pool2d _adaptive_avg_pool2d adaptive_avg_pool2d "
+    1: "upsample_nearest1d upsample_linear1d _upsample_nearest_exact1d reflection_pad1d replication_pad1d",
+    2: "avg_pool2d max_pool2d_with_indices adaptive_max_pool2d _adaptive_avg_pool2d "
     "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d _upsample_nearest_exact2d _upsample_bilinear2d_aa "
     "_upsample_bicubic2d_aa reflection_pad2d replication_pad2d",
-    3: "avg_pool3d max_pool3d max_pool3d_with_indices adaptive_max_pool3d _adaptive_avg_pool3d adaptive_avg_pool3d "
+    3: "avg_pool3d max_pool3d_with_indices adaptive_max_pool3d _adaptive_avg_pool3d "
     "upsample_nearest3d upsample_trilinear3d _upsample_nearest_exact3d reflection_pad3d replication_pad3d",
 }.items():
     RULES.update(dict.fromkeys(_names.split(), _spatial(_rank)))
@@ -60,9 +58,6 @@ def _reduction(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     """What is reduced within a channel belongs to the channel."""
     data: Tensor = args[0]
     given = _arguments(func, args, kwargs)
-    if "other" in given:  # max and min of two tensors are element-wise
-        elementwise(tracer, func, args, kwargs, output)
-        return
     name = func._schema.name.removeprefix("aten::")
     dims = given.get("dim")
     axes = range(data.ndim) if dims is None or dims == [] else _positive(dims, data.ndim)
@@ -78,7 +73,7 @@ def _reduction(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
         tracer.set_layers(leaf, layers if leaf.ndim == data.ndim else [_dropped(layer, axes) for layer in layers])
 
 
-@_rule("_softmax _log_softmax _safe_softmax softmax log_softmax cumsum cumprod cummax logcumsumexp sort topk argsort")
+@_rule("_softmax _log_softmax _safe_softmax cumsum cumprod cummax logcumsumexp sort topk argsort")
 @_rule("argmax argmin kthvalue mode median")
 def _along_axis(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """Elements along an axis depend on each other: what goes from it changes the rest, what goes across does not."""
@@ -161,7 +156,7 @@ def _indexed(layer: Tensor, indices: Sequence[Tensor | None], output: Tensor) ->
     return small.reshape(*small.shape[:place], *[1] * num_new, *small.shape[place:])
 
 
-@_rule("gather take_along_dim")
+@_rule("gather")
 def _gather(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Positions along one axis from a tensor of positions, which must not depend on what goes."""
     data, dim, index = args[:3]

@@ -21,7 +21,7 @@ RULES: dict[str, Rule] = {}
 _rule = collector(RULES)
 
 
-@_rule("detach alias clone contiguous _to_copy lift_fresh lift positive conj resolve_conj resolve_neg real _conj")
+@_rule("detach alias clone _to_copy lift_fresh lift _conj")
 @_rule("lift_fresh_copy detach_ _reshape_copy view_copy")
 def _same(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """The same elements in the same places."""
@@ -35,7 +35,7 @@ def _same(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
         _stays_uniform(tracer, args[0], output)
 
 
-@_rule("t transpose permute movedim t_ transpose_")
+@_rule("t transpose permute t_ transpose_")
 def _transpose(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Axes change places; a transposed parameter is still that parameter."""
     view = tracer.parameter_view(args[0])
@@ -47,7 +47,7 @@ def _transpose(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     tracer.set_parameter_view(output, parameter, tuple(axes[size - 2] for size in order.shape))
 
 
-@_rule("view _unsafe_view reshape _reshape_alias squeeze unsqueeze squeeze_ unsqueeze_ flatten unflatten")
+@_rule("view _unsafe_view _reshape_alias squeeze unsqueeze squeeze_ unsqueeze_")
 def _reshape(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """The same elements in the same order. Where one labelled axis becomes several, what goes must be whole slices."""
     data: Tensor = args[0]
@@ -59,7 +59,7 @@ def _reshape(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     _stays_uniform(tracer, data, output)
 
 
-@_rule("expand flip repeat pixel_shuffle pixel_unshuffle broadcast_to expand_copy")
+@_rule("expand flip repeat pixel_shuffle pixel_unshuffle expand_copy")
 def _on_layers(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Elements change places: the same operator, run on the labels."""
     layers = tuple(compact(func(layer, *args[1:], **kwargs)) for layer in tracer.layers(args[0]))
@@ -67,7 +67,7 @@ def _on_layers(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     _stays_uniform(tracer, args[0], output)
 
 
-@_rule("channel_shuffle native_channel_shuffle")
+@_rule("channel_shuffle")
 def _channel_shuffle(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Groups of channels take turns: they must stay equally long, and as many."""
     groups = int(args[1])
@@ -100,7 +100,7 @@ def _im2col(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     tracer.set_layers(output, layers)
 
 
-@_rule("cat concatenate")
+@_rule("cat")
 def _concatenate(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Layers along the joined axis are joined; along the others, what is side by side lives and dies together."""
     tensors = [tensor for tensor in args[0] if tensor.ndim == output.ndim]
@@ -154,7 +154,7 @@ def _kept_along(layer: Tensor, axes: set[int]) -> Tensor:
     return layer
 
 
-@_rule("slice narrow select split split_with_sizes chunk unbind unsafe_split unsafe_split_with_sizes unsafe_chunk")
+@_rule("slice select split split_with_sizes unbind unsafe_split unsafe_split_with_sizes")
 @_rule("slice_copy select_copy split_copy split_with_sizes_copy unbind_copy")
 def _part(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """Parts of an axis. Along an axis of channels equal parts stay equal; where parts are not equal, the positions are

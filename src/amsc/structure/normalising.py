@@ -16,7 +16,7 @@ _rule = collector(RULES)
 
 
 @_rule("native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm")
-@_rule("_batch_norm_with_update batch_norm miopen_batch_norm")
+@_rule("_batch_norm_with_update miopen_batch_norm")
 def _batch_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """Channel by channel: its statistics, scale and shift go with the channel. With scale and shift zeroed
     it yields zero, whatever comes in; without them the running mean is left."""
@@ -51,7 +51,7 @@ def _group_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     _set_along(tracer, output, [layer.abs() if is_zero else -layer.abs() for layer in layers], axis=1)
 
 
-@_rule("native_layer_norm layer_norm _fused_rms_norm rms_norm")
+@_rule("native_layer_norm _fused_rms_norm")
 def _layer_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """Over the last axes. What goes from these changes the statistics of the rest, which is not exact; what goes
     across them (a head whose dimensions are normalised) does not."""
@@ -82,7 +82,7 @@ def _layer_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     tracer.set_layers(output[0] if isinstance(output, tuple | list) else output, result)
 
 
-@_rule("_weight_norm_interface _weight_norm")
+@_rule("_weight_norm_interface")
 def _weight_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """v * g / |v|, the norm over all axes but one. A zero of g silences a channel; v must not be zeroed (0 / 0)."""
     v, g = args[:2]

@@ -46,16 +46,6 @@ def _addmm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     tracer.set_layers(output, _with_bias(tracer, layers, args[0], output, axis=1))
 
 
-@_rule("linear")
-def _linear(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
-    """A linear layer that reaches the dispatcher whole (weight: out x in)."""
-    data, weight = args[:2]
-    bias = args[2] if len(args) > 2 else kwargs.get("bias")
-    rows = "abcdefg"[: data.ndim - 1]
-    layers = _product(tracer, data, f"{rows}k", weight, "jk", f"{rows}j")
-    tracer.set_layers(output, _with_bias(tracer, layers, bias, output, axis=output.ndim - 1))
-
-
 @_rule("bmm")
 def _bmm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """A batch of matrix products."""

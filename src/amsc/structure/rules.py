@@ -69,7 +69,7 @@ def _random(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     tracer.write(output, tuple(-layer.abs() for layer in tracer.layers(output)))
 
 
-_NOTHING = "arange randn rand scalar_tensor eye linspace _local_scalar_dense is_nonzero rand_like randn_like"
+_NOTHING = "arange randn rand scalar_tensor eye linspace _local_scalar_dense rand_like randn_like"
 _UNIFORM = (
     "empty zeros ones full empty_strided new_zeros new_ones new_empty new_full new_empty_strided "
     "zeros_like ones_like empty_like full_like"

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -29,6 +30,7 @@ __all__ = ["Parameter", "Tracer"]
 _TORCH = os.path.dirname(torch.__file__)
 _AMSC = os.path.dirname(os.path.dirname(__file__))
 _CALLER = os.path.join(_AMSC, "model_access.py")
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
 @dataclass
@@ -133,6 +135,9 @@ class Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if _is_composite(func):  # in inference mode they come whole: taken apart here, as autograd does otherwise
+            with self:
+                return func._op_dk(_COMPOSITE, *args, **kwargs)
         self._before(func, args, kwargs)
         output = func(*args, **kwargs)
         self._operator = str(func)
@@ -346,6 +351,15 @@ class Tracer(TorchDispatchMode):
                     self.pin_parameter(view[0])
                 else:
                     self.pin_layers(self.layers(leaf), self.reason)
+
+
+@cache
+def _is_composite(func: Any) -> bool:
+    """Whether the operator is written in terms of others for every device, its gradient too."""
+    try:
+        return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE))
+    except RuntimeError:  # the dispatcher does not know it: one of TorchScript's own, such as prim::device
+        return False
 
 
 def _running_line() -> str:
