@@ -51,7 +51,8 @@ def find_coordinates(structure: Structure, bypassed: Collection[str] = ()) -> Co
     """The leaves of `structure` and their blocks.
 
     Groups whose coordinates lie in several blocks, or that are normalised without a scale, get no leaves of their
-    own, but where these blocks are dense layers they belong to the one that makes them, or to none; blocks without parameters and blocks inside another one are left out.
+    own, but where these blocks are dense layers they belong to the one that makes them, or to none; blocks without
+    parameters and blocks inside another one are left out.
 
     Args:
         structure: what tracing found.
