@@ -166,11 +166,11 @@ def cases(networks: int) -> list[Case]:
 
 
 def fingerprint(structure: Structure) -> Any:
-    """What the tests know to be right: groups with their members, exactness, blocks, what is pinned."""
+    """What the tests know to be right: groups with their members, exactness, blocks, what is pinned, costs."""
     groups = sorted((g.size, g.exact, *sorted((m.parameter, m.axis, m.indices) for m in g.members)) for g in
                     structure.channels)  # fmt: skip
-    return groups, [block.name for block in structure.blocks], sorted((p.parameter, p.axis, p.count) for p in
-                                                                      structure.pins)  # fmt: skip
+    pins = sorted((pin.parameter, pin.axis, pin.count) for pin in structure.pins)
+    return groups, [block.name for block in structure.blocks], pins, sorted(map(repr, structure.costs))
 
 
 def removal(structure: Structure) -> dict[str, list[int]]:

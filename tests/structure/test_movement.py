@@ -132,6 +132,9 @@ PURE: dict[str, Move] = {
     "diagonal": lambda x, r: x.diagonal(r.choice((0, 1, -1)), *two(r)),
     "diagonal of the first": lambda x, r: x.diagonal(),
     "as_strided": lambda x, r: x.as_strided(x.shape, x.stride()),
+    "as_strided with axes turned": lambda x, r: (y := x[:2, :2, :2, :2].contiguous()).as_strided(
+        y.shape, y.stride()[::-1]
+    ),
     "clone": lambda x, r: x.clone(memory_format=torch.channels_last),
     "contiguous": lambda x, r: permuted(x, r).contiguous(),
     "to": lambda x, r: x.double().float(),
