@@ -23,7 +23,7 @@ from amsc.training.sensitivity import gate_sensitivities
 from amsc.training.strength import MacsPlan, StrengthControl
 from amsc.training.walk_state import Candidate, Snapshot, WalkSettings, WalkState
 
-__all__ = ["num_channels", "rebuild", "walk"]
+__all__ = ["cut_down", "num_channels", "rebuild", "walk"]
 
 
 def walk(
@@ -75,6 +75,37 @@ def rebuild(model: nn.Module, structure: Structure, shrink: Shrink, snapshot: Sn
     shrunk = shrink(model, structure, snapshot.removal)
     shrunk.model.load_state_dict(dict(snapshot.weights))
     return shrunk
+
+
+def cut_down(
+    model: nn.Module,
+    structure: Structure,
+    data: Data,
+    task: Task,
+    snapshot: Snapshot,
+    *,
+    shrink: Shrink,
+    target_macs: int,
+    settings: WalkSettings,
+) -> tuple[Snapshot, float]:
+    """The network of `snapshot` without what the penalty would empty next, so that it costs `target_macs` or just less,
+    and the relative error that verifying the cut gave. **The function changes**; BatchNorm is re-estimated.
+
+    Args:
+        model: the dense network, theta_hat.
+        structure: its structure.
+
+    Raises:
+        TargetError: no removal reaches the target.
+    """
+    live = rebuild(model, structure, shrink, snapshot)
+    penalty = _bound(live, live.slice_tensors(model.state_dict()), data, task, settings)
+    blocks, leaves = penalty.zero_blocks(), penalty.zero_leaves()[: len(penalty.channels)]
+    removal = cut_to_target(live.structure, penalty, blocks, leaves, target_macs, settings.rounding)
+    cut = shrink(live.model, live.structure, removal)
+    reestimate_batchnorm(cut.model, data)
+    whole = compose_removals(structure, snapshot.removal, removal)
+    return Snapshot(whole, _copied(cut.model.state_dict()), {}), cut.error
 
 
 def num_channels(structure: Structure) -> int:
@@ -163,16 +194,7 @@ class _Walker:
         for name, buffer in snapshot.momentum.items():
             sgd.state[names[name]]["momentum_buffer"] = buffer.to(names[name].device, copy=True)
         reference = live.slice_tensors(self.dense.state_dict())
-        by_sensitivity = choices.weights == "fisher"
-        penalty = Penalty(
-            live.structure,
-            live.model,
-            weights="amsc" if by_sensitivity else choices.weights,
-            currency=choices.currency,
-            reference=reference,
-        )
-        if by_sensitivity:
-            penalty.reweight(*gate_sensitivities(live.model, penalty, self.data, self.task))
+        penalty = _bound(live, reference, self.data, self.task, choices)
         return ProximalStep(sgd, penalty)
 
     def _position(self, state: WalkState) -> Position:
@@ -259,6 +281,16 @@ class _Walker:
             depth_strength=chosen.depth_strength,
             error=now.error,
         )
+
+
+def _bound(live: Shrunk, reference: Mapping[str, Tensor], data: Data, task: Task, settings: WalkSettings) -> Penalty:
+    """The penalty of a network, with the weights that the settings ask for."""
+    by_sensitivity = settings.weights == "fisher"
+    weights = "amsc" if by_sensitivity else settings.weights
+    penalty = Penalty(live.structure, live.model, weights=weights, currency=settings.currency, reference=reference)
+    if by_sensitivity:
+        penalty.reweight(*gate_sensitivities(live.model, penalty, data, task))
+    return penalty
 
 
 def _momentum(model: nn.Module, optimizer: ProximalStep) -> dict[str, Tensor]:
