@@ -64,10 +64,10 @@ def pick(
     walked = RunFolder(Path(run), {})
     past = walked.read()
     folder = RunFolder(None if out is None else Path(out), run_identity(name, data.name, target, settings))
-    folder.check(resume=False)
     structure, target_macs = prepared(model, example_inputs, data, task, target, settings)
     dense = _dense(model, past, walked.path)
     point = _nearest(past.points, target_macs, structure.macs(), walked.path)
+    folder.check(resume=False)
     job = Job(
         dense,
         structure,
