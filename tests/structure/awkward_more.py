@@ -57,6 +57,11 @@ def mixed_tokens(self: Any, x: Tensor) -> Tensor:
     return self.head(x + self.down(F.gelu(self.up(x.transpose(1, 2)))).transpose(1, 2))
 
 
+def backwards(x: Tensor) -> Tensor:
+    """Channel numbers from the last to the first."""
+    return torch.arange(7, -1, -1).view(1, 8, 1, 1).expand(x.shape)
+
+
 # One operator each, from 8 channels to 8. After these the channels must still be removable; after `OTHERS` they may be.
 CARRIED: dict[str, Callable[[Tensor], Tensor]] = {
     "select one row": lambda x: x * x.select(2, 3).unsqueeze(2),
@@ -115,10 +120,8 @@ OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "written to noise": lambda x: torch.randn(len(x), 10, 8, 8).index_copy_(1, torch.arange(1, 9), x)[:, 1:9],
     "written to a part of noise": lambda x: (y := torch.rand(len(x), 12, 8, 8))[:, 2:10].copy_(x) * 0 + y[:, 2:10],
     "channels in the order of a table": lambda x: x.index_select(1, torch.tensor([3, 1, 0, 2, 7, 6, 4, 5])),
-    "channels gathered in an order": lambda x: x.gather(1, torch.arange(7, -1, -1).view(1, 8, 1, 1).expand(x.shape)),
-    "channels scattered in an order": lambda x: x.scatter(
-        1, torch.arange(7, -1, -1).view(1, 8, 1, 1).expand(x.shape), x
-    ),
+    "channels gathered in an order": lambda x: x.gather(1, backwards(x)),
+    "channels scattered in an order": lambda x: x.scatter(1, backwards(x), x),
     "complex for a while": lambda x: torch.view_as_real(torch.complex(x, x)).sum(4),
     "nan_to_num": lambda x: torch.nan_to_num(x / x.sum((2, 3), keepdim=True)),
     "distance": lambda x: x - torch.cdist(x.flatten(2), x.flatten(2)).mean(2)[:, :, None, None],
