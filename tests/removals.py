@@ -16,6 +16,6 @@ def random_removal(structure: Structure, seed: int, *, kind: str = "mixed") -> R
     channels = {g.name: sorted(chooser.sample(range(g.size), chooser.randint(1, g.size - 1))) for g in chosen}
     blocks: list[str] = []
     if kind in ("blocks", "mixed") and structure.blocks:
-        names = [block.name for block in structure.blocks]
-        blocks = chooser.sample(names, chooser.randint(1, len(names)))
+        names = [block.name for block in structure.blocks if block.kind != "plain" or not channels]
+        blocks = chooser.sample(names, chooser.randint(min(1, len(names)), len(names)))
     return channels, blocks

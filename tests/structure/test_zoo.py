@@ -62,7 +62,9 @@ def test_twenty_random_removals_equal_masking_on_large_networks(name: str) -> No
     check_removals(name, range(4, 20))
 
 
-@pytest.mark.parametrize(("name", "blocks"), [("resnet20", 7), ("resnet56", 25), ("resnet50", 12), ("vgg16", 0)])
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("resnet20", 7), ("resnet56", 25), ("resnet50", 12), ("vgg16", 9), ("densenet40", 36)]
+)
 def test_the_blocks_of_residual_networks_are_found_by_behaviour(name: str, blocks: int) -> None:
     structure = trace(open_model(name), example(name))
     assert len(structure.blocks) == blocks

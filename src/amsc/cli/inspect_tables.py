@@ -200,6 +200,7 @@ def _show_blocks(view: View, console: Console, limit: int | None) -> None:
     macs, parameters = structure.macs(), structure.parameters()
     cells = [
         (
+            block.kind,
             format_count(block.macs),
             _share(block.macs, macs),
             format_count(view.block_parameters(block)),
@@ -210,7 +211,7 @@ def _show_blocks(view: View, console: Console, limit: int | None) -> None:
     rows = [
         (found.label, *cells[found.indices[0]]) for found in alike([block.name for block in structure.blocks], cells)
     ]
-    columns = ["name", ">MACs", ">share", ">parameters", ">share"]
+    columns = ["name", ".kind", ">MACs", ">share", ">parameters", ">share"]
     title = f"{len(structure.blocks)} removable blocks"
     _limited(title, columns, rows, limit, f"amsc inspect {view.name} --blocks", console)
     if view.kept:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from amsc.penalty.coordinates import Coordinates
-from amsc.structure.values import ChannelGroup, Structure
+from amsc.structure.values import Block, ChannelGroup, Structure
 
 __all__ = ["parameters_held", "saved_macs"]
 
@@ -30,8 +30,13 @@ def saved_macs(structure: Structure, coordinates: Coordinates) -> tuple[Tensor, 
     Shapes: channel, block (integers)."""
     per_group = {name: structure.channel_macs(name) for name, _ in coordinates.channels}
     channels = [per_group[name] for name, _ in coordinates.channels]
-    blocks = [structure.block(name).macs for name in coordinates.blocks]
+    blocks = [_saved_by_block(structure, structure.block(name)) for name in coordinates.blocks]
     return torch.tensor(channels, dtype=torch.long), torch.tensor(blocks, dtype=torch.long)
+
+
+def _saved_by_block(structure: Structure, block: Block) -> int:
+    """What it costs, and what it costs to read the channels that go with it."""
+    return structure.macs() - structure.macs({}, [block.name]) if block.channels else block.macs
 
 
 def _held_by_channels(structure: Structure, group: ChannelGroup) -> list[int]:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from amsc.structure.assumptions import Assumption, Assumptions, Facts
-from amsc.structure.calls import Call, tensors_of
+from amsc.structure.calls import Call, NewChannels, tensors_of
 from amsc.structure.facts import CONSTANT, ZERO, Fact
 from amsc.structure.values import Block
 
-__all__ = ["BlockSearch"]
+__all__ = ["BlockSearch", "owners"]
 
 # A module of which inner identities hold this share of the parameters is a container of blocks, not a block.
 CONTAINER_SHARE = 0.5
@@ -40,6 +40,7 @@ class _Visit:
     general: Assumption
     silent: Assumption
     block: Block | None = None
+    new_channels: NewChannels | None = None
     branches: list[_Branch] = field(default_factory=list)
 
 
@@ -84,9 +85,18 @@ class BlockSearch:
         Args:
             users: the modules that used each parameter.
         """
+        return _Selection(self._model, self._usable(users)).of(self._visits)
+
+    def new_channels(self, users: Mapping[str, set[str]]) -> dict[str, NewChannels]:
+        """The submodules that could as well be blocks as layers of a DenseNet are, the outer ones first."""
+        usable = self._usable(users)
+        found = {visit.name: visit.new_channels for visit in self._visits if visit.name in usable and visit.name}
+        in_order = ((name, found.get(name)) for name, _ in self._model.named_modules())
+        return {name: new for name, new in in_order if new is not None}
+
+    def _usable(self, users: Mapping[str, set[str]]) -> set[str]:
         runs = Counter(visit.name for visit in self._visits)
-        usable = {name for name in _owners(self._model, users) if runs[name] == 1}
-        return _Selection(self._model, usable).of(self._visits)
+        return {name for name in owners(self._model, users) if runs[name] == 1}
 
     def _hooks(self, module: nn.Module) -> tuple[Any, Any]:
         before = module.register_forward_pre_hook(self._enter, with_kwargs=True, prepend=True)
@@ -114,6 +124,7 @@ class BlockSearch:
         visit = self._running.pop()
         self._visits.append(visit)
         visit.block = visit.call.block(output, lambda tensor: self._known.fact(tensor, visit.silent))
+        visit.new_channels = visit.call.new_channels(output, lambda tensor: self._known.fact(tensor, visit.silent))
         tensors = tensors_of(output)
         for branch in visit.branches:
             branch.rest = self._known.fact(tensors[0], branch.assumed) if tensors else CONSTANT
@@ -185,7 +196,7 @@ def _is_work(rest: Fact | None, is_identity: bool) -> bool:
     return rest is None or (rest.kind == "same" and not is_identity)
 
 
-def _owners(model: nn.Module, users: Mapping[str, set[str]]) -> set[str]:
+def owners(model: nn.Module, users: Mapping[str, set[str]]) -> set[str]:
     """Names of the modules whose parameters nobody outside holds or reads."""
     holders: dict[int, set[str]] = {}
     for name, module in model.named_modules():

@@ -11,9 +11,18 @@ from torch.utils import _pytree as pytree
 from amsc.structure.facts import ZERO, Fact, is_same_view
 from amsc.structure.values import Block, BlockCall, OutputLeaf
 
-__all__ = ["Call", "tensors_of"]
+__all__ = ["Call", "NewChannels", "tensors_of"]
 
 PLAIN = (bool, int, float, str, type(None))
+
+
+@dataclass(frozen=True)
+class NewChannels:
+    """What a module is that, beside its input or alone, returns `size` entries along `axis` that are all zero."""
+
+    block: Block
+    axis: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -54,11 +63,29 @@ class Call:
             return None
         chosen = _chosen(possible)
         kind = _kind(chosen, output)
-        is_plain = (
-            kind == "identity" and isinstance(output, Tensor) and not chosen[0].path and _takes_one_tensor(self.module)
-        )
-        call = None if is_plain else BlockCall(tuple(chosen), _layout(output))
-        return Block("", (), 0, kind, call) if kind else None
+        return Block("", (), 0, kind, self._stand_in(chosen, output)) if kind else None
+
+    def new_channels(self, output: Any, fact_of: Callable[[Tensor], Fact | None]) -> NewChannels | None:
+        """What the module is if all that this `output` has and its arguments have not are zeros along one axis: a layer
+        of a DenseNet, whether or not it concatenates by itself; None otherwise."""
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            return None
+        fact = fact_of(output)
+        is_zero, core = fact is ZERO, None if fact is None else fact.core
+        if (not is_zero and core is None) or any(not _is_itself(tensor, fact_of(tensor)) for tensor in self.tensors):
+            return None
+        for address, value in self.arguments:
+            axis = _widened_axis(value, output) if isinstance(value, Tensor) else None
+            if axis is not None and (is_zero or is_same_view(value, core)):
+                leaf = replace(address, kind="empty", axis=axis) if is_zero else address
+                size = output.shape[axis] - (0 if is_zero else value.shape[axis])
+                return NewChannels(Block("", (), 0, "dense", self._stand_in([leaf], output)), axis, size)
+        return None
+
+    def _stand_in(self, leaves: list[OutputLeaf], output: Any) -> BlockCall | None:
+        """What must stand in for the module; None where `nn.Identity` does."""
+        is_same = leaves[0].kind == "input" and not leaves[0].path if isinstance(output, Tensor) else False
+        return None if is_same and _takes_one_tensor(self.module) else BlockCall(tuple(leaves), _layout(output))
 
     def _explanations(self, leaf: Any, fact_of: Callable[[Tensor], Fact | None]) -> Iterator[OutputLeaf]:
         """Everything that `leaf` of the output could be, the likeliest first."""
@@ -142,6 +169,14 @@ def _kind(chosen: list[OutputLeaf], output: Any) -> str:
 def _layout(output: Any) -> str:
     layout = pytree.tree_structure(output, is_leaf=lambda part: type(part) not in (tuple, list, dict))
     return str(pytree.treespec_dumps(layout))
+
+
+def _widened_axis(one: Tensor, other: Tensor) -> int | None:
+    """The only axis along which two tensors of a kind have not the same size."""
+    if (one.ndim, one.dtype, one.device) != (other.ndim, other.dtype, other.device):
+        return None
+    differing = [axis for axis in range(one.ndim) if one.shape[axis] != other.shape[axis]]
+    return differing[0] if len(differing) == 1 else None
 
 
 def _are_alike(one: Tensor, other: Tensor) -> bool:

@@ -20,13 +20,14 @@ __all__ = ["BROKEN", "CONSTANT", "ZERO", "Fact", "Known", "derived", "is_same_vi
 @dataclass(frozen=True, eq=False)
 class Fact:
     """`kind`: "zero", "same" (it equals `twin`, an argument of a module or a view of one, or `is_shifted`: but for a
-    constant), "constant" (it does not depend on the inputs) or "broken" (not a number, or infinite); `is_positive`: no
-    element is negative."""
+    constant), "padded" (it is `core`, such an argument, and zeros beside it), "constant" (it does not depend on the
+    inputs) or "broken" (not a number, or infinite); `is_positive`: no element is negative."""
 
     kind: str
     twin: Tensor | None = None
     is_shifted: bool = False
     is_positive: bool = False
+    core: Tensor | None = None
 
 
 ZERO, CONSTANT, BROKEN = Fact("zero", is_positive=True), Fact("constant"), Fact("broken")
@@ -168,6 +169,8 @@ class _Call:
     def views(self, outputs: Sequence[Tensor]) -> list[Known]:
         """What is known of views of the only operand."""
         fact, is_positive = self.known[0].fact, self.known[0].is_positive
+        if fact is not None and fact.core is not None:
+            return [Known(None, is_positive)] * len(outputs)
         if fact is None or fact.twin is None:
             return [Known(fact, is_positive)] * len(outputs)
         args, kwargs = _filled((self.args, self.kwargs), iter([fact.twin]))
@@ -202,6 +205,8 @@ class _Call:
 
     def _put_together(self, output: Tensor) -> Fact | None:
         """The argument of which all the parts are concatenated in their order."""
+        if (core := self._core()) is not None:
+            return Fact("padded", core=core)
         first, twins = self.facts[0], [fact.twin for fact in self.facts if fact is not None and not fact.is_shifted]
         if self.name != "cat" or first is None or first.twin is None or len(twins) < len(self.facts):
             return None
@@ -217,6 +222,13 @@ class _Call:
                 return None
             start += operand.shape[axis]
         return replace(first, twin=whole)
+
+    def _core(self) -> Tensor | None:
+        """The argument of a module that is concatenated with zeros."""
+        others = [fact for fact in self.facts if fact is not ZERO]
+        if self.name != "cat" or len(others) != 1 or len(self.facts) == 1 or others[0] is None or others[0].is_shifted:
+            return None
+        return others[0].twin
 
     def _is_zero_product(self) -> bool:
         factors, addend = PRODUCTS[self.name]

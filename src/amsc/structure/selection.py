@@ -18,7 +18,7 @@ def select(structure: Structure, *, keep: Sequence[str] = (), only: Sequence[str
 
     The globs name groups, blocks, modules or parameters; `*` crosses dots. What `keep` names stays: a module keeps the
     groups that it produces (a module around them, too) and the blocks in it and around it; the name of a parameter
-    keeps all groups with a share in it, also those it only reads. With `only`, whatever it does not name stays: a
+    keeps all groups with a share in it, also those it only reads. A dense layer stays with its channels. With `only`, whatever it does not name stays: a
     group must have that name or be produced inside of what is named, a block have that name or lie inside. `keep`
     wins over `only`. The structure of a network from which nothing is selected is `structure` itself.
 
@@ -32,14 +32,15 @@ def select(structure: Structure, *, keep: Sequence[str] = (), only: Sequence[str
     if not keep and not only:
         return structure
     reasons = {group.name: _why_it_stays(structure, group, keep, only) for group in structure.channels}
-    kept = [group for group in structure.channels if any(fnmatchcase(group.name, glob) for glob in keep)]
+    kept = [group for group in structure.channels if any(_is_kept(group, glob) for glob in keep)]
+    named = [group for group in kept if any(fnmatchcase(group.name, glob) for glob in keep)]
     return replace(
         structure,
         channels=tuple(
             replace(group, exact=False, reason=reasons[group.name]) if reasons[group.name] else group
             for group in structure.channels
         ),
-        blocks=tuple(block for block in structure.blocks if _may_go(block, keep, only, kept)),
+        blocks=tuple(block for block in structure.blocks if _may_go(block, keep, only, named, kept)),
     )
 
 
@@ -91,11 +92,18 @@ def _is_meant(group: ChannelGroup, glob: str) -> bool:
     return bool(makers) and all(is_named(name, glob) for name in makers)
 
 
-def _may_go(block: Block, keep: Sequence[str], only: Sequence[str], kept: Iterable[ChannelGroup]) -> bool:
+def _may_go(
+    block: Block,
+    keep: Sequence[str],
+    only: Sequence[str],
+    named: Iterable[ChannelGroup],
+    kept: Iterable[ChannelGroup],
+) -> bool:
+    """Whether a block may go when the groups `named` and others are `kept`."""
     parts = (block.name, *block.parameters)
     if any(is_named(part, glob) for part in parts for glob in keep):
         return False
-    if any(_lies_in(group, block) for group in kept):
+    if any(_lies_in(group, block) for group in named) or any(group.name in block.channels for group in kept):
         return False
     return not only or any(is_named(block.name, g) or all(is_named(p, g) for p in block.parameters) for g in only)
 

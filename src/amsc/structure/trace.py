@@ -15,13 +15,15 @@ from torch.utils import _pytree as pytree
 from amsc.errors import AmscError, ModelError
 from amsc.model_access import InputSpec, borrowed, check_devices, copied_inputs, named_tensors, output_leaves, run_model
 from amsc.structure import moving
-from amsc.structure.blocks import BlockSearch
+from amsc.structure.blocks import BlockSearch, owners
 from amsc.structure.costs import layer_costs
+from amsc.structure.dense import with_dense_layers
 from amsc.structure.faking import computing_aside, fakes
 from amsc.structure.folding import takes_constants
 from amsc.structure.groups import channel_groups
 from amsc.structure.guard import Guard
 from amsc.structure.ownership import Ownership
+from amsc.structure.plain import plain_convolutions
 from amsc.structure.rules import rule_for
 from amsc.structure.tracer import Tracer
 from amsc.structure.values import Block, Structure
@@ -56,6 +58,8 @@ def trace(model: nn.Module, example_inputs: Any, *, blocks: bool = True) -> Stru
         channels, pins = channel_groups(tracer.ledger, ownership)
         users = {name: parameter.modules for name, parameter in used.items()}
         found = search.blocks(users) if search else ()
+        new_channels = search.new_channels(users) if search else {}
+        owning = owners(model, users) if search else set()
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     structure = Structure(
         inputs=spec,
@@ -67,6 +71,10 @@ def trace(model: nn.Module, example_inputs: Any, *, blocks: bool = True) -> Stru
         pins=pins,
         unused=tuple(name for name, tensor in tensors.items() if name not in tracer.used and tensor.ndim),
     )
+    found = with_dense_layers(structure, found, new_channels)
+    found += plain_convolutions(structure, model, owning, found)
+    order = {name: place for place, (name, _) in enumerate(model.named_modules())}
+    found = tuple(sorted(found, key=lambda block: order[block.name]))
     return dataclasses.replace(structure, blocks=tuple(_completed(structure, block) for block in found))
 
 

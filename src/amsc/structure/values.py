@@ -3,121 +3,25 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from amsc.errors import CutError
 from amsc.model_access import InputSpec
 from amsc.structure.naming import matching, modules_of, nearest_name
+from amsc.structure.parts import (
+    PRODUCERS,
+    Block,
+    BlockCall,
+    ChannelGroup,
+    LayerCost,
+    Member,
+    OutputLeaf,
+    Pin,
+    is_inside,
+)
+from amsc.structure.regroup import followed, joined, renumbering, shrunk_group, with_biases
 
-__all__ = ["Block", "BlockCall", "ChannelGroup", "LayerCost", "Member", "OutputLeaf", "Pin", "Structure"]
-
-
-PRODUCERS = ("out", "affine", "element")
-"""Roles of the members that make a channel what it is, and that zeroing it zeroes."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One axis of one parameter or buffer in which the channels of a group own positions.
-
-    `indices[c]` are the positions of the group's channel `c` on `axis`. `role` says what the positions are:
-    "out" (they produce the channel: output axis of a convolution or linear layer, and its bias),
-    "in" (they consume it), "affine" (scale or shift of a normalisation), "statistic" (running mean or
-    variance), "element" (a parameter used element-wise). Zeroing a channel zeroes "out", "affine" and
-    "element" members; removing it removes all.
-    """
-
-    parameter: str
-    axis: int
-    indices: tuple[tuple[int, ...], ...]
-    role: str
-
-
-@dataclass(frozen=True)
-class ChannelGroup:
-    """Channels that own positions on the same axes of the same parameters: `size` units, each removable alone.
-
-    `kind`: "filter" (of a convolution), "hidden" (of a linear layer), "head" (of an attention; with grouped queries
-    all that share keys), "head_dim" (the same dimension of every head), or "stream" (summed over several layers, as on
-    a residual stream). Groups may overlap: a head and a dimension share positions.
-    `exact`: zeroing a channel and removing it are the same function; `reason` says why not. Where a zeroed channel is
-    not zero but a constant (behind a sigmoid, say), the same function once the constant has moved into the biases of
-    the layers `folds` that read it.
-    """
-
-    name: str
-    kind: str
-    size: int
-    exact: bool
-    members: tuple[Member, ...]
-    reason: str = ""
-    folds: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class OutputLeaf:
-    """What a removed block returns at one place of its output.
-
-    `kind` is "input" (the argument itself), "zeros" (zeros of the argument's shape, dtype and device), "zero" (the same
-    without axes) or "constant" (the number, string or None in `constant`). The argument is the one called `keyword`, or
-    else at `position` (-1: it has none) of a call; `path` leads into it where it is a tuple, list or dict."""
-
-    kind: str
-    position: int = -1
-    keyword: str = ""
-    path: tuple[str, ...] = ()
-    constant: Any = None
-
-
-@dataclass(frozen=True)
-class BlockCall:
-    """What must stand in for a removed block: the leaves of its output, and the layout (as torch.utils._pytree
-    writes it) that puts them together."""
-
-    leaves: tuple[OutputLeaf, ...]
-    layout: str
-
-
-@dataclass(frozen=True)
-class Block:
-    """A submodule that can be removed whole: with its own parameters at zero it no longer computes anything.
-
-    `kind` is "identity" (it then returns its input) or "branch" (it then returns zeros, and what it was added to goes
-    on without it). `parameters` are the names of all its parameters, `macs` what it costs for the example inputs.
-    `call` says what stands in for it; None: `nn.Identity` does. Blocks may lie in one another."""
-
-    name: str
-    parameters: tuple[str, ...]
-    macs: int
-    kind: str = "identity"
-    call: BlockCall | None = None
-
-
-@dataclass(frozen=True)
-class LayerCost:
-    """Multiply-adds of one operation in `module`: `positions` times the sizes of the axes `along` (parameter, axis)."""
-
-    module: str
-    positions: int
-    along: tuple[tuple[str, int], ...] = ()
-
-    def macs(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
-        """With tensors of these shapes; 0 where a parameter is gone."""
-        if any(name not in shapes for name, _ in self.along):
-            return 0
-        return self.positions * prod(shapes[name][axis] for name, axis in self.along)
-
-
-@dataclass(frozen=True)
-class Pin:
-    """Positions of an axis that must stay, and why: the operator (and the module in which it ran). `source` is the
-    line of the model's code that called it, as "file.py:12: code" ("" where torch's own modules did)."""
-
-    parameter: str
-    axis: int
-    count: int
-    reason: str
-    source: str = ""
+__all__ = ["PRODUCERS", "Block", "BlockCall", "ChannelGroup", "LayerCost", "Member", "OutputLeaf", "Pin", "Structure"]
 
 
 @dataclass(frozen=True)
@@ -146,9 +50,19 @@ class Structure:
 
     @property
     def outer_blocks(self) -> tuple[Block, ...]:
-        """The blocks that lie in no other block, so that no two of them share a parameter."""
+        """The blocks that are empty with their parameters at zero and lie in no other block, so that no two of them
+        share a parameter."""
         names = {block.name for block in self.blocks}
-        return tuple(block for block in self.blocks if names.isdisjoint(_ancestors(block.name)))
+        return tuple(
+            block for block in self.blocks if block.kind != "plain" and names.isdisjoint(_ancestors(block.name))
+        )
+
+    def channels_gone(
+        self, channels: Mapping[str, Iterable[int]], blocks: Iterable[str] = ()
+    ) -> dict[str, tuple[int, ...]]:
+        """These channels (group name -> sorted indices), and all those that go with these blocks."""
+        chosen = {name: self._checked(self.group(name), indices) for name, indices in channels.items()}
+        return chosen | {name: tuple(range(self.group(name).size)) for name in self._made_by(blocks)}
 
     def removed_positions(
         self, channels: Mapping[str, Iterable[int]], blocks: Iterable[str] = ()
@@ -156,12 +70,13 @@ class Structure:
         """(parameter, axis) -> sorted positions that go with these channels (group name -> indices).
 
         Parameters of the removed blocks are left out: they go whole; so are channels produced by nothing else."""
-        gone = self._block_parameters(blocks)
+        blocks = tuple(blocks)
+        gone, own = self._block_parameters(blocks), self._made_by(blocks)
+        silent = self._block_parameters(block for block in blocks if self.block(block).kind != "plain")
         positions: dict[tuple[str, int], set[int]] = {}
-        for name, indices in channels.items():
+        for name, chosen in self.channels_gone(channels, blocks).items():
             group = self.group(name)
-            chosen = self._checked(group, indices)
-            if all(member.parameter in gone for member in group.members if member.role in PRODUCERS):
+            if name not in own and all(m.parameter in silent for m in group.members if m.role in PRODUCERS):
                 continue  # nothing produces these channels any more; the block's stand-in has all of them
             for member in group.members:
                 if member.parameter not in gone:
@@ -171,7 +86,9 @@ class Structure:
 
     def folds(self, channels: Mapping[str, Sequence[int]], blocks: Iterable[str] = ()) -> tuple[str, ...]:
         """The layers that read these channels as constants, which move into their biases; sorted."""
-        layers = {layer for group in self.channels if channels.get(group.name) for layer in group.folds}
+        blocks = tuple(blocks)
+        gone = self.channels_gone(channels, blocks)
+        layers = {layer for group in self.channels if gone.get(group.name) for layer in group.folds}
         if not layers:
             return ()
         positions = self.removed_positions(channels, blocks)
@@ -190,8 +107,8 @@ class Structure:
         return replace(
             self,
             shapes=shapes,
-            channels=tuple(_with_biases(group, new) for group in self.channels),
-            blocks=tuple(replace(block, parameters=_followed(block.parameters, new)) for block in self.blocks),
+            channels=tuple(with_biases(group, new) for group in self.channels),
+            blocks=tuple(replace(block, parameters=followed(block.parameters, new)) for block in self.blocks),
             pins=(
                 *self.pins,
                 *(replace(p, parameter=new[p.parameter]) for p in self.pins if p.parameter in new and p.axis == 0),
@@ -215,7 +132,7 @@ class Structure:
         """Multiply-adds for the example inputs after removing these channels and blocks; exact."""
         blocks = tuple(blocks)
         shapes = self.kept_shapes(channels, blocks)
-        left = (cost for cost in self.costs if not any(_inside(cost.module, block) for block in blocks))
+        left = (cost for cost in self.costs if not any(is_inside(cost.module, block) for block in blocks))
         return sum(cost.macs(shapes) for cost in left)
 
     def parameters(self, channels: Mapping[str, Iterable[int]] | None = None, blocks: Iterable[str] = ()) -> int:
@@ -232,25 +149,30 @@ class Structure:
         whole = self.with_biases(self.folds(chosen, blocks))
         if whole is not self:
             return whole.after(chosen, blocks)
-        removed = {name: frozenset(indices) for name, indices in chosen.items()}
+        removed = {name: frozenset(indices) for name, indices in self.channels_gone(chosen, blocks).items()}
         gone = self._block_parameters(blocks)
         positions = self.removed_positions(chosen, blocks)
-        renumber = {key: _renumbering(self.shapes[key[0]][key[1]], lost) for key, lost in positions.items()}
-        groups = (_shrunk_group(group, removed.get(group.name, frozenset()), gone, renumber) for group in self.channels)
+        renumber = {key: renumbering(self.shapes[key[0]][key[1]], lost) for key, lost in positions.items()}
+        whole_groups = self.channels
+        for name in blocks:
+            if self.block(name).kind == "plain":
+                whole_groups = joined(whole_groups, f"{name}.weight")
+        groups = (shrunk_group(group, removed.get(group.name, frozenset()), gone, renumber) for group in whole_groups)
         small = replace(
             self,
             shapes=self.kept_shapes(channels, blocks),
             buffers=tuple(name for name in self.buffers if name not in gone),
             channels=tuple(group for group in groups if group is not None),
-            costs=tuple(cost for cost in self.costs if not any(_inside(cost.module, block) for block in blocks)),
+            costs=tuple(cost for cost in self.costs if not any(is_inside(cost.module, block) for block in blocks)),
             pins=tuple(pin for pin in self.pins if pin.parameter not in gone),
         )
-        left = (block for block in self.blocks if not any(_inside(block.name, name) for name in blocks))
+        left = [block for block in self.blocks if not any(is_inside(block.name, name) for name in blocks)]
+        left = [block for block in left if block.kind != "plain" or keeps_shape(block.name, positions)]
         return replace(small, blocks=tuple(small._block_now(block, gone) for block in left))
 
     def block_macs(self, name: str) -> int:
         """Multiply-adds of everything that runs inside the submodule `name`."""
-        inside = (cost for cost in self.costs if _inside(cost.module, name))
+        inside = (cost for cost in self.costs if is_inside(cost.module, name))
         return sum(cost.macs(self.shapes) for cost in inside)
 
     def channel_macs(self, name: str) -> int:
@@ -308,9 +230,13 @@ class Structure:
         own = tuple(name for name in block.parameters if name not in gone)
         return replace(block, parameters=own, macs=self.block_macs(block.name))
 
+    def _made_by(self, blocks: Iterable[str]) -> tuple[str, ...]:
+        """The groups that go wholly with these blocks."""
+        return tuple(name for block in blocks for name in self.block(block).channels)
+
     def _block_parameters(self, blocks: Iterable[str]) -> frozenset[str]:
         names = [self.block(block).name for block in blocks]
-        return frozenset(p for p in self.shapes if any(_inside(p, name) for name in names))
+        return frozenset(p for p in self.shapes if any(is_inside(p, name) for name in names))
 
     @staticmethod
     def _checked(group: ChannelGroup, indices: Iterable[int]) -> tuple[int, ...]:
@@ -330,56 +256,12 @@ def _find(items: tuple[Named, ...], name: str, what: str) -> Named:
     raise CutError(f"no {what} {name!r}{nearest_name(name, [item.name for item in items])}")
 
 
-def _inside(name: str, module: str) -> bool:
-    return name == module or name.startswith(f"{module}.")
+def keeps_shape(convolution: str, removed: Mapping[tuple[str, int], tuple[int, ...]]) -> bool:
+    """Whether the same channels are removed from what this layer reads and from what it makes."""
+    return removed.get((f"{convolution}.weight", 0)) == removed.get((f"{convolution}.weight", 1))
 
 
 def _ancestors(name: str) -> Iterator[str]:
     """The modules around the module `name`, the nearest first, without the network itself."""
     while name := name.rpartition(".")[0]:
         yield name
-
-
-def _renumbering(size: int, removed: tuple[int, ...]) -> dict[int, int]:
-    """Old position -> new position, for those that stay."""
-    lost = set(removed)
-    return {old: new for new, old in enumerate(p for p in range(size) if p not in lost)}
-
-
-def _followed(names: tuple[str, ...], new: Mapping[str, str]) -> tuple[str, ...]:
-    """The names, each followed by its new one if it has one."""
-    return tuple(one for name in names for one in ((name, new[name]) if name in new else (name,)))
-
-
-def _with_biases(group: ChannelGroup, new: Mapping[str, str]) -> ChannelGroup:
-    """The group with a bias (weight -> bias in `new`) for each of those weights that make its channels."""
-    members: list[Member] = []
-    for member in group.members:
-        members.append(member)
-        if member.parameter in new and member.axis == 0:
-            members.append(replace(member, parameter=new[member.parameter]))
-    return replace(group, members=tuple(members)) if len(members) > len(group.members) else group
-
-
-def _shrunk_group(
-    group: ChannelGroup,
-    removed: frozenset[int],
-    gone: frozenset[str],
-    renumber: Mapping[tuple[str, int], Mapping[int, int]],
-) -> ChannelGroup | None:
-    kept = [c for c in range(group.size) if c not in removed]
-    members = []
-    for member in group.members:
-        if member.parameter not in gone:
-            new = renumber.get((member.parameter, member.axis))
-            owned = tuple(
-                member.indices[c] if new is None else tuple(new[p] for p in member.indices[c] if p in new) for c in kept
-            )
-            members.append(replace(member, indices=owned))
-    if not kept or not any(member.role != "in" for member in members):
-        return None
-    # A channel that shared all its positions with others that went is gone as well.
-    left = [place for place in range(len(kept)) if all(member.indices[place] for member in members)]
-    if len(left) < len(kept):
-        members = [replace(m, indices=tuple(m.indices[place] for place in left)) for m in members]
-    return replace(group, size=len(left), members=tuple(members)) if left else None

@@ -66,7 +66,8 @@ def apply_plan(model: nn.Module, plan: CutPlan, example_inputs: Any = None, *, f
 def masked(model: nn.Module, plan: CutPlan) -> nn.Module:
     """A copy of `model` of the same shapes, in which all that `plan` removes is set to zero.
 
-    It has the biases that the plan makes, which are zero.
+    A plain convolution that goes gets the Dirac kernel instead, with which it returns its input. The copy has the
+    biases that the plan makes, which are zero.
 
     Raises:
         CutError: the plan does not fit the model.
@@ -81,6 +82,8 @@ def masked(model: nn.Module, plan: CutPlan) -> nn.Module:
                 tensor.index_fill_(cut.axis, torch.tensor(cut.removed, device=tensor.device), 0)
         for name in plan.block_parameters:
             tensors[name].zero_()
+        for name in plan.plain:
+            nn.init.dirac_(tensors[f"{name}.weight"])
     return zeroed
 
 

@@ -31,6 +31,7 @@ def compose(first: CutPlan, second: CutPlan) -> CutPlan:
         parameters=second.parameters,
         block_calls={name: call for name, call in calls.items() if name in blocks},
         folds=tuple(sorted(layer for layer in {*first.folds, *second.folds} if not is_inside(layer, blocks))),
+        plain=tuple(sorted(name for name in {*first.plain, *second.plain} if name in blocks)),
     )
 
 

@@ -14,7 +14,8 @@ __all__ = ["PassThrough"]
 class PassThrough(nn.Module):
     """A module without parameters that returns what a removed block returns with its parameters at zero.
 
-    Every leaf of the output is one of the arguments, zeros of an argument's shape, or a constant. The arguments it does
+    Every leaf of the output is one of the arguments, whole or without any of its channels, zeros of an argument's
+    shape, or a constant. The arguments it does
     not need may be anything, and each may come by position or by name.
 
         PassThrough(BlockCall((OutputLeaf("input", 0, "hidden_states"), OutputLeaf("constant")), layout))(x, mask=m)
@@ -54,6 +55,8 @@ def _value(leaf: OutputLeaf, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     argument = _argument(leaf, args, kwargs)
     if leaf.kind == "zeros":
         return torch.zeros_like(argument)
+    if leaf.kind == "empty":
+        return argument.narrow(leaf.axis, 0, 0)
     return argument.new_zeros(()) if leaf.kind == "zero" else argument
 
 
@@ -76,4 +79,6 @@ def _described(leaf: OutputLeaf) -> str:
     if leaf.kind == "constant":
         return repr(leaf.constant)
     place = ".".join((leaf.keyword or str(leaf.position), *leaf.path))
+    if leaf.kind == "empty":
+        return f"empty({place}, axis={leaf.axis})"
     return place if leaf.kind == "input" else f"{leaf.kind}({place})"

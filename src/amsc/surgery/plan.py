@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from amsc.errors import CutError
 from amsc.model_access import InputSpec
-from amsc.structure.values import BlockCall, ChannelGroup, Structure
+from amsc.structure.values import BlockCall, ChannelGroup, Structure, keeps_shape
 
 __all__ = ["AxisCut", "CutPlan", "is_inside", "outermost", "plan_cut"]
 
@@ -39,9 +39,10 @@ class CutPlan:
 
     `channels` (group name -> channel indices) and `blocks` say what was asked for, `cuts` and
     `block_parameters` what it means for the tensors; `block_calls` what stands in for those blocks that
-    `nn.Identity` cannot replace. `folds` are the layers that read removed channels as constants: these move into their
-    biases, which are made where there are none (and may be among the `cuts`). `macs` (for the inputs as specified) and
-    `parameters` are the prediction for the cut network."""
+    `nn.Identity` cannot replace, `plain` those that are convolutions, whose origin is the Dirac kernel. `folds` are the
+    layers that read removed channels as constants: these move into their biases, which are made where there are none
+    (and may be among the `cuts`). `macs` (for the inputs as specified) and `parameters` are the prediction for the cut
+    network."""
 
     inputs: InputSpec
     channels: Mapping[str, tuple[int, ...]]
@@ -52,6 +53,7 @@ class CutPlan:
     parameters: int
     block_calls: Mapping[str, BlockCall] = field(default_factory=dict)
     folds: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
 
     @property
     def changes_nothing(self) -> bool:
@@ -75,11 +77,14 @@ def plan_cut(
 ) -> CutPlan:
     """The plan that removes `channels` (group name -> indices) and `blocks` from the traced network.
 
+    The channels that only a removed block makes (those of a dense layer) go with it.
+
     With `allow_inexact`, groups whose removal is not the same function as their zeroing are accepted too. Such
     a plan does not pass the verification in `cut`; `apply_plan` carries it out unverified.
 
     Raises:
-        CutError: a group, index or block does not exist, a group is not exact, or a tensor would be left empty.
+        CutError: a group, index or block does not exist, a group is not exact, a tensor would be left empty, or a plain
+            convolution goes while other channels are removed before it than behind it.
     """
     blocks = _checked_blocks(structure, blocks)
     chosen = {
@@ -87,6 +92,8 @@ def plan_cut(
         for name, indices in sorted((channels or {}).items())
     }
     chosen = {name: indices for name, indices in chosen.items() if indices}
+    plain = tuple(name for name in blocks if structure.block(name).kind == "plain")
+    _check_plain(structure, plain, chosen, blocks)
     folds = structure.folds(chosen, blocks)
     structure = structure.with_biases(folds)
     return CutPlan(
@@ -99,6 +106,7 @@ def plan_cut(
         parameters=structure.parameters(chosen, blocks),
         block_calls={name: call for name in blocks if (call := structure.block(name).call) is not None},
         folds=folds,
+        plain=plain,
     )
 
 
@@ -135,9 +143,25 @@ def _checked_channels(group: ChannelGroup, indices: Iterable[int], allow_inexact
     return tuple(chosen)
 
 
+def _check_plain(
+    structure: Structure, plain: tuple[str, ...], channels: Mapping[str, tuple[int, ...]], blocks: tuple[str, ...]
+) -> None:
+    others = [name for name in blocks if name not in plain]
+    positions = structure.removed_positions(channels, others)
+    for name in plain:
+        if not keeps_shape(name, positions):
+            read, made = (len(positions.get((f"{name}.weight", axis), ())) for axis in (1, 0))
+            raise CutError(
+                f"the convolution {name!r} can only go if the same channels are removed from what it reads and from"
+                f" what it makes, here {read} and {made}; remove the same from both groups, or cut twice: first the"
+                " blocks, then, traced anew, the channels"
+            )
+
+
 def _axis_cuts(
     structure: Structure, channels: Mapping[str, tuple[int, ...]], blocks: tuple[str, ...]
 ) -> tuple[AxisCut, ...]:
+    channels = structure.channels_gone(channels, blocks)
     zeroed = _zeroed_axes(structure, channels)
     cuts = []
     for (name, axis), positions in sorted(structure.removed_positions(channels, blocks).items()):

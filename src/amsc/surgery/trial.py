@@ -23,7 +23,7 @@ def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Str
     """`structure` with every group marked inexact, and without every block, whose removal does not work.
 
     All channels of all exact groups but one of each are removed at once on a copy, then every second, then one of each;
-    after that all outer blocks with them, and the blocks inside others. What fails is divided until the groups are
+    after that all outer blocks with them, the blocks inside others, and plain convolutions without channels. What fails is divided until the groups are
     found that cannot be cut together with those that work: they are followed by `x.view(-1, 400)`, say, or share an
     attribute with others. Of alike layers one is tried for all when they fail together.
     """
@@ -36,10 +36,11 @@ def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Str
     reasons: dict[str, str] = {}
     trial.add(good, reasons, [group.name for group in groups], list(map(alike.__getitem__, sorted(alike))))
     stuck: dict[str, str] = {}
+    plain = [block.name for block in structure.blocks if block.kind == "plain"]
     outer = [block.name for block in structure.outer_blocks]
-    inner = [block.name for block in structure.blocks if block.name not in outer]
-    for blocks in (outer, inner):
-        trial.add_blocks(good, stuck, blocks)
+    inner = [block.name for block in structure.blocks if block.name not in (*outer, *plain)]
+    for channels, blocks in ((good, outer), (good, inner), ([], plain)):
+        trial.add_blocks(channels, stuck, blocks)
     if not reasons and not stuck:
         return structure
     return replace(

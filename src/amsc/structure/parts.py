@@ -1,0 +1,125 @@
+"""The parts of a structure: channel groups, blocks, costs and pins, as frozen plain values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+__all__ = ["PRODUCERS", "Block", "BlockCall", "ChannelGroup", "LayerCost", "Member", "OutputLeaf", "Pin", "is_inside"]
+
+PRODUCERS = ("out", "affine", "element")
+"""Roles of the members that make a channel what it is, and that zeroing it zeroes."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One axis of one parameter or buffer in which the channels of a group own positions.
+
+    `indices[c]` are the positions of the group's channel `c` on `axis`. `role` says what the positions are:
+    "out" (they produce the channel: output axis of a convolution or linear layer, and its bias),
+    "in" (they consume it), "affine" (scale or shift of a normalisation), "statistic" (running mean or
+    variance), "element" (a parameter used element-wise). Zeroing a channel zeroes "out", "affine" and
+    "element" members; removing it removes all.
+    """
+
+    parameter: str
+    axis: int
+    indices: tuple[tuple[int, ...], ...]
+    role: str
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that own positions on the same axes of the same parameters: `size` units, each removable alone.
+
+    `kind`: "filter" (of a convolution), "hidden" (of a linear layer), "head" (of an attention; with grouped queries
+    all that share keys), "head_dim" (the same dimension of every head), or "stream" (summed over several layers, as on
+    a residual stream). Groups may overlap: a head and a dimension share positions.
+    `exact`: zeroing a channel and removing it are the same function; `reason` says why not. Where a zeroed channel is
+    not zero but a constant (behind a sigmoid, say), the same function once the constant has moved into the biases of
+    the layers `folds` that read it.
+    """
+
+    name: str
+    kind: str
+    size: int
+    exact: bool
+    members: tuple[Member, ...]
+    reason: str = ""
+    folds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class OutputLeaf:
+    """What a removed block returns at one place of its output.
+
+    `kind` is "input" (the argument itself), "zeros" (zeros of the argument's shape, dtype and device), "zero" (the same
+    without axes), "empty" (the argument without any entry along `axis`) or "constant" (the number, string or None in
+    `constant`). The argument is the one called `keyword`, or else at `position` (-1: it has none) of a call; `path`
+    leads into it where it is a tuple, list or dict."""
+
+    kind: str
+    position: int = -1
+    keyword: str = ""
+    path: tuple[str, ...] = ()
+    constant: Any = None
+    axis: int = 0
+
+
+@dataclass(frozen=True)
+class BlockCall:
+    """What must stand in for a removed block: the leaves of its output, and the layout (as torch.utils._pytree
+    writes it) that puts them together."""
+
+    leaves: tuple[OutputLeaf, ...]
+    layout: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """A submodule that can be removed whole: with its own parameters at their origin it no longer computes anything.
+
+    `kind` is "identity" (with all at zero it returns its input), "branch" (it then returns zeros, and what it was added
+    to goes on without it), "dense" (the channels that it makes are then all zero; they go with it, the whole of the
+    groups `channels`) or "plain" (a convolution that keeps the shape of its input, and returns it where its kernel is
+    that of Dirac and its bias zero). `parameters` are the names of all its parameters, `macs` what it costs for the
+    example inputs. `call` says what stands in for it; None: `nn.Identity` does. Blocks may lie in one another."""
+
+    name: str
+    parameters: tuple[str, ...]
+    macs: int
+    kind: str = "identity"
+    call: BlockCall | None = None
+    channels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Multiply-adds of one operation in `module`: `positions` times the sizes of the axes `along` (parameter, axis)."""
+
+    module: str
+    positions: int
+    along: tuple[tuple[str, int], ...] = ()
+
+    def macs(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """With tensors of these shapes; 0 where a parameter is gone."""
+        if any(name not in shapes for name, _ in self.along):
+            return 0
+        return self.positions * prod(shapes[name][axis] for name, axis in self.along)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Positions of an axis that must stay, and why: the operator (and the module in which it ran). `source` is the
+    line of the model's code that called it, as "file.py:12: code" ("" where torch's own modules did)."""
+
+    parameter: str
+    axis: int
+    count: int
+    reason: str
+    source: str = ""
+
+
+def is_inside(name: str, module: str) -> bool:
+    """Whether the module or tensor `name` is `module` or lies in it."""
+    return name == module or name.startswith(f"{module}.")
