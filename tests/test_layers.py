@@ -14,6 +14,7 @@ LAYERS = {
     "": 8,  # amsc/__init__.py gathers the public names
     "cli": 7,
     "compress": 6,
+    "pick": 6,
     "settings": 6,
     "job": 6,
     "run_folder": 6,

@@ -3,7 +3,8 @@
 structure = amsc.trace(model, example_inputs)      # what can go, what cannot, and why
 plan = amsc.plan_cut(structure, channels={...}, blocks=[...])
 small = amsc.cut(model, plan)                      # a new, smaller model, verified
-result = amsc.compress(model, example_inputs, data, target=amsc.Target(macs=0.5))
+result = amsc.compress(model, example_inputs, data, target=amsc.Target(macs=0.5), out="runs/half")
+result = amsc.pick("runs/half", model, example_inputs, data, target=amsc.Target(macs=0.7))
 """
 
 from amsc.compress import Result, compress
@@ -11,6 +12,7 @@ from amsc.errors import AmscError
 from amsc.export import export_onnx, export_pt2
 from amsc.measure import measure
 from amsc.penalty import Penalty
+from amsc.pick import pick
 from amsc.settings import Settings, Target
 from amsc.structure import Structure, round_channels, select, trace
 from amsc.surgery import cut, load, plan_cut, save
@@ -30,6 +32,7 @@ __all__ = [
     "export_pt2",
     "load",
     "measure",
+    "pick",
     "plan_cut",
     "round_channels",
     "save",

@@ -16,14 +16,14 @@ from amsc.model_access import borrowed, copied, run_model
 from amsc.penalty import Penalty
 from amsc.records import Record
 from amsc.report import render
-from amsc.run_folder import RunFolder, run_identity
+from amsc.run_folder import RunFolder, RunState, run_identity
 from amsc.settings import Settings, Target
 from amsc.structure import Rounding, Structure, select, trace
 from amsc.surgery import CutPlan, cuttable
 from amsc.tasks import Classification, Task
 from amsc.training import NoProgress, Progress, lowest_macs
 
-__all__ = ["Result", "compress"]
+__all__ = ["Result", "check_kinds", "compress", "deterministic", "finished", "prepared"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,25 +85,41 @@ def compress(
         VerificationError: a cut network differs from the masked one.
     """
     task, settings = task or Classification(), settings or Settings()
-    _check_kinds(model, data, target, settings)
+    check_kinds(model, data, target, settings)
     name = model_name or type(model).__name__
     folder = RunFolder(None if out is None else Path(out), run_identity(name, data.name, target, settings))
     folder.check(resume=resume)
-    structure = cuttable(model, trace(model, example_inputs), example_inputs)
-    structure = select(structure, keep=settings.keep, only=settings.only)
-    _check_data(model, data, task)
-    target_macs = _feasible_macs(structure, model, target, settings)
+    structure, target_macs = prepared(model, example_inputs, data, task, target, settings)
     state = folder.open(resume=resume)
     folder.write_settings(settings, model_name, target)
     dense, listener = copied(model), progress or NoProgress()
     job = Job(dense, structure, example_inputs, data, task, settings, name, target, target_macs, folder, listener)
-    with _deterministic(settings.deterministic):
-        finished, small = job.run(state)
-    assert finished.record is not None, "the last stage has written it"
-    return Result(small.model, finished.record, job.final_plan(finished), small.structure)
+    with deterministic(settings.deterministic):
+        return finished(job, state)
 
 
-def _check_kinds(model: Any, data: Any, target: Any, settings: Settings) -> None:
+def prepared(
+    model: nn.Module, example_inputs: Any, data: Data, task: Task, target: Target, settings: Settings
+) -> tuple[Structure, int]:
+    """What may be removed from the network, and the target in MACs, after all has been checked that can be.
+
+    Raises:
+        TargetError, ModelError, InputError, DataError, SettingsError: see `compress`.
+    """
+    structure = cuttable(model, trace(model, example_inputs), example_inputs)
+    structure = select(structure, keep=settings.keep, only=settings.only)
+    _check_data(model, data, task)
+    return structure, _feasible_macs(structure, model, target, settings)
+
+
+def finished(job: Job, state: RunState) -> Result:
+    """The outcome of a run that goes on from `state`."""
+    last, small = job.run(state)
+    assert last.record is not None, "the last stage has written it"
+    return Result(small.model, last.record, job.final_plan(last), small.structure)
+
+
+def check_kinds(model: Any, data: Any, target: Any, settings: Settings) -> None:
     """Refuse arguments of the wrong kind, and settings that name another device than the model's."""
     if not isinstance(target, Target):
         raise TargetError(f"target must be an amsc.Target, such as amsc.Target(macs=0.5); got {target!r}")
@@ -180,7 +196,8 @@ def _limits(settings: Settings) -> str:
 
 
 @contextmanager
-def _deterministic(wanted: bool) -> Iterator[None]:
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Only algorithms that give the same bits each time, if `wanted`."""
     before, warn_only = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),

@@ -35,7 +35,7 @@ from amsc.training import (
     walk,
 )
 
-__all__ = ["Job"]
+__all__ = ["Job", "walk_settings"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ class Job:
             self.task,
             shrink=self.shrink,
             target_macs=self.target_macs,
-            settings=_walk_settings(self.settings),
+            settings=walk_settings(self.settings),
             state=state.walk,
             progress=self.progress,
         )
@@ -113,7 +113,7 @@ class Job:
         clock, epochs = _Clock("finetune", state), self.settings.finetune_epochs
         small = self._small(state)
         self._train(small.model, "finetune", epochs, self.settings.finetune_learning_rate, state, clock)
-        removal, trained = self._end(state).removal, epochs + self.settings.dense_epochs + self.settings.path_epochs
+        removal, trained = self._end(state).removal, state.points[-1].epochs + epochs
         point = self._point("finetune", state, small.structure, removal, small.model, trained)
         state = clock.lap(replace(state, points=(*state.points, point), small=_state_of(small.model), train=None))
         state = replace(state, stage="done", record=self._record(state, small))
@@ -241,9 +241,11 @@ def _state_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def _walk_settings(settings: Settings) -> WalkSettings:
+def walk_settings(settings: Settings) -> WalkSettings:
+    """The choices of the path among all of a run."""
     return WalkSettings(
         seed=settings.seed,
+        method=settings.method,
         epochs=settings.path_epochs,
         points=settings.path_points,
         depth_share=settings.depth_share,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
@@ -92,6 +94,30 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"the run folder {self.path} cannot be written: {error.strerror or error}") from error
         return self._load() if resume and self._state_file.is_file() else RunState()
+
+    def read(self) -> RunState:
+        """The saved state, of whatever run it is; nothing is written.
+
+        Raises:
+            RunFolderError: there is none, or it is damaged.
+        """
+        if not self._state_file.is_file():
+            raise RunFolderError(f"{self.path} holds no run: there is no {self._state_file}")
+        return self._load()
+
+    def read_weights(self, point: PathPoint) -> dict[str, Tensor]:
+        """The weights that `save_point` wrote.
+
+        Raises:
+            RunFolderError: the file is not there, or damaged.
+        """
+        assert self.path is not None, "only asked where there is a folder"
+        assert point.weights is not None, "only asked of points with weights"
+        file = self.path / "points" / point.weights
+        try:
+            return from_safetensors(file.read_bytes())
+        except (OSError, SafetensorError) as error:
+            raise RunFolderError(f"cannot read the weights of point {point.index}, {file}: {error}") from error
 
     @property
     def _state_file(self) -> Path:

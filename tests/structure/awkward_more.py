@@ -31,10 +31,35 @@ def attention(self: Any, x: Tensor) -> Tensor:
     return self.head((weights @ v).transpose(1, 2).reshape(n, length, -1))
 
 
+def with_alibi(self: Any, x: Tensor) -> Tensor:
+    """Heads of four by a reshape; the products are added to a bias by position, as Bloom does."""
+    n, length, _ = x.shape
+    q, k, v = (part(x).view(n, length, -1, 4).transpose(1, 2).flatten(0, 1) for part in (self.a, self.k, self.v))
+    distance = torch.arange(float(length)).expand(1, 1, length)
+    weights = distance.baddbmm(q, k.transpose(1, 2), beta=-0.1, alpha=0.5).softmax(2)
+    return self.head((weights @ v).view(n, -1, length, 4).transpose(1, 2).flatten(2))
+
+
+def turned(self: Any, x: Tensor) -> Tensor:
+    """Rotary positions by complex numbers, as LLaMA's own code writes them."""
+    n, length, _ = x.shape
+    angles = torch.polar(torch.ones(length, 1, 2), torch.arange(2.0 * length).view(length, 1, 2))
+    q, k = (torch.view_as_complex(part(x).view(n, length, -1, 2, 2)) * angles for part in (self.a, self.k))
+    q, k = (torch.view_as_real(part).flatten(3).transpose(1, 2) for part in (q, k))
+    v = self.v(x).view(n, length, -1, 4).transpose(1, 2)
+    weights = (q @ k.transpose(2, 3) * 0.5).softmax(3)
+    return self.head((weights @ v).transpose(1, 2).flatten(2))
+
+
 def mixed_tokens(self: Any, x: Tensor) -> Tensor:
     """MLP-Mixer's layer over the tokens: the channels are only carried along."""
     x = F.relu(self.a(x))
     return self.head(x + self.down(F.gelu(self.up(x.transpose(1, 2)))).transpose(1, 2))
+
+
+def backwards(x: Tensor) -> Tensor:
+    """Channel numbers from the last to the first."""
+    return torch.arange(7, -1, -1).view(1, 8, 1, 1).expand(x.shape)
 
 
 # One operator each, from 8 channels to 8. After these the channels must still be removable; after `OTHERS` they may be.
@@ -69,6 +94,8 @@ CARRIED: dict[str, Callable[[Tensor], Tensor]] = {
     "a new tensor by channel": lambda x: x * x.new_ones(x.shape[1], 1, 1),
     "strided by hand": lambda x: x.contiguous().as_strided(x.shape, x.contiguous().stride()),
     "filled in place": lambda x: x * torch.empty_like(x).fill_(2.0),
+    "zeros in place added": lambda x: x + x.clone().zero_(),
+    "dropped with a chance of none": lambda x: x * torch.empty_like(x).bernoulli_(1.0),
 }
 OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "select one channel": lambda x: x * x.select(1, 3).unsqueeze(1),
@@ -88,6 +115,13 @@ OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "padded channels of ones": lambda x: F.pad(x, (0, 0, 0, 0, 1, 0), value=1.0)[:, 1:],
     "noise of its size": lambda x: x + 0 * torch.randn_like(x),
     "a full new tensor": lambda x: x + x.new_full(x.shape, 0.3),
+    "twos of its size added": lambda x: x + torch.empty_like(x).fill_(2.0),
+    "noise of one value added": lambda x: x + torch.empty_like(x).uniform_(0.5, 0.5),
+    "written to noise": lambda x: torch.randn(len(x), 10, 8, 8).index_copy_(1, torch.arange(1, 9), x)[:, 1:9],
+    "written to a part of noise": lambda x: (y := torch.rand(len(x), 12, 8, 8))[:, 2:10].copy_(x) * 0 + y[:, 2:10],
+    "channels in the order of a table": lambda x: x.index_select(1, torch.tensor([3, 1, 0, 2, 7, 6, 4, 5])),
+    "channels gathered in an order": lambda x: x.gather(1, backwards(x)),
+    "channels scattered in an order": lambda x: x.scatter(1, backwards(x), x),
     "complex for a while": lambda x: torch.view_as_real(torch.complex(x, x)).sum(4),
     "nan_to_num": lambda x: torch.nan_to_num(x / x.sum((2, 3), keepdim=True)),
     "distance": lambda x: x - torch.cdist(x.flatten(2), x.flatten(2)).mean(2)[:, :, None, None],
@@ -140,6 +174,24 @@ EVERY: dict[str, Fault] = FAULTS | {
     ),
     "attention by hand": Fault(
         net(attention, sequences, a=lin(3, 8), k=lin(3, 8), v=lin(3, 8), head=lin(8, 2)), "cut", QKV
+    ),
+    "attention with a bias by baddbmm": Fault(
+        net(with_alibi, sequences, a=lin(3, 8), k=lin(3, 8), v=lin(3, 8), head=lin(8, 2)), "cut", QKV
+    ),
+    "rotary positions by complex numbers": Fault(
+        net(turned, sequences, a=lin(3, 8), k=lin(3, 8), v=lin(3, 8), head=lin(8, 2)), "cut", QKV
+    ),
+    "one vector into a layer written out": Fault(
+        net(
+            lambda self, x: torch.addmv(self.head.bias, self.head.weight, F.relu(self.a(x)).mean((0, 1)))[None],
+            sequences, a=lin(3, 8), head=lin(8, 2),
+        ), "any",
+    ),
+    "one vector out of a layer written out": Fault(
+        net(
+            lambda self, x: self.head(torch.addmv(self.up.bias, self.up.weight, x[0, 0]).relu())[None],
+            sequences, up=lin(3, 8), head=lin(8, 2),
+        ), "cut", (("up.weight", 0),),
     ),
     "nn.MultiheadAttention": Fault(
         net(

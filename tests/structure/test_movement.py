@@ -1,8 +1,9 @@
-"""Labels move as data do: every operator that only moves, joins or picks data, run on labels and on values.
+"""Labels move as data do: every operator that moves, joins, picks or combines data, run on labels and on values.
 
 `MOVES` gets a labelled tensor of four axes (each of 2, 4 or 6, so that halves exist) and a chooser. Two oracles judge
 the labels of the result: the same operator on a dense tensor of labels (`PURE` only), and values: what carries a label
-is zero where it says so, and what does not carry it does not change, when something goes that can go alone.
+is zero where it says so, and what does not carry it does not change, when something goes that can go alone. (A sum
+changes when zeros take the place of what goes: sums are judged by whole networks.)
 """
 
 import random
@@ -132,6 +133,9 @@ PURE: dict[str, Move] = {
     "diagonal": lambda x, r: x.diagonal(r.choice((0, 1, -1)), *two(r)),
     "diagonal of the first": lambda x, r: x.diagonal(),
     "as_strided": lambda x, r: x.as_strided(x.shape, x.stride()),
+    "as_strided with axes turned": lambda x, r: (y := x[:2, :2, :2, :2].contiguous()).as_strided(
+        y.shape, y.stride()[::-1]
+    ),
     "clone": lambda x, r: x.clone(memory_format=torch.channels_last),
     "contiguous": lambda x, r: permuted(x, r).contiguous(),
     "to": lambda x, r: x.double().float(),
@@ -216,6 +220,69 @@ OTHERS: dict[str, Move] = {
     "added to a matrix times a vector": lambda x, r: (y := permuted(x, r)[0, 0, 0]).addmv(
         torch.rand(len(y), 3), torch.rand(3)
     ),
+    "mean": lambda x, r: x.mean(two(r), keepdim=True),
+    "least": lambda x, r: x.min(axis(r)).values,
+    "largest": lambda x, r: x.max(axis(r)).values,
+    "product": lambda x, r: x.prod(axis(r)),
+    "variance and mean": lambda x, r: torch.var_mean(x, two(r)),
+    "deviation and mean": lambda x, r: torch.std_mean(x, two(r), keepdim=True),
+    "whether all": lambda x, r: (x > 0.6).all(axis(r)).float(),
+    "whether any": lambda x, r: (x > 0.9).any(axis(r)).float(),
+    "place of the largest": lambda x, r: x.argmax(axis(r)).float(),
+    "place of the least": lambda x, r: x.argmin(axis(r), keepdim=True).float(),
+    "second least": lambda x, r: x.kthvalue(2, axis(r)).values,
+    "most frequent": lambda x, r: x.round().mode(axis(r)).values,
+    "median": lambda x, r: x.median(axis(r)).values,
+    "sorted": lambda x, r: x.sort(axis(r)),
+    "order": lambda x, r: torch.argsort(x, dim=axis(r), stable=True).float(),
+    "largest two": lambda x, r: x.topk(2, axis(r)).values,
+    "running sum": lambda x, r: x.cumsum(axis(r)),
+    "running product": lambda x, r: x.cumprod(axis(r)),
+    "running largest": lambda x, r: x.cummax(axis(r)).values,
+    "running logsumexp": lambda x, r: x.logcumsumexp(axis(r)),
+    "softmax": lambda x, r: x.softmax(axis(r)),
+    "log softmax": lambda x, r: x.log_softmax(axis(r)),
+    "masked_scatter": lambda x, r: x.masked_scatter(x.new_zeros(x.shape[-1:]).bool(), x),
+    "masked_scatter of ones": lambda x, r: x.masked_scatter(torch.rand(x.shape) > 0.5, torch.ones(x.numel())),
+    "masked_fill in place": lambda x, r: x.clone().masked_fill_(torch.rand(x.shape[-1]) > 0.5, 0.7),
+    "scatter in place": lambda x, r: x.clone().scatter_(a := r.randrange(4), same(x, a, torch.tensor([0])), 0.7),
+    "scatter_add": lambda x, r: x.scatter_add(a := r.randrange(4), same(x, a, torch.arange(x.shape[a]).flip(0)), x),
+    "scatter_add in place": lambda x, r: torch.zeros_like(x).scatter_add_(
+        a := r.randrange(4), same(x, a, torch.arange(x.shape[a]).flip(0)), x
+    ),
+    "scatter_reduce": lambda x, r: x.scatter_reduce(
+        a := r.randrange(4), same(x, a, torch.arange(x.shape[a]).flip(0)), x, r.choice(("sum", "amax", "prod"))
+    ),
+    "index_add in place": lambda x, r: x.clone().index_add_(
+        a := r.randrange(4), torch.tensor([1, 0]), x.narrow(a, 0, 2)
+    ),
+    "index_put": lambda x, r: x.index_put((torch.tensor([1, 0]),), x[:2]),
+    "index_put of a number": lambda x, r: x.index_put((torch.tensor([1, 0]), torch.tensor([0, 1])), torch.tensor(0.7)),
+    "transposed in place": lambda x, r: x.flatten(0, 1).flatten(1).clone().t_(),
+    "squeezed in place": lambda x, r: x.clone().unsqueeze_(axis(r)).squeeze_(),
+    "triangle in place": lambda x, r: x.clone().tril_() + x.clone().triu_(1),
+    "conjugated": lambda x, r: torch.view_as_real(torch.view_as_complex(paired(permuted(x, r))).conj().resolve_conj()),
+    "in lines": lambda x, r: F.interpolate(
+        x.flatten(1, 2), scale_factor=2, mode=r.choice(("nearest", "linear", "nearest-exact"))
+    ),
+    "smooth": lambda x, r: F.interpolate(x, scale_factor=2, mode=r.choice(("bilinear", "bicubic"))),
+    "in space": lambda x, r: F.interpolate(
+        x[None], scale_factor=2, mode=r.choice(("nearest", "trilinear", "nearest-exact"))
+    ),
+    "edges in space": lambda x, r: F.pad(x[None], (1, 1, 1, 0, 0, 1), r.choice(("reflect", "replicate"))),
+    "edges in lines": lambda x, r: F.pad(x.flatten(1, 2), (1, 1), "replicate"),
+    "pooled in space": lambda x, r: (
+        F.max_pool3d(x[None], 2), F.adaptive_max_pool3d(x[None], 2), F.adaptive_avg_pool3d(x[None], 2)
+    ),
+    "sampled in space": lambda x, r: F.grid_sample(x[None], torch.rand(1, 2, 2, 2, 3), align_corners=False),
+    "unsafely split": lambda x, r: torch.unsafe_split_with_sizes(x, sizes(x, a := axis(r)), a),
+    "unsafely indexed": lambda x, r: torch.ops.aten._unsafe_index(x, [None, torch.tensor([1, 0])]),
+    "copies of views": lambda x, r: (
+        torch.slice_copy(x, 1, 0, 1), torch.select_copy(x, axis(r), 0), *torch.split_copy(x, 2, axis(r)),
+        *torch.unbind_copy(x, axis(r)), torch.expand_copy(x[None], (3, *x.shape)), torch.view_copy(x, x.shape),
+    ),
+    "place of the largest of all": lambda x, r: x.argmax().float(),
+    "median of all": lambda x, r: x.median(),
     "split and joined": lambda x, r: torch.cat(x.split(sizes(x, a := axis(r)), a)[::-1], a),
 }  # fmt: skip
 MOVES = PURE | OTHERS

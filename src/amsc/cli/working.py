@@ -11,11 +11,12 @@ from amsc.cli.progress import progress
 from amsc.compress import compress
 from amsc.data import Data
 from amsc.errors import DataError, InputError, ModelError, RunFolderError, TargetError
+from amsc.pick import pick
 from amsc.records import Record
 from amsc.report import before_after, group_rows
-from amsc.settings import RunSettings, parse_target, write_settings
+from amsc.settings import RunSettings, format_target, parse_target, write_settings
 
-__all__ = ["REPORT_FILE", "begin", "carry_on", "payload", "show_outcome"]
+__all__ = ["REPORT_FILE", "begin", "begin_pick", "carry_on", "payload", "show_outcome", "show_path"]
 
 REPORT_FILE = "report.html"
 
@@ -74,6 +75,54 @@ def _work(model: nn.Module, data: Data, run: RunSettings, folder: Path, console:
         raise KeyboardInterrupt(f"stopped; to go on: amsc resume {folder}") from stop
     result.report(folder / REPORT_FILE)
     return result.record
+
+
+def begin_pick(run: RunSettings, walked: Path, out: Path | None, console: Console) -> tuple[Record, Path]:
+    """Fine-tune the network of the path in `walked` that meets the target, in the new folder `out` or one beside it."""
+    target = parse_target(run.target or "")
+    amount = format_target(target).partition("=")[2]
+    folder = free_folder(out or walked / "picks" / f"macs-{float(amount):.4g}", "")
+    with torch_as_set(run.settings):
+        model, data, run = open_both(run)
+        make_folder(folder)
+        write_settings(folder / SETTINGS_FILE, run)
+        console.note(f"run folder: {folder}")
+        try:
+            with progress(console) as reporter:
+                result = pick(
+                    walked,
+                    model,
+                    data.example_inputs(1),
+                    data,
+                    target=target,
+                    settings=run.settings,
+                    out=folder,
+                    model_name=run.model or "",
+                    progress=reporter,
+                )
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(f"stopped; to go on: amsc resume {folder}") from stop
+        except (TargetError, ModelError, InputError, DataError, RunFolderError):
+            _discard_unused(folder)
+            raise
+    result.report(folder / REPORT_FILE)
+    return result.record, folder
+
+
+def show_path(record: Record, console: Console) -> None:
+    """The table of the path: what each point costs, and how well it does on the validation split."""
+    dense = record.before.macs
+    rows = [
+        (
+            point.phase,
+            f"{point.macs / dense:.1%}",
+            f"{point.parameters:,}",
+            f"{point.blocks_left}",
+            f"{point.score:.2%}",
+        )
+        for point in record.path
+    ]
+    console.table("the path", ["", ">MACs", ">parameters", ">blocks", f">{record.score_name} (validation)"], rows)
 
 
 def show_outcome(record: Record, folder: Path, console: Console) -> None:

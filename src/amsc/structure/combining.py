@@ -73,6 +73,7 @@ def _reduction(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
         tracer.set_layers(leaf, layers if leaf.ndim == data.ndim else [_dropped(layer, axes) for layer in layers])
 
 
+# (argsort: its stable form had kernels of its own in older versions of torch.)
 @_rule("_softmax _log_softmax _safe_softmax cumsum cumprod cummax logcumsumexp sort topk argsort")
 @_rule("argmax argmin kthvalue mode median")
 def _along_axis(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -80,13 +81,13 @@ def _along_axis(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     data: Tensor = args[0]
     name = func._schema.name.removeprefix("aten::")
     given = _arguments(func, args, kwargs)
-    dim = given.get("dim", -1)
+    dim = given.get("dim", None if name in ("argmax", "argmin", "median") else -1)
     axes = _positive(dim, data.ndim) if dim is not None else tuple(range(data.ndim))
     chooses = name in ("sort", "topk", "argsort", "argmax", "argmin", "kthvalue", "mode", "median")
     results = []
     for layer in tracer.layers(data):
         if not set(axes).intersection(varying_axes(layer)):
-            results.append(layer if name == "cumsum" else -layer.abs())
+            results.append(core(layer) if name == "cumsum" else -core(layer).abs())
         elif chooses:
             tracer.ledger.pin(layer, f"{tracer.reason} depends on every position")
         elif name.startswith(("cum", "logcum")):

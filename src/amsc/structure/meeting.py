@@ -8,7 +8,7 @@ from torch import Tensor
 
 from amsc.structure.labels import Ledger, core, varying_axes
 
-__all__ = ["Layers", "Operand", "combine", "product_zero", "reduce"]
+__all__ = ["Layers", "Operand", "combine", "product_zero", "reduce", "without_implied"]
 
 Layers = tuple[Tensor, ...]
 GivesZero = Callable[[tuple[bool, ...]], bool]
@@ -141,10 +141,32 @@ def reduce(
         if not inner:
             results.append(small if zero_for_zeros else -small.abs())
         elif len(inner) < len(varying):
-            heads = ledger.fresh(*(1 if axis in inner else size for axis, size in enumerate(small.shape)))
+            heads = _numbered(ledger, small, inner)
             ledger.tie(small, heads, reason)
             are_zero = (small > 0).flatten().reshape(small.shape)
             for axis in inner:
                 are_zero = are_zero.all(axis, keepdim=True)
             results.append(torch.where(are_zero, heads, -heads) if zero_for_zeros else -heads)
     return tuple(results)
+
+
+def _numbered(ledger: Ledger, small: Tensor, inner: Sequence[int]) -> Tensor:
+    """A new label for every slice of `small` along `inner`; equal slices (a head of several images) get the same."""
+    outer = [axis for axis in range(small.ndim) if axis not in inner]
+    slices = small.abs().permute(*outer, *inner).flatten(len(outer)).flatten(0, len(outer) - 1)
+    _, which = slices.unique(dim=0, return_inverse=True)
+    shape = [1 if axis in inner else size for axis, size in enumerate(small.shape)]
+    return ledger.fresh(int(which.max()) + 1)[which].reshape(shape)
+
+
+def without_implied(ledger: Ledger, layers: Sequence[Tensor], reason: str) -> Layers:
+    """The layers but those that number the slices of a wider one: k' v of an attention has heads x features of keys
+    and heads x features of values, and q (k' v) the latter alone."""
+    kept = []
+    for few in layers:
+        wider = [many for many in layers if set(varying_axes(few)) < set(varying_axes(many))]
+        for many in wider if varying_axes(few) else ():
+            ledger.tie(many, few, reason)
+        if not wider or not varying_axes(few):
+            kept.append(few)
+    return tuple(kept)

@@ -51,6 +51,7 @@ def _group_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     _set_along(tracer, output, [layer.abs() if is_zero else -layer.abs() for layer in layers], axis=1)
 
 
+# (_fused_rms_norm: whole on some devices in versions of torch in which it is not composite.)
 @_rule("native_layer_norm _fused_rms_norm")
 def _layer_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """Over the last axes. What goes from these changes the statistics of the rest, which is not exact; what goes

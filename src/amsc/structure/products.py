@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from amsc.structure.labels import Work, compact, core, squeezed, varying_axes
-from amsc.structure.meeting import Layers, Operand, combine, product_zero, reduce
+from amsc.structure.meeting import Layers, Operand, combine, product_zero, reduce, without_implied
 from amsc.structure.registry import Rule, collector
 from amsc.structure.tracer import Tracer
 
@@ -97,6 +97,7 @@ def _product(tracer: Tracer, left: Tensor, left_letters: str, right: Tensor, rig
     layers = reduce(tracer.ledger, whole, summed, reason, takes_zeros=True, folds=folds)
     if all(tracer.parameter_view(factor.tensor) is None for factor in factors):
         _note_heads(tracer, layers, output)
+    layers = without_implied(tracer.ledger, layers, tracer.reason)
     return tuple(layer.reshape(layer.shape[: len(output)]) for layer in layers)
 
 

@@ -9,7 +9,7 @@ from amsc.training.progress import NoProgress, Progress
 from amsc.training.proximal import ProximalStep
 from amsc.training.removal import Removal, Shrink, Shrunk
 from amsc.training.selection import lowest_macs
-from amsc.training.walk import num_channels, rebuild, walk
+from amsc.training.walk import cut_down, num_channels, rebuild, walk
 from amsc.training.walk_state import Snapshot, WalkSettings, WalkState, walk_state_from_plain, walk_state_to_plain
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "TrainState",
     "WalkSettings",
     "WalkState",
+    "cut_down",
     "evaluate",
     "finetune",
     "load_state",
