@@ -119,7 +119,7 @@ def num_channels(structure: Structure) -> int:
 
 @dataclass(frozen=True)
 class _Step:
-    """What a piece did: what it removed, the network without it, its momentum, the mean loss, the strength's control."""
+    """What a piece did: what it removed, the network without it, its momentum, the mean loss, how it steered."""
 
     removal: Removal
     cut: Shrunk
