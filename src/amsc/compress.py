@@ -142,6 +142,7 @@ def check_kinds(model: Any, data: Any, settings: Settings) -> None:
         )
 
 
+# What each split of the data is for.
 PURPOSES = {"train": "to learn from", "validation": "to choose by", "test": "for the scores it reports"}
 
 
@@ -150,7 +151,8 @@ def check_data(model: nn.Module, data: Data, task: Task, splits: Sequence[str] =
     for split in splits:
         if data.num_examples(split) == 0:
             raise DataError(
-                f"the {split} split of {data.name} is empty; amsc needs one {PURPOSES[split]} (LoaderData: pass {split}=)"
+                f"the {split} split of {data.name} is empty; amsc needs one {PURPOSES[split]} "
+                f"(LoaderData: pass {split}=)"
             )
     with borrowed(model):
         output = run_model(model, data.example_inputs(2))

@@ -108,10 +108,12 @@ def _newton_step(rows: Tensor, ridge: Tensor, derivative: Tensor) -> Tensor:
     """-(R'R + D)^-1 derivative. Shapes: (example, gate), gate, gate."""
     num_examples, num_gates = rows.shape
     if num_gates <= num_examples:
-        return -torch.linalg.solve(rows.T @ rows + ridge.diag(), derivative)
+        step: Tensor = torch.linalg.solve(rows.T @ rows + ridge.diag(), -derivative)
+        return step
     scaled = rows / ridge  # Woodbury: (R'R + D)^-1 = D^-1 - D^-1 R'(I + R D^-1 R')^-1 R D^-1
     inner = scaled @ rows.T + torch.eye(num_examples, dtype=rows.dtype)
-    return scaled.T @ torch.linalg.solve(inner, scaled @ derivative) - derivative / ridge
+    solved: Tensor = torch.linalg.solve(inner, scaled @ derivative)
+    return scaled.T @ solved - derivative / ridge
 
 
 def _descended(

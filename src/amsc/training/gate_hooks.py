@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils import _pytree as pytree
 
-__all__ = ["GateHooks", "Gates", "GatedLayer", "block_hooks", "layer_of"]
+__all__ = ["GateHooks", "GatedLayer", "Gates", "block_hooks", "layer_of"]
 
 Slices = tuple[str, int, Tensor]
 """A parameter, an axis, and the gate of each position on it."""
@@ -108,7 +108,7 @@ class GatedLayer:
 
 
 def layer_of(model: nn.Module, slices: Sequence[Slices]) -> list[GatedLayer] | None:
-    """The layers that hold all of these parameters; None where one is held by nothing whose output has its positions."""
+    """The layers that hold all of these parameters; None where one is in nothing whose output has its positions."""
     by_tensor = {id(model.get_parameter(name)): (axis, leaf) for name, axis, leaf in slices}
     found, layers = set[int](), []
     for module in model.modules():
