@@ -165,6 +165,8 @@ def _gated(output: Any, rest: Any, gate: Tensor) -> Any:
     if not isinstance(output, Tensor) or not output.is_floating_point():
         return output
     part = output.detach() - rest if isinstance(rest, Tensor) and rest.shape in (output.shape, ()) else output.detach()
+    if not bool(part.any()):  # a mask that is handed through, say, which need not have a row for each example
+        return output
     gate = gate if len(gate) == 1 else _repeated(gate, output)
     return output + (gate - 1).to(output.dtype).view(-1 if output.ndim else (), *[1] * (output.ndim - 1)) * part
 
