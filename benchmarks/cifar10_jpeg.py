@@ -50,6 +50,7 @@ def score(model: nn.Module, data: Data, split: str = "test") -> float:
 def with_amsc(dense: nn.Module, data: Data, options: argparse.Namespace, seed: int) -> nn.Module:
     settings = Settings(
         seed=seed,
+        method=options.path_method,
         path_epochs=options.path_epochs,
         path_points=options.path_points,
         path_learning_rate=options.path_learning_rate,
@@ -140,6 +141,7 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--path-points", type=int, default=3)
     parser.add_argument("--path-learning-rate", type=float, default=0.05)
     parser.add_argument("--weights-family", default="fisher", help="weights of amsc's penalty")
+    parser.add_argument("--path-method", default="proximal", choices=("proximal", "gates"))
     parser.add_argument("--learning-rate", type=float, default=0.02)
     parser.add_argument("--depth-share", type=float, default=0.5)
     parser.add_argument("--threads", type=int, default=1)

@@ -111,20 +111,21 @@ def removals(structure: Structure, chooser: random.Random) -> dict[str, Removal]
     """What to remove, by kind: channels, blocks, both, and as much as possible."""
     groups = [group for group in structure.channels if group.exact and group.size > 1]
     blocks = [block.name for block in structure.blocks]
+    with_channels = [block.name for block in structure.blocks if block.kind != "plain"]  # those go with the same ones
 
     def some_channels() -> dict[str, list[int]]:
         wanted = {group.name: min(group.size - 1, max(1, round(SHARE * group.size))) for group in groups}
         return {group.name: sorted(chooser.sample(range(group.size), wanted[group.name])) for group in groups}
 
-    def some_blocks() -> list[str]:
+    def some_blocks(blocks: list[str]) -> list[str]:
         return chooser.sample(blocks, chooser.randint(1, len(blocks))) if blocks else []
 
     largest = {group.name: sorted(chooser.sample(range(group.size), group.size - 1)) for group in groups}
     return {
         "channels": (some_channels(), []),
-        "blocks": ({}, some_blocks()),
-        "mixed": (some_channels(), some_blocks()) if groups and blocks else ({}, []),
-        "largest": (largest, blocks),
+        "blocks": ({}, some_blocks(blocks)),
+        "mixed": (some_channels(), some_blocks(with_channels)) if groups and with_channels else ({}, []),
+        "largest": (largest, with_channels),
     }
 
 

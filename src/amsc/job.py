@@ -245,6 +245,7 @@ def walk_settings(settings: Settings) -> WalkSettings:
     """The choices of the path among all of a run."""
     return WalkSettings(
         seed=settings.seed,
+        method=settings.method,
         epochs=settings.path_epochs,
         points=settings.path_points,
         depth_share=settings.depth_share,

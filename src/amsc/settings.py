@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 CHOICES = {
+    "method": ("proximal", "gates"),
     "depth_rule": ("one-standard-error", "share"),
     "weights": ("fisher", "amsc", "ssl", "gl", "rw"),
     "currency": ("macs", "params"),
@@ -99,6 +100,7 @@ class Settings:
 
     seed: int = 0
     dense_epochs: float = 0.0
+    method: str = "proximal"  # or "gates": cut by sensitivity and train in turns, without a penalty
     path_epochs: float = 8.0
     finetune_epochs: float = 8.0
     path_points: int = 8

@@ -12,6 +12,7 @@ from amsc.models import open_model
 from amsc.penalty import Penalty
 from amsc.penalty.bypass import find_bypassed_groups
 from amsc.structure import Structure, trace
+from amsc.surgery import masked, plan_cut
 from penalty.nets import images, randomized
 from random_networks import CONVOLUTIONAL, SIZE, genes_of, random_network
 
@@ -70,7 +71,8 @@ def mask(model: nn.Module, structure: Structure, channels: dict[str, list[int]])
 
 
 def check_silence(model: nn.Module, inputs: Tensor) -> int:
-    """Zero channels are as good as masked ones, zero blocks the identity; returns how many channels were zero."""
+    """Zero channels and blocks are as good as masked ones, residual blocks are the identity; returns how many channels
+    were zero."""
     structure = trace(model, inputs)
     penalty = Penalty(structure, model)
     channels = half_emptied(penalty)
@@ -81,7 +83,11 @@ def check_silence(model: nn.Module, inputs: Tensor) -> int:
         penalty.prox_(1.0, 1e12, 0.0)
         assert penalty.zero_blocks().all()
         for name in penalty.blocks:
-            check_identity(model, name, inputs)
+            if structure.block(name).kind == "identity":
+                check_identity(model, name, inputs)
+        if penalty.blocks:
+            output, reference = model(inputs), masked(model, plan_cut(structure, blocks=penalty.blocks))(inputs)
+            torch.testing.assert_close(output, reference, rtol=1e-5, atol=1e-5 * float(reference.abs().max()))
     return sum(map(len, channels.values()))
 
 

@@ -27,7 +27,8 @@ def removal(structure: Structure, seed: int) -> tuple[dict[str, list[int]], list
         for group in structure.channels
         if group.exact and group.size > 1 and (seed == 0 or draw.random() < 0.7)
     }
-    return channels, [block.name for block in structure.blocks if draw.random() < 0.5]
+    blocks = [block.name for block in structure.blocks if block.kind != "plain"]  # these go with the channels around
+    return channels, [name for name in blocks if draw.random() < 0.5]
 
 
 def silenced(model: nn.Module, structure: Structure, channels: dict[str, list[int]], blocks: list[str]) -> nn.Module:

@@ -62,12 +62,19 @@ def test_twenty_random_removals_equal_masking_on_large_networks(name: str) -> No
     check_removals(name, range(4, 20))
 
 
-@pytest.mark.parametrize(
-    ("name", "blocks"), [("resnet20", 7), ("resnet56", 25), ("resnet50", 12), ("vgg16", 9), ("densenet40", 36)]
-)
-def test_the_blocks_of_residual_networks_are_found_by_behaviour(name: str, blocks: int) -> None:
+BLOCKS = [
+    ("resnet20", "identity", 7),
+    ("resnet56", "identity", 25),
+    ("resnet50", "identity", 12),
+    ("vgg16", "plain", 9),
+    ("densenet40", "dense", 36),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "count"), BLOCKS)
+def test_the_blocks_are_found_by_behaviour(name: str, kind: str, count: int) -> None:
     structure = trace(open_model(name), example(name))
-    assert len(structure.blocks) == blocks
+    assert [block.kind for block in structure.blocks] == [kind] * count
 
 
 def test_a_block_of_resnet56_costs_what_the_method_page_says() -> None:

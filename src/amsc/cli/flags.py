@@ -14,6 +14,7 @@ __all__ = ["add_limit_flags", "add_output_flags", "add_run_flags", "add_setting_
 # field of Settings -> (kind, placeholder, help)
 SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     "dense_epochs": (float, "E", "train the dense network first for so many epochs"),
+    "method": (str, "", "the path: a penalty empties what goes (proximal), or cut and train in turns (gates)"),
     "path_epochs": (float, "E", "epochs of the path, shared by its pieces"),
     "finetune_epochs": (float, "E", "epochs of fine-tuning after the cut"),
     "path_points": (int, "N", "pieces of the path; one point is recorded after each"),

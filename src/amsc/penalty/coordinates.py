@@ -51,7 +51,9 @@ def find_coordinates(structure: Structure, bypassed: Collection[str] = ()) -> Co
     """The leaves of `structure` and their blocks.
 
     Groups whose coordinates lie in several blocks, or that are normalised without a scale, get no leaves of their
-    own, but where these blocks are dense layers they belong to the one that makes them, or to none; blocks without parameters and blocks inside another one are left out.
+    own, but where these blocks are dense layers they belong to the block that makes them, or to none: the channels of a
+    dense layer are all under its root, wherever they are normalised. Blocks without parameters and blocks inside
+    another one are left out.
 
     Args:
         structure: what tracing found.
@@ -80,7 +82,7 @@ class _Builder:
 
     def __init__(self, structure: Structure, blocks: tuple[Block, ...], bypassed: Collection[str]) -> None:
         self.shapes = structure.shapes
-        self.dense = frozenset(index for index, block in enumerate(blocks) if block.channels)
+        self.maker = {name: index for index, block in enumerate(blocks) for name in block.channels}
         self.bypassed = bypassed
         self.roles = dict(_roles(structure))
         self.normalisations = tuple(_normalisations(structure, bypassed)) + tuple(
@@ -97,7 +99,9 @@ class _Builder:
         """One leaf for each channel of `group`, if the group can be penalised."""
         members = _coordinate_members(group, list(self.shapes), group.name in self.bypassed)
         roots = {self.block_of.get(member.parameter, -1) for member in members}
-        if len(roots) > 1 and roots <= {-1, *self.dense}:  # dense layers read it, and each of them normalises it anew
+        if members and group.name in self.maker:
+            roots = {self.maker[group.name]}
+        elif len(roots) > 1 and roots <= {-1, *self.maker.values()}:  # dense layers read it; each normalises it anew
             roots = {self.block_of.get(member.parameter, -1) for member in group.members if member.role == "out"}
         if len(roots) != 1 or any(self.roles[member.parameter][1] != member.axis for member in members):
             return

@@ -30,31 +30,33 @@ def with_dense_layers(
         found: blocks of other kinds.
         candidates: what the search found that only makes new channels, the outer modules first.
     """
-    dense: dict[str, Block] = {}
-    taken: Positions = defaultdict(set)
+    possible: dict[str, Block] = {}
     for name, new in candidates.items():
-        if any(is_inside(name, other) for other in dense) or not _is_whole(structure, name, found):
-            continue
         groups = _leaving(structure, name)
-        if sum(group.size for group in groups) != new.size:
-            continue
-        read = _positions_outside(groups, name)
-        if all(len(taken[key] | own) < structure.shapes[key[0]][key[1]] for key, own in read.items()):
-            dense[name] = replace(new.block, name=name, channels=tuple(group.name for group in groups))
-            for key, own in read.items():
-                taken[key] |= own
+        if sum(group.size for group in groups) == new.size and not _emptied(structure, groups, name, {}):
+            possible[name] = replace(new.block, name=name, channels=tuple(group.name for group in groups))
+    dense: dict[str, Block] = {}
+    taken: Positions = {}
+    for name, block in possible.items():
+        groups = [structure.group(channels) for channels in block.channels]
+        is_new = not any(is_inside(name, other) for other in dense)
+        if is_new and _is_layer(structure, name, found, possible) and not _emptied(structure, groups, name, taken):
+            dense[name] = block
+            taken |= _added(taken, _positions_outside(groups, name))
     if not dense:
         return found
     return (*(block for block in found if block.name not in candidates), *dense.values())
 
 
-def _is_whole(structure: Structure, name: str, found: Iterable[Block]) -> bool:
-    """Whether it is one layer: it holds a weight, two in another block, and is no container of blocks."""
+def _is_layer(structure: Structure, name: str, found: Iterable[Block], possible: Iterable[str]) -> bool:
+    """Whether it holds a weight, two in another block, and is no container of blocks, or of several dense layers."""
     sizes = {p: prod(shape) for p, shape in structure.shapes.items() if is_inside(p, name)}
     sizes = {p: size for p, size in sizes.items() if p not in structure.buffers}
     num_weights = sum(len(structure.shapes[p]) > 1 for p in sizes)
     around = any(is_inside(name, block.name) for block in found if block.name != name)
     inner = [block.name for block in found if is_inside(block.name, name) and block.name != name]
+    layers = [other for other in possible if is_inside(other, name) and other != name]
+    inner += layers if len(layers) > 1 and not all(is_inside(other, layers[0]) for other in layers) else []
     held = sum(size for p, size in sizes.items() if any(is_inside(p, block) for block in inner))
     return num_weights > around and held < CONTAINER_SHARE * sum(sizes.values())
 
@@ -69,6 +71,16 @@ def _leaving(structure: Structure, name: str) -> list[ChannelGroup]:
                 return []
             leaving.append(group)
     return leaving
+
+
+def _emptied(structure: Structure, groups: Iterable[ChannelGroup], name: str, taken: Positions) -> bool:
+    """Whether a tensor outside of the module `name` has nothing but channels of these groups, and what is `taken`."""
+    wanted = _added(taken, _positions_outside(groups, name))
+    return any(len(positions) == structure.shapes[key[0]][key[1]] for key, positions in wanted.items())
+
+
+def _added(taken: Positions, more: Positions) -> Positions:
+    return {key: positions | taken.get(key, set()) for key, positions in more.items()}
 
 
 def _positions_outside(groups: Iterable[ChannelGroup], name: str) -> Positions:

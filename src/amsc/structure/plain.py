@@ -20,8 +20,8 @@ def plain_convolutions(
     """The convolutions that return their input where their kernel is that of Dirac and their bias zero, as blocks.
 
     They have stride 1, as many output as input channels, one group, a kernel of more than one pixel and the padding
-    that keeps the shape; run once, share nothing, lie in no other block, and read one group of channels and make another:
-    neither is the stream of a residual network, and no submodule around them adds up such a stream.
+    that keeps the shape; run once, share nothing, lie in no other block, and read one group of channels and make
+    another: neither is the stream of a residual network, and no submodule around them adds up such a stream.
 
     Args:
         structure: the network's, without blocks.

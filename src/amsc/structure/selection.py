@@ -18,9 +18,10 @@ def select(structure: Structure, *, keep: Sequence[str] = (), only: Sequence[str
 
     The globs name groups, blocks, modules or parameters; `*` crosses dots. What `keep` names stays: a module keeps the
     groups that it produces (a module around them, too) and the blocks in it and around it; the name of a parameter
-    keeps all groups with a share in it, also those it only reads. A dense layer stays with its channels. With `only`, whatever it does not name stays: a
-    group must have that name or be produced inside of what is named, a block have that name or lie inside. `keep`
-    wins over `only`. The structure of a network from which nothing is selected is `structure` itself.
+    keeps all groups with a share in it, also those it only reads. A dense layer stays with its channels. With `only`,
+    whatever it does not name stays: a group must have that name or be produced inside of what is named, a block have
+    that name or lie inside. `keep` wins over `only`. The structure of a network from which nothing is selected is
+    `structure` itself.
 
         select(trace(model, inputs), keep=["stem", "layer4.2.*"])
 

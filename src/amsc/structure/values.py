@@ -21,7 +21,18 @@ from amsc.structure.parts import (
 )
 from amsc.structure.regroup import followed, joined, renumbering, shrunk_group, with_biases
 
-__all__ = ["PRODUCERS", "Block", "BlockCall", "ChannelGroup", "LayerCost", "Member", "OutputLeaf", "Pin", "Structure"]
+__all__ = [
+    "PRODUCERS",
+    "Block",
+    "BlockCall",
+    "ChannelGroup",
+    "LayerCost",
+    "Member",
+    "OutputLeaf",
+    "Pin",
+    "Structure",
+    "keeps_shape",
+]
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,10 @@ def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Str
     """`structure` with every group marked inexact, and without every block, whose removal does not work.
 
     All channels of all exact groups but one of each are removed at once on a copy, then every second, then one of each;
-    after that all outer blocks with them, the blocks inside others, and plain convolutions without channels. What fails is divided until the groups are
-    found that cannot be cut together with those that work: they are followed by `x.view(-1, 400)`, say, or share an
-    attribute with others. Of alike layers one is tried for all when they fail together.
+    after that all outer blocks with them, the blocks inside others, and plain convolutions alone. What fails is divided
+    until the groups are found that cannot be cut together with those that work: they are followed by
+    `x.view(-1, 400)`, say, or share an attribute with others. Of alike layers one is tried for all when they fail
+    together.
     """
     trial = _Trial(model, structure, example_inputs)
     groups = [group for group in structure.channels if group.exact and group.size > 1]

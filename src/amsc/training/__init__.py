@@ -5,7 +5,7 @@ from amsc.training.choose import one_standard_error_choice, paired_shortfall
 from amsc.training.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm
 from amsc.training.finetune import TrainSettings, TrainState, finetune
 from amsc.training.gate_choice import DIMENSIONS, GateChoice
-from amsc.training.gates import GateGradients, gate_gradients
+from amsc.training.gate_gradients import GateGradients, gate_gradients
 from amsc.training.loop import Batches, Stretch, train_steps
 from amsc.training.progress import NoProgress, Progress
 from amsc.training.proximal import ProximalStep

@@ -10,7 +10,7 @@ from amsc.errors import SettingsError, TargetError
 from amsc.penalty import GateProblem, closing_order, predicted_increase
 from amsc.structure.rounding import Rounding
 from amsc.structure.values import Structure
-from amsc.training.gates import GateGradients
+from amsc.training.gate_gradients import GateGradients
 from amsc.training.removal import ANY_NUMBER, Leaf, Removal, channel_map, choose_channels
 from amsc.training.selection import blocks_above, lowest_macs
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from amsc.structure.values import Structure
 from amsc.tasks import Task
 from amsc.training.choose import one_standard_error_choice
 from amsc.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
+from amsc.training.gates import cheapest_blocks, cheapest_channels
 from amsc.training.loop import Batches, Stretch, train_steps
 from amsc.training.piece import Piece, Position, settling_steps
 from amsc.training.progress import NoProgress, Progress
@@ -45,10 +47,12 @@ def walk(
     is cut at once, BatchNorm is re-estimated (the network goes on with these statistics) and the network is
     judged on the validation split. The weights of `Penalty` come from `model` all along (theta_hat), sliced as the
     network shrinks; "fisher" ones are measured anew for each piece. After the last depth piece, or the first whose
-    score falls out of the one-standard-error rule, the walk
-    goes back to the chosen point (which may be the dense network) and on with width. The last piece ends at
-    `target_macs` or just below; what is not zero by then and has to go **does change the function** (see
-    `cut_to_target`).
+    score falls out of the one-standard-error rule, the walk goes back to the chosen point (which may be the dense
+    network) and on with width. The last piece ends at `target_macs` or just below; what is not zero by then and has to
+    go **does change the function** (see `cut_to_target`).
+
+    With the method "gates" there is no penalty: every piece begins by cutting what the loss depends on least for what
+    it saves, down to the plan, which changes the function, and then trains what is left.
 
     Each piece is a function of the state alone, so `walk(..., state=saved)` goes on exactly as it would have. A state
     of phase "done" yields nothing. `rebuild` makes a state's network. `model` is not changed.
@@ -114,6 +118,17 @@ def num_channels(structure: Structure) -> int:
 
 
 @dataclass(frozen=True)
+class _Step:
+    """What a piece did: what it removed, the network without it, its momentum, the mean loss, how it steered."""
+
+    removal: Removal
+    cut: Shrunk
+    momentum: Mapping[str, Tensor]
+    loss: float
+    control: StrengthControl
+
+
+@dataclass(frozen=True)
 class _Walker:
     """What stays the same all along the path."""
 
@@ -153,9 +168,25 @@ class _Walker:
         return round(dense - self.settings.depth_share * (dense - self.target_macs))
 
     def advance(self, state: WalkState) -> tuple[PathPoint, Snapshot, WalkState]:
-        """One piece: train, cut, judge, decide how to go on."""
-        live = rebuild(self.dense, self.structure, self.shrink, state.snapshot)
-        optimizer = self._optimizer(live, state.snapshot)
+        """One piece: train and cut (or, on the gate path, cut and train), judge, decide how to go on."""
+        step = self._gate_step if self.settings.method == "gates" else self._proximal_step
+        done = step(rebuild(self.dense, self.structure, self.shrink, state.snapshot), state)
+        reestimate_batchnorm(done.cut.model, self.data)
+        evaluation = evaluate(done.cut.model, self.data, "validation", self.task)
+        snapshot = Snapshot(
+            compose_removals(self.structure, state.snapshot.removal, done.removal),
+            _copied(done.cut.model.state_dict()),
+            _copied(done.momentum),
+        )
+        error = max(state.error, done.cut.error)
+        now = replace(state, index=state.index + 1, snapshot=snapshot, control=done.control, error=error)
+        point = self._point(state.phase, now, done.cut.structure, done.loss, evaluation)
+        return point, snapshot, self._decide(now, done.cut.structure, evaluation)
+
+    def _proximal_step(self, live: Shrunk, state: WalkState) -> "_Step":
+        """Train with the penalty, then cut what it has emptied."""
+        penalty = _bound(live, live.slice_tensors(self.dense.state_dict()), self.data, self.task, self.settings)
+        optimizer = ProximalStep(self._sgd(live.model, state.snapshot.momentum), penalty)
         piece = Piece(
             state.phase,
             live.model,
@@ -166,36 +197,39 @@ class _Walker:
             held=state.depth_strength,
             rounding=self.settings.rounding,
         )
-        loss = self._train(live.model, piece, state)
+        hooks = {"before": piece.before, "after": piece.after, "watch": piece.watch}
+        loss = self._train(live.model, optimizer, state, hooks)
         removal = self._removal(live, piece, state)
         cut = self.shrink(live.model, live.structure, removal)
-        reestimate_batchnorm(cut.model, self.data)
-        evaluation = evaluate(cut.model, self.data, "validation", self.task)
-        snapshot = Snapshot(
-            compose_removals(self.structure, state.snapshot.removal, removal),
-            _copied(cut.model.state_dict()),
-            _copied(cut.slice_tensors(_momentum(live.model, optimizer))),
-        )
-        now = replace(
-            state, index=state.index + 1, snapshot=snapshot, control=piece.control, error=max(state.error, cut.error)
-        )
-        point = self._point(state.phase, now, cut.structure, loss, evaluation)
-        return point, snapshot, self._decide(now, cut.structure, evaluation)
+        return _Step(removal, cut, cut.slice_tensors(_momentum(live.model, optimizer)), loss, piece.control)
 
-    def _optimizer(self, live: Shrunk, snapshot: Snapshot) -> ProximalStep:
-        """The optimiser of the network, with its momentum, and the penalty with the weights of theta_hat."""
-        choices, names = self.settings, dict(live.model.named_parameters())
+    def _gate_step(self, live: Shrunk, state: WalkState) -> "_Step":
+        """Cut what the loss depends on least for what it saves, then train the rest without a penalty."""
+        position = self._position(state)
+        goal = round(position.plan.at(position.first + position.active))
+        penalty = Penalty(live.structure, live.model)
+        leaves, blocks = gate_sensitivities(live.model, penalty, self.data, self.task)
+        if state.phase == "depth":
+            removal = cheapest_blocks(live.structure, penalty, blocks, goal)
+        else:
+            removal = cheapest_channels(live.structure, penalty, (leaves, blocks), goal, self.settings.rounding)
+        cut = self.shrink(live.model, live.structure, removal)
+        optimizer = self._sgd(cut.model, cut.slice_tensors(state.snapshot.momentum))
+        loss = self._train(cut.model, optimizer, state, {})
+        return _Step(removal, cut, _momentum(cut.model, optimizer), loss, state.control)
+
+    def _sgd(self, model: nn.Module, momentum: Mapping[str, Tensor]) -> torch.optim.SGD:
+        """The optimiser of a network, with its momentum by parameter name."""
+        choices, names = self.settings, dict(model.named_parameters())
         sgd = torch.optim.SGD(
             [parameter for parameter in names.values() if parameter.requires_grad],
             lr=choices.learning_rate,
             momentum=choices.momentum,
             weight_decay=choices.weight_decay,
         )
-        for name, buffer in snapshot.momentum.items():
+        for name, buffer in momentum.items():
             sgd.state[names[name]]["momentum_buffer"] = buffer.to(names[name].device, copy=True)
-        reference = live.slice_tensors(self.dense.state_dict())
-        penalty = _bound(live, reference, self.data, self.task, choices)
-        return ProximalStep(sgd, penalty)
+        return sgd
 
     def _position(self, state: WalkState) -> Position:
         """Where the coming piece lies in the plan of its phase, settling steps not counted."""
@@ -205,20 +239,18 @@ class _Walker:
         plan = MacsPlan(state.start_macs, min(goal, state.start_macs), sum(active[state.first : end]))
         return Position(plan, sum(active[state.first : state.index]), sizes[state.index])
 
-    def _train(self, model: nn.Module, piece: Piece, state: WalkState) -> float:
+    def _train(self, model: nn.Module, optimizer: Any, state: WalkState, hooks: Mapping[str, Any]) -> float:
         sizes = self.piece_sizes
         done, steps = sum(sizes[: state.index]), sizes[state.index]
         batches = Batches(self.data, self.settings.seed, f"path {state.index}").take(steps)
         return train_steps(
             model,
-            piece.optimizer,
+            optimizer,
             batches,
             self.task,
             Stretch(state.phase, done, sum(sizes)),
-            before=piece.before,
-            after=piece.after,
-            watch=piece.watch,
             progress=self.progress,
+            **hooks,
         )
 
     def _removal(self, live: Shrunk, piece: Piece, state: WalkState) -> Removal:
@@ -293,10 +325,11 @@ def _bound(live: Shrunk, reference: Mapping[str, Tensor], data: Data, task: Task
     return penalty
 
 
-def _momentum(model: nn.Module, optimizer: ProximalStep) -> dict[str, Tensor]:
+def _momentum(model: nn.Module, optimizer: ProximalStep | torch.optim.SGD) -> dict[str, Tensor]:
     """Momentum buffers by parameter name, of the parameters that have one."""
     names = {parameter: name for name, parameter in model.named_parameters()}
-    buffers = ((names[p], state.get("momentum_buffer")) for p, state in optimizer.state.items())
+    states: Mapping[Any, Any] = optimizer.state
+    buffers = ((names[p], state.get("momentum_buffer")) for p, state in states.items())
     return {name: buffer for name, buffer in buffers if buffer is not None}
 
 

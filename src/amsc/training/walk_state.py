@@ -17,14 +17,16 @@ __all__ = ["Candidate", "Snapshot", "WalkSettings", "WalkState", "walk_state_fro
 class WalkSettings:
     """The choices of a walk.
 
-    `epochs` of training (may be a fraction) are divided into `points` equal pieces, of which depth gets the share
-    `depth_share`, rounded, at least one and never all: a path of a single piece has no depth phase. Depth may use at
-    most that share of the MACs to be saved, to the nearest block. `depth_rule` is "one-standard-error" or "share",
-    `weights` are "fisher" (see `gate_sensitivities`) or those of `Penalty`, as is `currency`. `epochs_before` is what
-    was trained before the walk; `rounding` says how many channels a group may be cut to.
+    `method` is "proximal" (the penalty empties what goes) or "gates" (see `walk`). `epochs` of training (may be a
+    fraction) are divided into `points` equal pieces, of which depth gets the share `depth_share`, rounded, at least
+    one and never all: a path of a single piece has no depth phase. Depth may use at most that share of the MACs to
+    be saved, to the nearest block. `depth_rule` is "one-standard-error" or "share", `weights` are "fisher" (see
+    `gate_sensitivities`) or those of `Penalty`, as is `currency`. `epochs_before` is what was trained before the
+    walk; `rounding` says how many channels a group may be cut to.
     """
 
     seed: int = 0
+    method: str = "proximal"
     epochs: float = 8.0
     points: int = 8
     depth_share: float = 0.5
