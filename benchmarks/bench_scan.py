@@ -98,7 +98,7 @@ def l1(it: Scene) -> Tensor:
 
     def of_block(name: str) -> float:
         held = [tensors[p] for p in it.structure.block(name).parameters if tensors[p].ndim > 1]
-        return sum(float(p.abs().sum()) for p in held) / sum(p.shape[0] for p in held)
+        return sum(float(p.detach().abs().sum()) for p in held) / sum(p.shape[0] for p in held)
 
     def of_channel(leaf: Leaf) -> float:
         members = it.structure.group(leaf[0]).members
@@ -137,8 +137,9 @@ def choices(it: Scene) -> Iterator[tuple[str, str, GateChoice]]:
     """(rule, dimensions, choice) of everybody."""
     for dimensions in ("both", "width"):
         for currency in ("macs", "params"):
-            chooser = GateChoice(it.structure, it.found, it.sizes[currency], dimensions=dimensions)
-            yield f"scan, sqrt({currency})", dimensions, chooser
+            for power, words in ((1.0, currency), (0.5, f"sqrt({currency})")):
+                chooser = GateChoice(it.structure, it.found, it.sizes[currency], power=power, dimensions=dimensions)
+                yield f"scan, {words}", dimensions, chooser
         for rule, score in RULES.items():
             ranked = Ranked(it.structure, it.found, it.sizes["macs"], dimensions=dimensions)
             ranked.scores = score(it)

@@ -270,6 +270,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"examples": 0}, SettingsError, "examples: expected a whole number"),
     ({"examples": 2.5}, SettingsError, "examples: expected a whole number"),
     ({"dimensions": "height"}, SettingsError, "dimensions: expected one of both, depth, width"),
+    ({"power": -1}, SettingsError, "power: expected a number from 0 to 4"),
     ({"shares": []}, SettingsError, "at least one share"),
     ({"settings": amsc.Settings(device="cuda")}, SettingsError, "the model is on cpu"),
 ]

@@ -164,6 +164,7 @@ class ScanRecord:
     data: str
     dimensions: str
     currency: str
+    power: float
     depth_share: float
     examples: int
     is_batched: bool

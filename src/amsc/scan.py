@@ -100,6 +100,7 @@ def scan(
     task: Task | None = None,
     settings: Settings | None = None,
     examples: int = EXAMPLES,
+    power: float = 1.0,
     dimensions: str = "both",
     shares: Sequence[float] = SHARES,
     evaluate: bool = False,
@@ -124,6 +125,8 @@ def scan(
         settings: `currency`, `depth_share`, `keep`, `only`, `round_to`, `min_channels`, `device` and `deterministic`
             are used.
         examples: how many training examples are looked at.
+        power: a gate's weight is its size in `settings.currency` to this power: with 1 the penalty is the expected
+            cost of what is left, 0.5 is the square root of AMSC.
         dimensions: "both", "depth" (blocks only) or "width" (channels only).
         shares: of the MACs, for which structures are proposed; those out of reach are left out.
         evaluate: cut and verify each structure, and give its score on the validation split, as it is and with the
@@ -140,7 +143,7 @@ def scan(
         VerificationError: a cut network differs from the masked one.
     """
     task, settings = task or Classification(), settings or Settings()
-    _check(model, data, settings, examples, dimensions, shares)
+    _check(model, data, settings, examples, power, dimensions, shares)
     with deterministic(settings.deterministic):
         clock = _Clock()
         structure = cuttable(model, trace(model, example_inputs), example_inputs)
@@ -163,6 +166,7 @@ def scan(
             structure,
             found,
             torch.cat(_sizes(structure, coordinates, settings.currency)[::-1]),
+            power=power,
             dimensions=dimensions,
             depth_share=settings.depth_share,
             rounding=Rounding(settings.round_to, settings.min_channels),
@@ -177,6 +181,7 @@ def scan(
         data=data.name,
         dimensions=dimensions,
         currency=settings.currency,
+        power=power,
         depth_share=settings.depth_share,
         examples=len(found.gradients),
         is_batched=found.is_batched,
@@ -190,11 +195,19 @@ def scan(
 
 
 def _check(
-    model: nn.Module, data: Any, settings: Settings, examples: int, dimensions: str, shares: Sequence[float]
+    model: nn.Module,
+    data: Any,
+    settings: Settings,
+    examples: int,
+    power: float,
+    dimensions: str,
+    shares: Sequence[float],
 ) -> None:
     check_kinds(model, data, settings)
     if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
         raise SettingsError(f"examples: expected a whole number, 1 or more; got {examples!r}")
+    if isinstance(power, bool) or not isinstance(power, int | float) or not 0 <= power <= 4:
+        raise SettingsError(f"power: expected a number from 0 to 4, such as 1 or 0.5; got {power!r}")
     if dimensions not in DIMENSIONS:
         raise SettingsError(f"dimensions: expected one of {', '.join(DIMENSIONS)}, got {dimensions!r}")
     if not shares:

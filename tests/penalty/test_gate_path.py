@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from amsc.errors import SettingsError
-from amsc.penalty import GateProblem, closing_order, predicted_increase, solve_gates
+from amsc.penalty import GateProblem, closing_order, solve_gates
 
 
 def random_problem(num_examples: int, num_gates: int, seed: int) -> tuple[Tensor, GateProblem]:
@@ -70,7 +70,7 @@ def test_independent_gates_close_where_their_own_curvature_says() -> None:
     weights = torch.tensor([1.0, 1.0, 8.0, 2.0], dtype=torch.float64)
     problem = GateProblem.of(gradients, weights)
     order, since = closing_order(problem)
-    exact = (problem.rows.square().sum(0) + problem.ridge) / (weights / weights.mean())
+    exact = gradients.square().mean(0) / (weights / weights.mean())
     assert order.tolist() == exact.argsort().tolist()
     assert bool((since >= exact * (1 - 1e-9)).all())
     assert bool((since <= exact * 1.13).all()), "the next strength of the grid"
@@ -101,20 +101,22 @@ def test_gates_that_compensate_each_other_are_seen() -> None:
     gradients = torch.stack([one, -one, other], 1)
     order, _ = closing_order(GateProblem.of(gradients, torch.ones(3)))
     assert order.tolist()[-1] == 2
-    assert abs(predicted_increase(gradients, torch.tensor([0, 1]))) < 1e-12
+    problem = GateProblem.of(gradients, torch.ones(3))
+    together, apart = problem.predicted_increase(torch.tensor([0, 1])), problem.predicted_increase(torch.tensor([0, 2]))
+    assert together < 0.7 * apart
 
 
 def test_gates_closed_before_push_the_others() -> None:
-    gradients, problem = random_problem(30, 8, 5)
+    _, problem = random_problem(30, 8, 5)
     closed, kept = torch.tensor([1, 4]), torch.tensor([0, 2, 3, 5, 6, 7])
     rest = problem.without(closed, kept)
     t = torch.zeros(8, dtype=torch.float64)
     t[closed] = 1.0
     for value in (0.0, 0.5, 1.0):
         t[kept] = value
-        whole = float((problem.rows @ t).square().sum() / 2 - problem.linear @ t)
-        part = float((rest.rows @ t[kept]).square().sum() / 2 - rest.linear @ t[kept])
-        assert whole - part == pytest.approx(predicted_increase(gradients, closed), rel=1e-9)
+        whole = objective(problem, 0.0, t.numpy())
+        part = objective(rest, 0.0, t[kept].numpy())
+        assert whole - part == pytest.approx(problem.predicted_increase(closed), rel=1e-9)
 
 
 def test_a_gate_that_the_loss_does_not_see_closes_first() -> None:
@@ -128,7 +130,8 @@ def test_a_gate_that_the_loss_does_not_see_closes_first() -> None:
 def test_nothing_to_close() -> None:
     order, since = closing_order(GateProblem.of(torch.zeros(4, 0), torch.zeros(0)))
     assert len(order) == len(since) == 0
-    assert predicted_increase(torch.ones(3, 2), torch.zeros(0, dtype=torch.long)) == 0
+    problem = GateProblem.of(torch.ones(3, 2), torch.ones(2))
+    assert problem.predicted_increase(torch.zeros(0, dtype=torch.long)) == 0
 
 
 def test_a_loss_that_no_gate_changes_closes_all() -> None:
@@ -139,7 +142,8 @@ def test_a_loss_that_no_gate_changes_closes_all() -> None:
 def test_the_prediction_is_exact_for_a_quadratic_loss() -> None:
     """loss_i = (c_i t - 1)^2 / 2 has derivative -c_i by s and curvature c_i^2."""
     gradients = torch.tensor([[0.5], [2.0]], dtype=torch.float64)
-    assert predicted_increase(gradients, torch.tensor([0])) == pytest.approx((0.25 / 2 - 0.5 + 4 / 2 - 2) / 2)
+    problem = GateProblem.of(gradients, torch.ones(1))
+    assert problem.predicted_increase(torch.tensor([0])) == pytest.approx((0.25 / 2 - 0.5 + 4 / 2 - 2) / 2)
 
 
 def test_impossible_problems_are_refused() -> None:

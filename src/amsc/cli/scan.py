@@ -64,6 +64,13 @@ def add_parser(commands: Any) -> None:
     group.add_argument(
         "--examples", metavar="N", type=int, default=EXAMPLES, help="training examples (default: %(default)s)"
     )
+    group.add_argument(
+        "--power",
+        metavar="P",
+        type=float,
+        default=1.0,
+        help="gates weigh their size in the currency to this power; 0.5 is AMSC's square root (default: %(default)s)",
+    )
     group.add_argument("--evaluate", action="store_true", help="cut each network, and judge it on the validation split")
     group.add_argument("--latency", action="store_true", help="cut each network, and time it on this machine")
     add_setting_flags(parser, names=("depth_share", "currency", "batch_size", "limit"))
@@ -91,6 +98,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
                 data,
                 settings=wanted.settings,
                 examples=args.examples,
+                power=args.power,
                 dimensions=args.dimensions,
                 shares=shares,
                 evaluate=args.evaluate,

@@ -2,7 +2,7 @@
 
 from amsc.penalty.bypass import find_bypassed_groups
 from amsc.penalty.coordinates import Coordinates, Normalisation, Slices, find_coordinates
-from amsc.penalty.gate_path import GateProblem, closing_order, predicted_increase, solve_gates
+from amsc.penalty.gate_path import GateProblem, closing_order, solve_gates
 from amsc.penalty.penalty import CURRENCIES, Penalty
 from amsc.penalty.prox import block_soft_threshold, leaf_factors, nested_factors, root_factors
 from amsc.penalty.sizes import parameters_held, saved_macs
@@ -24,7 +24,6 @@ __all__ = [
     "leaf_factors",
     "nested_factors",
     "parameters_held",
-    "predicted_increase",
     "root_factors",
     "saved_macs",
     "sensitivity_weights",

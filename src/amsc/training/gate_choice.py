@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from amsc.errors import SettingsError, TargetError
-from amsc.penalty import GateProblem, closing_order, predicted_increase
+from amsc.penalty import GateProblem, closing_order
 from amsc.structure.rounding import Rounding
 from amsc.structure.values import Structure
 from amsc.training.gate_gradients import GateGradients
@@ -26,7 +26,8 @@ class GateChoice:
     Args:
         structure: the dense network's.
         found: derivatives by the gates.
-        sizes: q of each gate, its weight is sqrt(q); less than 1 counts as 1. Shape: gate.
+        sizes: q of each gate; less than 1 counts as 1. Shape: gate.
+        power: weights are q to this power. 1/2 is AMSC's; with 1 the penalty is the expected size of what is left.
         dimensions: "both", "depth" (blocks only) or "width" (channels only).
         depth_share: with "both", the share of the saving that blocks may take, more only if channels do not suffice.
         rounding: how many channels may be left in a group.
@@ -41,6 +42,7 @@ class GateChoice:
         found: GateGradients,
         sizes: Tensor,
         *,
+        power: float = 1.0,
         dimensions: str = "both",
         depth_share: float = 0.5,
         rounding: Rounding = ANY_NUMBER,
@@ -49,7 +51,7 @@ class GateChoice:
             raise SettingsError(f"dimensions: expected one of {', '.join(DIMENSIONS)}, got {dimensions!r}")
         self.structure, self.found, self.rounding = structure, found, rounding
         self.dimensions, self.depth_share = dimensions, depth_share
-        self._weights = sizes.clamp(min=1).double().sqrt()
+        self._weights = sizes.clamp(min=1).double() ** power
         self._rankings: dict[tuple[str, ...], list[Leaf]] = {}
 
     @property
@@ -74,11 +76,11 @@ class GateChoice:
         return Removal(gone, channel_map(choose_channels(left, ranking, target_macs, rounding=self.rounding)))
 
     def predicted_increase(self, removal: Removal) -> float:
-        """How much the mean loss is predicted to grow, see `amsc.penalty.predicted_increase`."""
+        """How much the mean loss is predicted to grow, see `GateProblem.predicted_increase`."""
         number = {leaf: len(self.found.blocks) + i for i, leaf in enumerate(self.found.channels)}
         closed = [self.found.blocks.index(name) for name in removal.blocks]
         closed += [number[name, index] for name, indices in removal.channels.items() for index in indices]
-        return predicted_increase(self.found.gradients, torch.tensor(closed, dtype=torch.long))
+        return self._problem.predicted_increase(torch.tensor(closed, dtype=torch.long))
 
     @cached_property
     def block_order(self) -> tuple[str, ...]:
