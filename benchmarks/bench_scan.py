@@ -104,7 +104,7 @@ def l1(it: Scene) -> Tensor:
         members = it.structure.group(leaf[0]).members
         makers = [m for m in members if m.role == "out" and tensors[m.parameter].ndim > 1]
         rows = (tensors[m.parameter].movedim(m.axis, 0)[list(m.indices[leaf[1]])] for m in makers)
-        return float(sum(row.abs().sum() for row in rows))
+        return float(sum(row.detach().abs().sum() for row in rows))
 
     return torch.tensor([*map(of_block, it.found.blocks), *map(of_channel, it.found.channels)])
 

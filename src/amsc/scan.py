@@ -144,54 +144,56 @@ def scan(
     """
     task, settings = task or Classification(), settings or Settings()
     _check(model, data, settings, examples, power, dimensions, shares)
+    listener, clock = progress or NoProgress(), _Clock()
     with deterministic(settings.deterministic):
-        clock = _Clock()
-        structure = cuttable(model, trace(model, example_inputs), example_inputs)
-        structure = select(structure, keep=settings.keep, only=settings.only)
+        structure, coordinates = _gated(model, example_inputs, settings)
         check_data(model, data, task, ("train", "validation") if evaluate else ("train",))
-        structure, coordinates = _gated(structure, model)
         clock.lap("trace")
+        stand_ins = _stand_ins(structure, coordinates)
         found = gate_gradients(
-            model,
-            structure,
-            coordinates,
-            _stand_ins(structure, coordinates),
-            data,
-            task,
-            examples=examples,
-            progress=progress or NoProgress(),
+            model, structure, coordinates, stand_ins, data, task, examples=examples, progress=listener
         )
         clock.lap("derivatives")
+        sizes = torch.cat(_sizes(structure, coordinates, settings.currency)[::-1])
+        rounding = Rounding(settings.round_to, settings.min_channels)
+        share = settings.depth_share
         choice = GateChoice(
-            structure,
-            found,
-            torch.cat(_sizes(structure, coordinates, settings.currency)[::-1]),
-            power=power,
-            dimensions=dimensions,
-            depth_share=settings.depth_share,
-            rounding=Rounding(settings.round_to, settings.min_channels),
+            structure, found, sizes, power=power, dimensions=dimensions, depth_share=share, rounding=rounding
         )
         points = _frontier(choice, shares)
         clock.lap("path")
         look = _Look(model, structure, example_inputs, data, task, evaluate=evaluate, latency=latency)
         points = tuple(look.at(point) for point in points)
         clock.lap("looking")
-    record = ScanRecord(
-        model=model_name or type(model).__name__,
+    name = model_name or type(model).__name__
+    return Scan(_record(name, data, task, settings, power, choice, points, clock.seconds), structure, choice)
+
+
+def _record(
+    name: str,
+    data: Data,
+    task: Task,
+    settings: Settings,
+    power: float,
+    choice: GateChoice,
+    points: tuple[ScanPoint, ...],
+    seconds: dict[str, float],
+) -> ScanRecord:
+    return ScanRecord(
+        model=name,
         data=data.name,
-        dimensions=dimensions,
+        dimensions=choice.dimensions,
         currency=settings.currency,
-        power=power,
+        power=float(power),
         depth_share=settings.depth_share,
-        examples=len(found.gradients),
-        is_batched=found.is_batched,
+        examples=len(choice.found.gradients),
+        is_batched=choice.found.is_batched,
         score_name=task.name,
         points=points,
         versions=_versions(),
         machine=machine_stamp(),
-        seconds=clock.seconds,
+        seconds=seconds,
     )
-    return Scan(record, structure, choice)
 
 
 def _check(
@@ -216,13 +218,15 @@ def _check(
         Target(macs=share)
 
 
-def _gated(structure: Structure, model: nn.Module) -> tuple[Structure, Coordinates]:
-    """The coordinates of the gates, and the structure without blocks that have none: those whose channels go with them,
-    if these have no coordinates.
+def _gated(model: nn.Module, example_inputs: Any, settings: Settings) -> tuple[Structure, Coordinates]:
+    """What may go, without blocks that have no gate (those whose channels go with them, if these have no coordinates),
+    and the coordinates of the gates.
 
     Raises:
         TargetError: there is no gate.
     """
+    structure = cuttable(model, trace(model, example_inputs), example_inputs)
+    structure = select(structure, keep=settings.keep, only=settings.only)
     bypassed = find_bypassed_groups(structure, model)
     coordinates = find_coordinates(structure, bypassed)
     gated = {name for name, _ in coordinates.channels}
