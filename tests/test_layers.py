@@ -15,6 +15,7 @@ LAYERS = {
     "cli": 7,
     "compress": 6,
     "pick": 6,
+    "scan": 6,
     "settings": 6,
     "job": 6,
     "run_folder": 6,

@@ -4,6 +4,7 @@ structure = amsc.trace(model, example_inputs)      # what can go, what cannot, a
 plan = amsc.plan_cut(structure, channels={...}, blocks=[...])
 small = amsc.cut(model, plan)                      # a new, smaller model, verified
 result = amsc.compress(model, example_inputs, data, target=amsc.Target(macs=0.5), out="runs/half")
+found = amsc.scan(model, example_inputs, data)     # the frontier in a minute, without training
 result = amsc.pick("runs/half", model, example_inputs, data, target=amsc.Target(macs=0.7))
 """
 
@@ -13,6 +14,7 @@ from amsc.export import export_onnx, export_pt2
 from amsc.measure import measure
 from amsc.penalty import Penalty
 from amsc.pick import pick
+from amsc.scan import Scan, scan
 from amsc.settings import Settings, Target
 from amsc.structure import Structure, round_channels, select, trace
 from amsc.surgery import cut, load, plan_cut, save
@@ -23,6 +25,7 @@ __all__ = [
     "Penalty",
     "ProximalStep",
     "Result",
+    "Scan",
     "Settings",
     "Structure",
     "Target",
@@ -36,6 +39,7 @@ __all__ = [
     "plan_cut",
     "round_channels",
     "save",
+    "scan",
     "select",
     "trace",
     "walk",

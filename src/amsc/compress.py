@@ -1,6 +1,6 @@
 """The whole job: a trained network in, a smaller verified network and the record of how it came about out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from amsc.surgery import CutPlan, cuttable
 from amsc.tasks import Classification, Task
 from amsc.training import NoProgress, Progress, lowest_macs
 
-__all__ = ["Result", "check_kinds", "compress", "deterministic", "finished", "prepared"]
+__all__ = ["Result", "check_data", "check_kinds", "check_target", "compress", "deterministic", "finished", "prepared"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,8 @@ def compress(
         VerificationError: a cut network differs from the masked one.
     """
     task, settings = task or Classification(), settings or Settings()
-    check_kinds(model, data, target, settings)
+    check_target(target)
+    check_kinds(model, data, settings)
     name = model_name or type(model).__name__
     folder = RunFolder(None if out is None else Path(out), run_identity(name, data.name, target, settings))
     folder.check(resume=resume)
@@ -108,7 +109,7 @@ def prepared(
     """
     structure = cuttable(model, trace(model, example_inputs), example_inputs)
     structure = select(structure, keep=settings.keep, only=settings.only)
-    _check_data(model, data, task)
+    check_data(model, data, task)
     return structure, _feasible_macs(structure, model, target, settings)
 
 
@@ -119,10 +120,14 @@ def finished(job: Job, state: RunState) -> Result:
     return Result(small.model, last.record, job.final_plan(last), small.structure)
 
 
-def check_kinds(model: Any, data: Any, target: Any, settings: Settings) -> None:
-    """Refuse arguments of the wrong kind, and settings that name another device than the model's."""
+def check_target(target: Any) -> None:
+    """Refuse what is no target."""
     if not isinstance(target, Target):
         raise TargetError(f"target must be an amsc.Target, such as amsc.Target(macs=0.5); got {target!r}")
+
+
+def check_kinds(model: Any, data: Any, settings: Settings) -> None:
+    """Refuse a model or data of the wrong kind, and settings that name another device than the model's."""
     if not all(hasattr(data, name) for name in ("batches", "num_batches", "num_examples", "name")):
         raise DataError(
             f"data must have the methods of amsc.data.Data, {type(data).__name__} has not; wrap your own loaders: "
@@ -137,16 +142,17 @@ def check_kinds(model: Any, data: Any, target: Any, settings: Settings) -> None:
         )
 
 
-def _check_data(model: nn.Module, data: Data, task: Task) -> None:
+# What each split of the data is for.
+PURPOSES = {"train": "to learn from", "validation": "to choose by", "test": "for the scores it reports"}
+
+
+def check_data(model: nn.Module, data: Data, task: Task, splits: Sequence[str] = tuple(PURPOSES)) -> None:
     """Refuse data that the model or the task cannot use, before any time is spent on them."""
-    for split, purpose in (
-        ("train", "to train on"),
-        ("validation", "to choose by"),
-        ("test", "for the scores it reports"),
-    ):
+    for split in splits:
         if data.num_examples(split) == 0:
             raise DataError(
-                f"the {split} split of {data.name} is empty; amsc needs one {purpose} (LoaderData: pass {split}=)"
+                f"the {split} split of {data.name} is empty; amsc needs one {PURPOSES[split]} "
+                f"(LoaderData: pass {split}=)"
             )
     with borrowed(model):
         output = run_model(model, data.example_inputs(2))

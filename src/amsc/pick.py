@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from amsc.compress import Result, check_kinds, deterministic, finished, prepared
+from amsc.compress import Result, check_kinds, check_target, deterministic, finished, prepared
 from amsc.data import Data
 from amsc.errors import ModelError, RunFolderError, TargetError
 from amsc.job import Job, walk_settings
@@ -59,7 +59,8 @@ def pick(
         ModelError: the run's weights are not of this model.
     """
     task, settings = task or Classification(), settings or Settings()
-    check_kinds(model, data, target, settings)
+    check_target(target)
+    check_kinds(model, data, settings)
     name = model_name or type(model).__name__
     walked = RunFolder(Path(run), {})
     past = walked.read()

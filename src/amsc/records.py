@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from amsc.errors import AmscError
 
-__all__ = ["Measurement", "PathPoint", "Record", "from_json", "to_json"]
+__all__ = ["Measurement", "PathPoint", "Record", "ScanPoint", "ScanRecord", "from_json", "to_json"]
 
 T = TypeVar("T")
 
@@ -126,4 +126,50 @@ class Record:
     verification_error: float
     path: tuple[PathPoint, ...]
     versions: Mapping[str, str]
+    seconds: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanPoint:
+    """A structure that a scan proposes, before any training.
+
+    `share` is the share of the dense MACs it was made for; `predicted_increase` how much the loss is predicted to grow.
+    Where it was asked for: `score` and `score_reestimated` on the validation split, with the running statistics of
+    BatchNorm as they were and estimated anew; `latency_seconds` with its interquartile range.
+    """
+
+    share: float
+    macs: int
+    parameters: int
+    blocks_left: int
+    channels_left: int
+    predicted_increase: float
+    removed_blocks: tuple[str, ...]
+    removed_channels: Mapping[str, tuple[int, ...]]
+    score: float | None = None
+    score_reestimated: float | None = None
+    latency_seconds: float | None = None
+    latency_spread_seconds: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanRecord:
+    """The frontier of a scan: the dense network as the first of `points`, then ever smaller ones.
+
+    `examples` training examples were looked at; `is_batched` tells whether they shared backward passes. `seconds` are
+    those of each stage.
+    """
+
+    model: str
+    data: str
+    dimensions: str
+    currency: str
+    power: float
+    depth_share: float
+    examples: int
+    is_batched: bool
+    score_name: str
+    points: tuple[ScanPoint, ...]
+    versions: Mapping[str, str]
+    machine: Mapping[str, str]
     seconds: Mapping[str, float]

@@ -1,22 +1,31 @@
 """The adaptive group penalty over blocks and channels, and its exact proximal map."""
 
+from amsc.penalty.bypass import find_bypassed_groups
 from amsc.penalty.coordinates import Coordinates, Normalisation, Slices, find_coordinates
+from amsc.penalty.gate_path import GateProblem, closing_order, solve_gates
 from amsc.penalty.penalty import CURRENCIES, Penalty
 from amsc.penalty.prox import block_soft_threshold, leaf_factors, nested_factors, root_factors
+from amsc.penalty.sizes import parameters_held, saved_macs
 from amsc.penalty.weights import WEIGHTS, group_weights, sensitivity_weights
 
 __all__ = [
     "CURRENCIES",
     "WEIGHTS",
     "Coordinates",
+    "GateProblem",
     "Normalisation",
     "Penalty",
     "Slices",
     "block_soft_threshold",
+    "closing_order",
+    "find_bypassed_groups",
     "find_coordinates",
     "group_weights",
     "leaf_factors",
     "nested_factors",
+    "parameters_held",
     "root_factors",
+    "saved_macs",
     "sensitivity_weights",
+    "solve_gates",
 ]

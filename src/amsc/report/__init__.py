@@ -1,6 +1,19 @@
-"""Before and after, for people: rows of a table and a self-contained page, from the record alone."""
+"""Tables and the report page, from a record alone."""
 
 from amsc.report.html import render
-from amsc.report.tables import Row, before_after, group_rows
+from amsc.report.scan_page import render_scan
+from amsc.report.scan_rows import SCAN_COLUMNS, scan_columns, scan_lines, scan_rows
+from amsc.report.tables import GroupRow, Row, before_after, group_rows
 
-__all__ = ["Row", "before_after", "group_rows", "render"]
+__all__ = [
+    "SCAN_COLUMNS",
+    "GroupRow",
+    "Row",
+    "before_after",
+    "group_rows",
+    "render",
+    "render_scan",
+    "scan_columns",
+    "scan_lines",
+    "scan_rows",
+]

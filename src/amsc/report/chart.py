@@ -7,7 +7,21 @@ from dataclasses import dataclass
 from amsc.records import Record
 from amsc.report.tables import format_count, format_score
 
-__all__ = ["Chart", "Mark", "Tick", "path_chart"]
+__all__ = [
+    "BOTTOM",
+    "HEIGHT",
+    "LEFT",
+    "RIGHT",
+    "TOP",
+    "WIDTH",
+    "Chart",
+    "Mark",
+    "Scale",
+    "Tick",
+    "nice_ticks",
+    "path_chart",
+    "tick_label",
+]
 
 WIDTH, HEIGHT = 720, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 48
@@ -52,10 +66,10 @@ def path_chart(record: Record) -> Chart | None:
     points = [point for point in record.path if math.isfinite(point.score)]
     if not points:
         return None
-    x_ticks = _nice_ticks(0, max(max(p.macs for p in points), record.before.macs))
-    y_ticks = _nice_ticks(min(p.score for p in points), max(p.score for p in points))
-    across = _Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
-    up = _Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
+    x_ticks = nice_ticks(0, max(max(p.macs for p in points), record.before.macs))
+    y_ticks = nice_ticks(min(p.score for p in points), max(p.score for p in points))
+    across = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
+    up = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     show = format_score if record.score_name == "accuracy" else "{:.4g}".format
     marks = tuple(
         Mark(
@@ -71,18 +85,21 @@ def path_chart(record: Record) -> Chart | None:
         marks=marks,
         lines=_lines(marks),
         x_ticks=tuple(Tick(round(across(v), 1), format_count(v)) for v in x_ticks),
-        y_ticks=tuple(Tick(round(up(v), 1), _tick_label(v, record.score_name, y_ticks)) for v in y_ticks),
+        y_ticks=tuple(Tick(round(up(v), 1), tick_label(v, record.score_name, y_ticks)) for v in y_ticks),
     )
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
+    """Maps low..high to start..end along one axis of the box."""
+
     low: float
     high: float
     start: float
     end: float
 
     def __call__(self, value: float) -> float:
+        """Where `value` lies."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
@@ -96,7 +113,7 @@ def _lines(marks: Sequence[Mark]) -> tuple[tuple[str, str], ...]:
     return tuple((phase, " ".join(f"{m.x},{m.y}" for m in members)) for phase, members in lines if len(members) > 1)
 
 
-def _nice_ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
+def nice_ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
     """About `count` round numbers that span low..high; a single value gets room on both sides."""
     if high <= low:
         low, high = low - abs(low or 1.0) * 0.05, low + abs(low or 1.0) * 0.05
@@ -107,7 +124,8 @@ def _nice_ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
     return tuple(round(i * step, 12) for i in range(first, last + 1))
 
 
-def _tick_label(value: float, score_name: str, ticks: Sequence[float]) -> str:
+def tick_label(value: float, score_name: str, ticks: Sequence[float]) -> str:
+    """A score beside its tick: in percent if it is an accuracy, with a decimal where the ticks need one."""
     if score_name != "accuracy":
         return f"{value:.4g}"
     decimals = 0 if all(abs(t * 100 - round(t * 100)) < 1e-6 for t in ticks) else 1

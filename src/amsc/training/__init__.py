@@ -4,6 +4,8 @@ from amsc.training.checkpoint import load_state, save_state
 from amsc.training.choose import one_standard_error_choice, paired_shortfall
 from amsc.training.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm
 from amsc.training.finetune import TrainSettings, TrainState, finetune
+from amsc.training.gate_choice import DIMENSIONS, GateChoice
+from amsc.training.gate_gradients import GateGradients, gate_gradients
 from amsc.training.loop import Batches, Stretch, train_steps
 from amsc.training.progress import NoProgress, Progress
 from amsc.training.proximal import ProximalStep
@@ -13,8 +15,11 @@ from amsc.training.walk import cut_down, num_channels, rebuild, walk
 from amsc.training.walk_state import Snapshot, WalkSettings, WalkState, walk_state_from_plain, walk_state_to_plain
 
 __all__ = [
+    "DIMENSIONS",
     "Batches",
     "Evaluation",
+    "GateChoice",
+    "GateGradients",
     "NoProgress",
     "Progress",
     "ProximalStep",
@@ -30,6 +35,7 @@ __all__ = [
     "cut_down",
     "evaluate",
     "finetune",
+    "gate_gradients",
     "load_state",
     "lowest_macs",
     "mean_loss",

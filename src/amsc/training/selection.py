@@ -22,7 +22,7 @@ from amsc.training.removal import (
     sparing_last,
 )
 
-__all__ = ["cut_to_target", "cut_zeros", "lowest_macs"]
+__all__ = ["blocks_above", "cut_to_target", "cut_zeros", "lowest_macs"]
 
 Item = TypeVar("Item", str, Leaf)
 
@@ -38,7 +38,7 @@ def cut_zeros(
     """Blocks and channels that are zero (masks of shape block and channel), but not below `floor_macs`.
 
     Every group keeps a channel, which may be a zero one; zero ones stay as well until `rounding` lets them go."""
-    gone = _blocks_above(structure, compress(penalty.blocks, blocks.tolist()), floor_macs)
+    gone = blocks_above(structure, compress(penalty.blocks, blocks.tolist()), floor_macs)
     left = structure.after({}, gone)
     zeros = list(bunches(left, compress(penalty.channels, channels.tolist()), rounding))
     if left.macs(channel_map(chain.from_iterable(zeros))) < floor_macs:
@@ -63,7 +63,7 @@ def cut_to_target(
         TargetError: nothing reaches it.
     """
     leaf_times, block_times = penalty.emptying_times()
-    gone = list(_blocks_above(structure, compress(penalty.blocks, blocks.tolist()), target_macs))
+    gone = list(blocks_above(structure, compress(penalty.blocks, blocks.tolist()), target_macs))
     spare = [name for name in _cheapest(penalty.blocks, _prices(block_times, blocks)) if name not in gone]
     while (lowest := lowest_macs(structure.after({}, gone), penalty.channels, rounding)) > target_macs:
         if not spare:
@@ -80,7 +80,7 @@ def lowest_macs(structure: Structure, leaves: Iterable[Leaf], rounding: Rounding
     return structure.macs(channel_map(sparing_last(structure, leaves, rounding)))
 
 
-def _blocks_above(structure: Structure, names: Iterable[str], floor_macs: int) -> tuple[str, ...]:
+def blocks_above(structure: Structure, names: Iterable[str], floor_macs: int) -> tuple[str, ...]:
     """Those blocks, in order, that can go without falling below the floor."""
     gone: tuple[str, ...] = ()
     for name in names:

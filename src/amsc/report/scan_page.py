@@ -1,0 +1,58 @@
+"""The frontier of a scan as one self-contained page: no script, no font, no request to anywhere."""
+
+import math
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+
+from amsc.records import ScanPoint, ScanRecord
+from amsc.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Mark, Scale, Tick, nice_ticks
+from amsc.report.scan_rows import SCAN_COLUMNS, scan_columns, scan_rows
+from amsc.report.tables import format_count, format_seconds
+
+__all__ = ["render_scan", "scan_chart"]
+
+TEMPLATE = "scan.html.j2"
+
+
+def render_scan(record: ScanRecord) -> str:
+    """The page for `record` as text; the same record gives the same page. Everything is escaped."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(seconds=format_seconds)
+    source = resources.files("amsc.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    bar = SCAN_COLUMNS.index("")
+    without_bar = [tuple(cell for i, cell in enumerate(row) if i != bar) for row in scan_rows(record)]
+    columns = tuple(name for name in scan_columns(record) if name)
+    return environment.from_string(source).render(
+        record=record, columns=columns, rows=without_bar, chart=scan_chart(record)
+    )
+
+
+def scan_chart(record: ScanRecord) -> Chart | None:
+    """The predicted increase of the loss against the MACs; None if none is finite."""
+    points = [point for point in record.points if math.isfinite(point.predicted_increase)]
+    if not points:
+        return None
+    x_ticks = nice_ticks(0, max(point.macs for point in points))
+    increases = [point.predicted_increase for point in points]
+    y_ticks = nice_ticks(min(0.0, *increases), max(0.0, *increases))
+    across = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
+    up = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
+    marks = tuple(
+        Mark(round(across(p.macs), 1), round(up(p.predicted_increase), 1), "width" if i else "dense", _words(record, p))
+        for i, p in enumerate(points)
+    )
+    line = " ".join(f"{mark.x},{mark.y}" for mark in marks)
+    return Chart(
+        marks=marks,
+        lines=(("width", line),) if len(marks) > 1 else (),
+        x_ticks=tuple(Tick(round(across(v), 1), format_count(v)) for v in x_ticks),
+        y_ticks=tuple(Tick(round(up(v), 1), f"{v:.3g}") for v in y_ticks),
+    )
+
+
+def _words(record: ScanRecord, point: ScanPoint) -> str:
+    return (
+        f"{point.macs / record.points[0].macs:.1%} of the MACs, predicted loss {point.predicted_increase:+.3g}, "
+        f"{point.blocks_left} blocks and {point.channels_left} channels left"
+    )

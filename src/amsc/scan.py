@@ -1,0 +1,352 @@
+"""The frontier in a minute, without training: what could go for every budget, and what that is predicted to cost."""
+
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from torch import nn
+
+from amsc.compress import check_data, check_kinds, deterministic
+from amsc.data import Data
+from amsc.errors import RunFolderError, SettingsError, TargetError
+from amsc.measure import machine_stamp, time_model
+from amsc.model_access import copied
+from amsc.penalty import Coordinates, find_bypassed_groups, find_coordinates, parameters_held, saved_macs
+from amsc.records import ScanPoint, ScanRecord
+from amsc.report import render_scan, scan_lines
+from amsc.settings import Settings, Target
+from amsc.structure import Rounding, Structure, select, trace
+from amsc.surgery import cut, cuttable, plan_cut
+from amsc.surgery.passthrough import PassThrough
+from amsc.tasks import Classification, Task
+from amsc.training import (
+    DIMENSIONS,
+    GateChoice,
+    NoProgress,
+    Progress,
+    Removal,
+    evaluate,
+    gate_gradients,
+    num_channels,
+    reestimate_batchnorm,
+)
+
+__all__ = ["SHARES", "RemovalArguments", "Scan", "scan"]
+
+SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+EXAMPLES = 512
+
+
+class RemovalArguments(TypedDict):
+    """What goes, as `plan_cut` takes it."""
+
+    channels: dict[str, tuple[int, ...]]
+    blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """The frontier of a network that nothing has been trained for.
+
+    `record` is all of it as plain data (JSON by `amsc.records.to_json`), its `points` go from the dense network down;
+    `structure` is what may go, `choice` finds what goes for a budget.
+    """
+
+    record: ScanRecord
+    structure: Structure
+    choice: GateChoice
+
+    @property
+    def points(self) -> tuple[ScanPoint, ...]:
+        """The frontier: with fewer MACs a larger loss is predicted. The first point is the dense network."""
+        return self.record.points
+
+    def removal(self, *, macs: float) -> RemovalArguments:
+        """What goes so that this share of the MACs or a little less is left, for `plan_cut`.
+
+            small = amsc.cut(model, amsc.plan_cut(scan.structure, **scan.removal(macs=0.5)))
+
+        Raises:
+            TargetError: the share is not between 0 and 1, or cannot be reached.
+        """
+        removal = _removal(self.choice, macs)
+        return {"channels": dict(removal.channels), "blocks": removal.blocks}
+
+    def report(self, path: str | Path) -> None:
+        """Write the frontier as one self-contained HTML file.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
+        try:
+            Path(path).write_text(render_scan(self.record), encoding="utf-8")
+        except OSError as error:
+            raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def __str__(self) -> str:
+        return "\n".join(scan_lines(self.record))
+
+
+def scan(
+    model: nn.Module,
+    example_inputs: Any,
+    data: Data,
+    *,
+    task: Task | None = None,
+    settings: Settings | None = None,
+    examples: int = EXAMPLES,
+    power: float = 1.0,
+    dimensions: str = "both",
+    shares: Sequence[float] = SHARES,
+    evaluate: bool = False,
+    latency: bool = False,
+    model_name: str = "",
+    progress: Progress | None = None,
+) -> Scan:
+    """What could go from a trained network for every budget, from one look at some training examples.
+
+    Every removable block and channel gets a gate between 0 and 1. From the derivatives of each example's loss by all
+    gates at 1, the path of the adaptive group lasso near the trained network is solved to the end: blocks alone first,
+    then the channels of what they leave (`amsc.penalty.gate_path` has the problem). Nothing is trained, and `model`
+    comes back as it was. A scan previews the frontier; `compress` finds a better one, by training on the way.
+
+        found = scan(model, images[:1], data)
+        print(found)
+        small = cut(model, plan_cut(found.structure, **found.removal(macs=0.5)))
+
+    Args:
+        example_inputs: a tensor, or a tuple or dict of arguments, for which MACs and latency are counted.
+        task: loss and score; `Classification()` if None.
+        settings: `currency`, `depth_share`, `keep`, `only`, `round_to`, `min_channels`, `device` and `deterministic`
+            are used.
+        examples: how many training examples are looked at.
+        power: a gate's weight is its size in `settings.currency` to this power: with 1 the penalty is the expected
+            cost of what is left, 0.5 is the square root of AMSC.
+        dimensions: "both", "depth" (blocks only) or "width" (channels only).
+        shares: of the MACs, for which structures are proposed; those out of reach are left out.
+        evaluate: cut and verify each structure, and give its score on the validation split, as it is and with the
+            statistics of BatchNorm estimated anew.
+        latency: cut and verify each structure, and time it on the example inputs.
+        model_name: what the record calls the model; its class if empty.
+        progress: hears how far the work is.
+
+    Raises:
+        TargetError: nothing can be removed, or no share can be reached.
+        SettingsError: a setting or argument is impossible.
+        ModelError, InputError, DataError: model, example inputs and data do not fit each other.
+        TrainingError: the loss is not finite.
+        VerificationError: a cut network differs from the masked one.
+    """
+    task, settings = task or Classification(), settings or Settings()
+    _check(model, data, settings, examples, power, dimensions, shares)
+    listener, clock = progress or NoProgress(), _Clock()
+    with deterministic(settings.deterministic):
+        structure, coordinates = _gated(model, example_inputs, settings)
+        check_data(model, data, task, ("train", "validation") if evaluate else ("train",))
+        clock.lap("trace")
+        stand_ins = _stand_ins(structure, coordinates)
+        found = gate_gradients(
+            model, structure, coordinates, stand_ins, data, task, examples=examples, progress=listener
+        )
+        clock.lap("derivatives")
+        sizes = torch.cat(_sizes(structure, coordinates, settings.currency)[::-1])
+        rounding = Rounding(settings.round_to, settings.min_channels)
+        share = settings.depth_share
+        choice = GateChoice(
+            structure, found, sizes, power=power, dimensions=dimensions, depth_share=share, rounding=rounding
+        )
+        points = _frontier(choice, shares)
+        clock.lap("path")
+        look = _Look(model, structure, example_inputs, data, task, evaluate=evaluate, latency=latency)
+        points = tuple(look.at(point) for point in points)
+        clock.lap("looking")
+    name = model_name or type(model).__name__
+    return Scan(_record(name, data, task, settings, power, choice, points, clock.seconds), structure, choice)
+
+
+def _record(
+    name: str,
+    data: Data,
+    task: Task,
+    settings: Settings,
+    power: float,
+    choice: GateChoice,
+    points: tuple[ScanPoint, ...],
+    seconds: dict[str, float],
+) -> ScanRecord:
+    return ScanRecord(
+        model=name,
+        data=data.name,
+        dimensions=choice.dimensions,
+        currency=settings.currency,
+        power=float(power),
+        depth_share=settings.depth_share,
+        examples=len(choice.found.gradients),
+        is_batched=choice.found.is_batched,
+        score_name=task.name,
+        points=points,
+        versions=_versions(),
+        machine=machine_stamp(),
+        seconds=seconds,
+    )
+
+
+def _check(
+    model: nn.Module,
+    data: Any,
+    settings: Settings,
+    examples: int,
+    power: float,
+    dimensions: str,
+    shares: Sequence[float],
+) -> None:
+    check_kinds(model, data, settings)
+    if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
+        raise SettingsError(f"examples: expected a whole number, 1 or more; got {examples!r}")
+    if isinstance(power, bool) or not isinstance(power, int | float) or not 0 <= power <= 4:
+        raise SettingsError(f"power: expected a number from 0 to 4, such as 1 or 0.5; got {power!r}")
+    if dimensions not in DIMENSIONS:
+        raise SettingsError(f"dimensions: expected one of {', '.join(DIMENSIONS)}, got {dimensions!r}")
+    if not shares:
+        raise SettingsError("shares: expected at least one share of the MACs, such as [0.5]; got none")
+    for share in shares:
+        Target(macs=share)
+
+
+def _gated(model: nn.Module, example_inputs: Any, settings: Settings) -> tuple[Structure, Coordinates]:
+    """What may go, without blocks that have no gate (those whose channels go with them, if these have no coordinates),
+    and the coordinates of the gates.
+
+    Raises:
+        TargetError: there is no gate.
+    """
+    structure = cuttable(model, trace(model, example_inputs), example_inputs)
+    structure = select(structure, keep=settings.keep, only=settings.only)
+    bypassed = find_bypassed_groups(structure, model)
+    coordinates = find_coordinates(structure, bypassed)
+    gated = {name for name, _ in coordinates.channels}
+    blocks = tuple(block for block in structure.blocks if gated.issuperset(block.channels))
+    if len(blocks) < len(structure.blocks):
+        structure = replace(structure, blocks=blocks)
+        coordinates = find_coordinates(structure, bypassed)
+    if not coordinates.channels and not coordinates.blocks:
+        raise TargetError("nothing in this network can be removed: `amsc inspect` shows what is pinned, and why")
+    return structure, coordinates
+
+
+def _stand_ins(structure: Structure, coordinates: Coordinates) -> dict[str, nn.Module]:
+    """What stands where each block was."""
+    calls = {name: structure.block(name).call for name in coordinates.blocks}
+    return {name: nn.Identity() if call is None else PassThrough(call) for name, call in calls.items()}
+
+
+def _sizes(structure: Structure, coordinates: Coordinates, currency: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """q of channels and blocks."""
+    return (saved_macs if currency == "macs" else parameters_held)(structure, coordinates)
+
+
+def _removal(choice: GateChoice, share: float) -> Removal:
+    target, dense = Target(macs=share), choice.structure.macs()
+    if choice.lowest > int(target.macs * dense):
+        lowest = -(-1000 * choice.lowest // dense) / 10
+        words = {"both": "blocks and channels", "depth": "blocks alone", "width": "channels alone"}[choice.dimensions]
+        raise TargetError(
+            f"macs={share:.4g} cannot be reached by removing {words}; the lowest reachable share is macs={lowest:.1f}%"
+        )
+    return choice.removal(int(target.macs * dense))
+
+
+def _frontier(choice: GateChoice, shares: Sequence[float]) -> tuple[ScanPoint, ...]:
+    """The dense network and a structure for each share that can be reached; one that a smaller structure beats gives
+    its share to that."""
+    structure = choice.structure
+    dense = structure.macs()
+    within = [share for share in sorted(set(shares)) if int(share * dense) >= choice.lowest]
+    if not within:
+        _removal(choice, max(shares))  # says what the lowest is
+    kept: list[ScanPoint] = []
+    for share in within:
+        point = _point(choice, share, choice.removal(int(share * dense)))
+        if kept and point.predicted_increase >= kept[-1].predicted_increase:
+            kept[-1] = replace(kept[-1], share=share)
+        else:
+            kept.append(point)
+    return (_point(choice, 1.0, Removal()), *reversed(kept))
+
+
+def _point(choice: GateChoice, share: float, removal: Removal) -> ScanPoint:
+    structure, channels = choice.structure, removal.channels
+    left = structure.after(channels, removal.blocks)
+    return ScanPoint(
+        share=share,
+        macs=structure.macs(channels, removal.blocks),
+        parameters=structure.parameters(channels, removal.blocks),
+        blocks_left=len(left.outer_blocks),
+        channels_left=num_channels(left),
+        predicted_increase=choice.predicted_increase(removal),
+        removed_blocks=removal.blocks,
+        removed_channels=channels,
+    )
+
+
+class _Look:
+    """Cuts the structure of a point from the network, and looks at what comes out."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        structure: Structure,
+        inputs: Any,
+        data: Data,
+        task: Task,
+        *,
+        evaluate: bool,
+        latency: bool,
+    ) -> None:
+        self.model, self.structure, self.inputs, self.data, self.task = model, structure, inputs, data, task
+        self.evaluate, self.latency = evaluate, latency
+
+    def at(self, point: ScanPoint) -> ScanPoint:
+        """The point with what was asked for."""
+        if not self.evaluate and not self.latency:
+            return point
+        small = self._cut(point)
+        if self.latency:
+            seconds, spread = time_model(small, self.inputs)
+            point = replace(point, latency_seconds=seconds, latency_spread_seconds=spread)
+        if self.evaluate:
+            score = evaluate(small, self.data, "validation", self.task).score
+            reestimate_batchnorm(small, self.data)
+            anew = evaluate(small, self.data, "validation", self.task).score
+            point = replace(point, score=score, score_reestimated=anew)
+        return point
+
+    def _cut(self, point: ScanPoint) -> nn.Module:
+        plan = plan_cut(self.structure, channels=point.removed_channels, blocks=point.removed_blocks)
+        return copied(self.model) if plan.changes_nothing else cut(self.model, plan, self.inputs)
+
+
+class _Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """What has passed since the last lap was this stage."""
+        now = time.perf_counter()
+        self.seconds[stage], self._last = now - self._last, now
+
+
+def _versions() -> dict[str, str]:
+    try:
+        own = metadata.version("amsc")
+    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
+        own = "unknown"
+    return {"amsc": own, "torch": torch.__version__, "python": platform.python_version()}

@@ -1,0 +1,59 @@
+"""The frontier of a scan as text and as a page, from a record alone."""
+
+from dataclasses import replace
+
+from amsc.records import ScanPoint, ScanRecord
+from amsc.report import render_scan, scan_columns, scan_lines, scan_rows
+
+DENSE = ScanPoint(1.0, 1000, 500, 3, 40, 0.0, (), {})
+HALF = ScanPoint(0.5, 480, 260, 2, 21, 0.5, ("layer<1>",), {"conv": (0, 1)})
+LESS = ScanPoint(0.3, 300, 130, 1, 9, 2.0, ("layer<1>",), {"conv": (0, 1, 2)})
+RECORD = ScanRecord(
+    "net <x>", "digits", "both", "macs", 1.0, 0.5, 64, True, "accuracy", (DENSE, HALF, LESS), {"torch": "2"}, {},
+    {"path": 1.5},
+)  # fmt: skip
+SEEN = replace(
+    RECORD,
+    points=tuple(
+        replace(point, score=0.5, score_reestimated=0.75, latency_seconds=2e-3, latency_spread_seconds=1e-4)
+        for point in RECORD.points
+    ),
+)
+
+
+def test_bars_go_with_the_predicted_loss() -> None:
+    bars = [row[scan_columns(RECORD).index("")] for row in scan_rows(RECORD)]
+    assert [len(bar) for bar in bars] == [0, 6, 24]
+
+
+def test_rows_have_a_cell_for_each_column() -> None:
+    for record in (RECORD, SEEN):
+        assert {len(row) for row in scan_rows(record)} == {len(scan_columns(record))}
+    assert "50.00%" in scan_rows(SEEN)[1]
+    assert "75.00%" in scan_rows(SEEN)[1]
+    assert "2 ms ± 100 µs" in scan_rows(SEEN)[1]
+
+
+def test_lines_are_aligned() -> None:
+    title, head, *rest = scan_lines(RECORD)
+    assert title.startswith("net <x> on digits")
+    assert len(rest) == 3
+    assert all(
+        line[: head.index("MACs") + 4].strip() == row[0] for line, row in zip(rest, scan_rows(RECORD), strict=True)
+    )
+
+
+def test_a_network_that_loses_nothing_has_no_bars() -> None:
+    flat = replace(RECORD, points=(DENSE, replace(HALF, predicted_increase=-0.1)))
+    assert [row[6] for row in scan_rows(flat)] == ["", ""]
+    assert "polyline" in render_scan(flat)
+
+
+def test_the_page_is_whole_and_escaped() -> None:
+    page = render_scan(SEEN)
+    assert page == render_scan(SEEN)
+    assert page.count("<circle") == 3
+    assert "net &lt;x&gt;" in page
+    assert "layer&lt;1&gt;" in page
+    assert "<x>" not in page
+    assert "48.0 % of the MACs" in page
