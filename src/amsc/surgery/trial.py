@@ -97,7 +97,7 @@ class _Trial:
         """Why channels of each of `groups` and all of `blocks` cannot be removed together; "" if they can."""
         left = {group.name: group.size for group in self._structure.after({}, blocks).channels}
         chosen = [name for name in groups if name in left]
-        for step in (1, 2, max(left.values(), default=1)):
+        for step in (1, 2, max(left.values(), default=1)) if chosen else (1,):
             channels = {name: range(0, left[name] - 1, step) for name in chosen if left[name] > 1}
             if not channels and not blocks:
                 continue
