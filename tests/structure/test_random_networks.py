@@ -38,6 +38,19 @@ def test_cut_equals_masked_on_random_networks(genes: list[int], seed: int) -> No
     check_random_network(genes, seed)
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        61,  # dimensions of heads go, and a number of heads is as large as a table of which half goes
+        951,  # a block goes that has the width of a stream which costs elsewhere follow
+        2208,
+        2469,  # a block goes that mixes tokens, of which there are as many afterwards
+    ],
+)
+def test_random_networks_that_once_were_wrong(seed: int) -> None:
+    assert check_random_network(genes_of(seed), seed) > 0
+
+
 def test_most_random_networks_have_something_to_remove() -> None:
     """The property above would hold for a tracer that pins everything."""
     removed = [check_random_network(genes_of(s), s) for s in range(25)]

@@ -67,7 +67,7 @@ def trace(model: nn.Module, example_inputs: Any, *, blocks: bool = True) -> Stru
         buffers=tuple(name for name, _ in model.named_buffers()),
         channels=channels,
         blocks=(),
-        costs=tuple(layer_costs(tracer.ledger.work, ownership, shapes)),
+        costs=tuple(layer_costs(tracer.ledger.work, ownership, shapes, channels)),
         pins=pins,
         unused=tuple(name for name, tensor in tensors.items() if name not in tracer.used and tensor.ndim),
     )

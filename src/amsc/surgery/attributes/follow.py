@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from amsc.surgery.attributes.attention import Kinds, head_changes, head_kinds
+from amsc.surgery.attributes.attention import HEAD_NAMES, Kinds, head_changes, head_kinds
 from amsc.surgery.attributes.config import ConfigChanges, config_changes, own_config
 from amsc.surgery.attributes.tensors import follow_own_tensors
 from amsc.surgery.attributes.values import Changes, read_names, set_sizes, stored_sizes
@@ -55,6 +55,8 @@ def follow_cuts(model: nn.Module, owned: OwnedCuts) -> ConfigChanges:
             changes[module] = width_changes(module, owned)
             if heads := head_kinds(module, owned):
                 kinds[module] = heads
+                # the names of heads are theirs, also where they stay as they are
+                changes[module] = {name: new for name, new in changes[module].items() if name not in HEAD_NAMES}
                 changes[module] |= head_changes(heads, stored_sizes(module), read_names(module))
     proposal = config_changes(model, kinds, owned)
     for module, change in changes.items():
