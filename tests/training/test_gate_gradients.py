@@ -17,6 +17,7 @@ from amsc.scan import _stand_ins
 from amsc.structure import Structure, trace
 from amsc.tasks import Classification, Task
 from amsc.training import GateGradients, gate_gradients
+from amsc.training.gate_hooks import GatedLayer, GateHooks, Gates
 from blocks_nets import Decoder, rows
 from penalty.nets import Net, images, randomized
 from training.small import ListData
@@ -280,3 +281,17 @@ def test_no_examples_and_losses_without_a_derivative_are_refused() -> None:
         model.head.weight[0, 0] = float("nan")  # type: ignore[union-attr, index, operator]
     with pytest.raises(TrainingError, match="not finite"):
         gradients_of(model, inputs, target, Classification())
+
+
+def test_weight_and_bias_may_have_gates_of_their_own() -> None:
+    layer, x, chosen = nn.Linear(3, 2).double(), torch.randn(4, 3).double(), torch.tensor([0, 1])
+    none = torch.tensor([2, 2])
+    for weight, bias, part in ((chosen, None, x @ layer.weight.T), (chosen, none, x @ layer.weight.T)):
+        gates = Gates(4, 0, 2, torch.device("cpu"))
+        with GateHooks([GatedLayer(layer, -1, weight, bias).hook(gates)]):
+            loss = layer(x).square().sum()
+        torch.testing.assert_close(gates.derivatives(loss), (2 * layer(x) * part).detach())
+    gates = Gates(4, 0, 2, torch.device("cpu"))
+    with GateHooks([GatedLayer(layer, -1, None, chosen).hook(gates)]):
+        loss = layer(x).square().sum()
+    torch.testing.assert_close(gates.derivatives(loss), (2 * layer(x) * layer.bias).detach())

@@ -12,6 +12,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils import _pytree as pytree
 
+from amsc.errors import ModelError
+
 __all__ = ["GateHooks", "GatedLayer", "Gates", "block_hooks", "layer_of"]
 
 Slices = tuple[str, int, Tensor]
@@ -144,9 +146,14 @@ def block_hooks(module: nn.Module, stand_in: nn.Module, gates: Gates, number: in
     def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
         before.append([_copy(leaf) for leaf in pytree.tree_leaves(stand_in(*args, **kwargs))])
 
-    def leave(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+    def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         leaves, layout = pytree.tree_flatten(output)
         rest = before.pop()
+        if len(rest) != len(leaves):
+            raise ModelError(
+                f"a block ({type(module).__name__}) returned {len(leaves)} values where {len(rest)} were traced, so it "
+                "has no gate; keep it with keep=[...]"
+            )
         return pytree.tree_unflatten(
             [_gated(y, r, gates.block(number)) for y, r in zip(leaves, rest, strict=True)], layout
         )
