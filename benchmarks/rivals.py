@@ -34,7 +34,7 @@ def l1_removal(structure: Structure, target_macs: int, model: nn.Module) -> dict
 
 def uniform_removal(structure: Structure, target_macs: int, order: Order) -> dict[str, list[int]]:
     """Channels by turns, at the same pace in every inner group, until the MACs are at the target or just below."""
-    groups = [group for group in structure.channels if group.exact and group.kind == "inner"]
+    groups = [group for group in structure.channels if group.exact and group.kind == "filter"]
     ranked = sorted(
         ((place + 0.5) / group.size, group.name, channel)
         for group in groups
