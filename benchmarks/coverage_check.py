@@ -195,7 +195,7 @@ def zeroed_copy(model: nn.Module, plan: CutPlan) -> nn.Module:
     zeroed = masked(model, only_blocks) if plan.blocks else copy.deepcopy(model)
     tensors: dict[str, Tensor] = {**dict(zeroed.named_parameters()), **dict(zeroed.named_buffers())}
     for cut in plan.cuts:
-        if cut.zeroed:
+        if cut.zeroed and cut.parameter in tensors:  # a bias that the plan makes first is zero anyway
             tensors[cut.parameter].movedim(cut.axis, 0)[list(cut.removed)] = 0
     return zeroed.eval()
 
