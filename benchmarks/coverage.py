@@ -124,7 +124,9 @@ def line(row: Row) -> str:
 
 def stamp(options: argparse.Namespace) -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in ("transformers", "timm")}
-    command = " ".join(["PYTHONPATH=src python benchmarks/coverage.py", *sys.argv[1:]])
+    said = {"--attention": options.attention, "--seed": options.seed, "--only": options.only, "--table": options.table}
+    words = " ".join(f"{flag} {value}" for flag, value in said.items() if value not in (None, 0, "*"))
+    command = f"PYTHONPATH=src python benchmarks/coverage.py {words}"
     return {"date": str(date.today()), "command": command, **versions, **machine_stamp()}
 
 

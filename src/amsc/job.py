@@ -35,7 +35,7 @@ from amsc.training import (
     walk,
 )
 
-__all__ = ["Job", "walk_settings"]
+__all__ = ["Job", "versions", "walk_settings"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +191,7 @@ class Job:
             channels_before=num_channels(self.structure),
             verification_error=max(state.walk.error, self._final_error(removal, small)),
             path=state.points,
-            versions=_versions(),
+            versions=versions(),
             seconds=state.seconds,
         )
 
@@ -260,7 +260,7 @@ def walk_settings(settings: Settings) -> WalkSettings:
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Versions of what the result depends on."""
     try:
         own = metadata.version("amsc")

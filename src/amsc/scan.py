@@ -1,10 +1,8 @@
 """The frontier in a minute, without training: what could go for every budget, and what that is predicted to cost."""
 
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -14,6 +12,7 @@ from torch import nn
 from amsc.compress import check_data, check_kinds, deterministic
 from amsc.data import Data
 from amsc.errors import RunFolderError, SettingsError, TargetError
+from amsc.job import versions
 from amsc.measure import machine_stamp, time_model
 from amsc.model_access import copied
 from amsc.penalty import Coordinates, find_bypassed_groups, find_coordinates, parameters_held, saved_macs
@@ -190,7 +189,7 @@ def _record(
         is_batched=choice.found.is_batched,
         score_name=task.name,
         points=points,
-        versions=_versions(),
+        versions=versions(),
         machine=machine_stamp(),
         seconds=seconds,
     )
@@ -342,11 +341,3 @@ class _Clock:
         """What has passed since the last lap was this stage."""
         now = time.perf_counter()
         self.seconds[stage], self._last = now - self._last, now
-
-
-def _versions() -> dict[str, str]:
-    try:
-        own = metadata.version("amsc")
-    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        own = "unknown"
-    return {"amsc": own, "torch": torch.__version__, "python": platform.python_version()}

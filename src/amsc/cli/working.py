@@ -1,6 +1,7 @@
 """What `compress`, `resume` and `demo` share: run into a folder, write the report, show the outcome."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
@@ -8,17 +9,20 @@ from torch import nn
 from amsc.cli.console import Console
 from amsc.cli.opening import SETTINGS_FILE, absolute, free_folder, make_folder, open_both, torch_as_set
 from amsc.cli.progress import progress
-from amsc.compress import compress
+from amsc.compress import Result, compress
 from amsc.data import Data
 from amsc.errors import DataError, InputError, ModelError, RunFolderError, TargetError
 from amsc.pick import pick
 from amsc.records import Record
 from amsc.report import before_after, group_rows
-from amsc.settings import RunSettings, format_target, parse_target, write_settings
+from amsc.settings import RunSettings, Target, format_target, parse_target, write_settings
+from amsc.training import Progress
 
 __all__ = ["REPORT_FILE", "begin", "begin_pick", "carry_on", "payload", "show_outcome", "show_path"]
 
 REPORT_FILE = "report.html"
+
+Work = Callable[[nn.Module, Data, RunSettings, Progress], Result]
 
 
 def begin(run: RunSettings, out: Path | None, console: Console, *, name: str | None = None) -> tuple[Record, Path]:
@@ -26,15 +30,56 @@ def begin(run: RunSettings, out: Path | None, console: Console, *, name: str | N
 
     The target and the folder are checked before anything is opened.
     """
-    parse_target(run.target or "")
+    target = parse_target(run.target or "")
     folder = free_folder(out, name or run.model or "run")
+
+    def work(model: nn.Module, data: Data, run: RunSettings, listener: Progress) -> Result:
+        return _compressed(model, data, run, target, folder, listener, resume=False)
+
+    return _started(absolute(run), folder, console, work), folder
+
+
+def begin_pick(run: RunSettings, walked: Path, out: Path | None, console: Console) -> tuple[Record, Path]:
+    """Fine-tune the network of the path in `walked` that meets the target, in the new folder `out` or one beside it."""
+    target = parse_target(run.target or "")
+    amount = format_target(target).partition("=")[2]
+    folder = free_folder(out or walked / "picks" / f"macs-{float(amount):.4g}", "")
+
+    def work(model: nn.Module, data: Data, run: RunSettings, listener: Progress) -> Result:
+        return pick(
+            walked,
+            model,
+            data.example_inputs(1),
+            data,
+            target=target,
+            settings=run.settings,
+            out=folder,
+            model_name=run.model or "",
+            progress=listener,
+        )
+
+    return _started(run, folder, console, work), folder
+
+
+def carry_on(run: RunSettings, folder: Path, console: Console) -> Record:
+    """Continue the run in `folder` where it was stopped."""
+    target = parse_target(run.target or "")
     with torch_as_set(run.settings):
-        model, data, run = open_both(absolute(run))
+        model, data, run = open_both(run)
+        return _reported(
+            folder, console, lambda listener: _compressed(model, data, run, target, folder, listener, resume=True)
+        )
+
+
+def _started(run: RunSettings, folder: Path, console: Console, work: Work) -> Record:
+    """The record of `work` in the new `folder`, which goes again if the run is refused before it began."""
+    with torch_as_set(run.settings):
+        model, data, run = open_both(run)
         make_folder(folder)
         write_settings(folder / SETTINGS_FILE, run)
         console.note(f"run folder: {folder}")
         try:
-            return _work(model, data, run, folder, console, resume=False), folder
+            return _reported(folder, console, lambda listener: work(model, data, run, listener))
         except (TargetError, ModelError, InputError, DataError, RunFolderError):
             _discard_unused(folder)
             raise
@@ -49,64 +94,31 @@ def _discard_unused(folder: Path) -> None:
             empty.rmdir()
 
 
-def carry_on(run: RunSettings, folder: Path, console: Console) -> Record:
-    """Continue the run in `folder` where it was stopped."""
-    with torch_as_set(run.settings):
-        model, data, run = open_both(run)
-        return _work(model, data, run, folder, console, resume=True)
+def _compressed(
+    model: nn.Module, data: Data, run: RunSettings, target: Target, folder: Path, listener: Progress, *, resume: bool
+) -> Result:
+    return compress(
+        model,
+        data.example_inputs(1),
+        data,
+        target=target,
+        settings=run.settings,
+        out=folder,
+        model_name=run.model or "",
+        resume=resume,
+        progress=listener,
+    )
 
 
-def _work(model: nn.Module, data: Data, run: RunSettings, folder: Path, console: Console, *, resume: bool) -> Record:
-    target = parse_target(run.target or "")
+def _reported(folder: Path, console: Console, work: Callable[[Progress], Result]) -> Record:
+    """The record of `work`, with progress shown and the report written."""
     try:
         with progress(console) as reporter:
-            result = compress(
-                model,
-                data.example_inputs(1),
-                data,
-                target=target,
-                settings=run.settings,
-                out=folder,
-                model_name=run.model or "",
-                resume=resume,
-                progress=reporter,
-            )
+            result = work(reporter)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"stopped; to go on: amsc resume {folder}") from stop
     result.report(folder / REPORT_FILE)
     return result.record
-
-
-def begin_pick(run: RunSettings, walked: Path, out: Path | None, console: Console) -> tuple[Record, Path]:
-    """Fine-tune the network of the path in `walked` that meets the target, in the new folder `out` or one beside it."""
-    target = parse_target(run.target or "")
-    amount = format_target(target).partition("=")[2]
-    folder = free_folder(out or walked / "picks" / f"macs-{float(amount):.4g}", "")
-    with torch_as_set(run.settings):
-        model, data, run = open_both(run)
-        make_folder(folder)
-        write_settings(folder / SETTINGS_FILE, run)
-        console.note(f"run folder: {folder}")
-        try:
-            with progress(console) as reporter:
-                result = pick(
-                    walked,
-                    model,
-                    data.example_inputs(1),
-                    data,
-                    target=target,
-                    settings=run.settings,
-                    out=folder,
-                    model_name=run.model or "",
-                    progress=reporter,
-                )
-        except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(f"stopped; to go on: amsc resume {folder}") from stop
-        except (TargetError, ModelError, InputError, DataError, RunFolderError):
-            _discard_unused(folder)
-            raise
-    result.report(folder / REPORT_FILE)
-    return result.record, folder
 
 
 def show_path(record: Record, console: Console) -> None:
