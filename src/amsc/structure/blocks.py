@@ -1,9 +1,11 @@
 """Blocks found by behaviour: submodules that return their input, or nothing, when their own parameters are zero."""
 
 import contextlib
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -67,7 +69,11 @@ class BlockSearch:
         self._known = Assumptions(self._of_parameter)
         self._running: list[_Visit] = []
         self._visits: list[_Visit] = []
-        self.observe = self._known.observe
+        self._has_failed = False
+
+    def observe(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """An operator has run."""
+        self._safely(self._known.observe, func, args, kwargs, output)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -99,8 +105,23 @@ class BlockSearch:
         return {name for name in owners(self._model, users) if runs[name] == 1}
 
     def _hooks(self, module: nn.Module) -> tuple[Any, Any]:
-        before = module.register_forward_pre_hook(self._enter, with_kwargs=True, prepend=True)
-        return before, module.register_forward_hook(self._leave, with_kwargs=True, always_call=True)
+        enter, leave = partial(self._safely, self._enter), partial(self._safely, self._leave)
+        before = module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)
+        return before, module.register_forward_hook(leave, with_kwargs=True, always_call=True)
+
+    def _safely(self, step: Callable[..., None], *arguments: Any) -> None:
+        """Take a step of the search; a fault of ours ends the search, which finds no blocks then, and not the run."""
+        if self._has_failed:
+            return
+        try:
+            step(*arguments)
+        except Exception as error:
+            self._has_failed = True
+            self._visits = []
+            cause = f"{type(error).__name__}: {error}"
+            warnings.warn(
+                f"no blocks are offered: the search for them failed ({cause}); please report this", stacklevel=2
+            )
 
     def _of_parameter(self, tensor: Tensor) -> Facts | None:
         name = self._parameter_name(tensor)
