@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from random_transformers import TRANSFORMER_STAGES, Apply
+from random_transformers import TRANSFORMER_STAGES, Apply, LinearAttention
 
 SIZE = 8  # height and width of the input
 
@@ -270,11 +270,9 @@ def random_network(values: list[int], kinds: tuple[Any, ...] = STAGES) -> nn.Mod
 
 
 def costs_are_exact(network: nn.Module) -> bool:
-    """Whether a plan knows what is left of the multiply-adds; else it is told too many (see
-    tests/structure/test_random_networks.py): queries, keys
-    and values by one layer, spectral norms, a weight broadcast over a batch."""
-    inexact = ("qkv.weight", "enter.weight", "in_proj_weight", ".weight_orig", ".weight.0._u")
-    return not any(name.endswith(inexact) for name, _ in (*network.named_parameters(), *network.named_buffers()))
+    """Whether a plan knows what is left of the multiply-adds; it is told too many of linear attention, whose products
+    cost heads times the square of the head size."""
+    return not any(isinstance(module, LinearAttention) for module in network.modules())
 
 
 def genes_of(seed: int) -> list[int]:

@@ -57,7 +57,7 @@ def test_most_random_networks_have_something_to_remove() -> None:
     assert sum(count > 0 for count in removed) >= 20
 
 
-# -- where costs are not predicted today (see `costs_are_exact`) -------------------------------------------------------
+# -- where costs were once not predicted -------------------------------------------------------------------------------
 
 
 def check_costs(network: nn.Module, inputs: Tensor, group: str) -> None:
@@ -73,15 +73,11 @@ def fused(self: Net, x: Tensor) -> Tensor:
     return self.proj(y.flatten(2))
 
 
-@pytest.mark.xfail(strict=True, reason="the cost of q k' is taken as fixed: its features are part of a fused axis")
 def test_costs_of_fused_attention_follow_the_heads() -> None:
     network = Net(fused, qkv=nn.Linear(8, 24), proj=nn.Linear(8, 8))
     check_costs(network, torch.randn(2, 5, 8), "qkv")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a product of a computed matrix and a buffer follows the axis of the buffer only"
-)
 def test_costs_of_spectral_norm_follow_the_rows() -> None:
     layer = nn.utils.parametrizations.spectral_norm(nn.Linear(6, 8))
     check_costs(nn.Sequential(layer, nn.ReLU(), nn.Linear(8, 2)), torch.randn(4, 6), "0.bias")

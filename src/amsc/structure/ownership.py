@@ -8,7 +8,7 @@ import numpy as np
 from amsc.structure.labels import Ledger
 from amsc.structure.tracer import Parameter
 
-__all__ = ["Axis", "Ownership", "Rows"]
+__all__ = ["Axis", "Ownership", "Rows", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,6 @@ class Ownership:
             for axis, labels in parameter.axes.items()
         ]
 
-    def axes_with(self, component: int) -> list[Axis]:
-        """The axes on which a component owns positions."""
-        start = self._starts[component]
-        return [self.axes[entry] for entry in np.unique(self._entry[start : start + self.counts[component]]).tolist()]
-
     def rows(self, units: Sequence[Sequence[int]]) -> "Rows":
         """The rows of units, each a sequence of components."""
         components = np.array([one for unit in units for one in unit], dtype=int)
@@ -89,11 +84,11 @@ class Rows:
 
     def signatures(self) -> np.ndarray:
         """A number for each unit; equal for those with as many positions on the same axes. Shape: unit."""
-        mixed = _mixed(self.run_entry.astype(np.uint64) << np.uint64(32) | self.run_count.astype(np.uint64))
-        if not len(mixed):
-            return mixed
+        runs = mixed(self.run_entry.astype(np.uint64) << np.uint64(32) | self.run_count.astype(np.uint64))
+        if not len(runs):
+            return runs
         firsts = np.flatnonzero(np.append(True, self.run_unit[1:] != self.run_unit[:-1]))
-        return np.asarray(np.add.reduceat(mixed, firsts))
+        return np.asarray(np.add.reduceat(runs, firsts))
 
     def of_alike(self, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """(axis of each position, positions as unit x position) of units with the same signature."""
@@ -102,7 +97,7 @@ class Rows:
         return self._entry[starts[0] : starts[0] + count], self._position[starts[:, None] + np.arange(count)]
 
 
-def _mixed(values: np.ndarray) -> np.ndarray:
+def mixed(values: np.ndarray) -> np.ndarray:
     """A bijection of 64-bit numbers that leaves no pattern (splitmix64), so that sums tell sets apart."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

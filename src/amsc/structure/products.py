@@ -90,7 +90,7 @@ def _product(tracer: Tracer, left: Tensor, left_letters: str, right: Tensor, rig
     operands = [_laid_out(factor, letters, sizes) for factor in factors]
     met = combine(tracer.ledger, operands, product_zero, tracer.reason)
     summed = [place for place, letter in enumerate(letters) if letter not in output]
-    _note_work(tracer, factors, met, prod(sizes.values()))
+    _note_work(tracer, factors, letters, met, prod(sizes.values()))
     whole = tuple(compact(layer.expand([sizes[letter] for letter in letters])) for layer in met)
     reason = f"{tracer.reason} reads it after a non-zero constant"
     folds = next(filter(None, (tracer.folds(factor.tensor) for factor in factors)), "")
@@ -145,14 +145,19 @@ def _laid_out(factor: _Factor, letters: str, sizes: dict[str, int]) -> Operand:
     return Operand(tuple(layers), frozenset(own))
 
 
-def _note_work(tracer: Tracer, factors: Sequence[_Factor], met: Layers, macs: int) -> None:
-    along: list[tuple[str, int]] = []
+def _note_work(tracer: Tracer, factors: Sequence[_Factor], letters: str, met: Layers, macs: int) -> None:
+    along: dict[str, tuple[str, int]] = {}
     for factor in factors:
         view = tracer.parameter_view(factor.tensor)
         if view is not None:
-            along += [(view[0].name, axis) for axis in view[1]]
-    arrays = () if along else tuple(squeezed(layer) for layer in met if varying_axes(layer))
-    tracer.ledger.work.append(Work(tracer.module, macs, tuple(along), arrays))
+            along |= {letter: (view[0].name, axis) for letter, axis in zip(factor.letters, view[1], strict=True)}
+    left = {place for place, letter in enumerate(letters) if letter not in along}
+    arrays = []
+    for layer in met:  # what shares a letter with another (the heads of linear attention) would be counted twice
+        if varying_axes(layer) and left.issuperset(varying_axes(layer)):
+            left -= set(varying_axes(layer))
+            arrays.append(squeezed(layer))
+    tracer.ledger.work.append(Work(tracer.module, macs, tuple(along.values()), tuple(arrays)))
 
 
 def _note_heads(tracer: Tracer, layers: Layers, output: str) -> None:
