@@ -6,7 +6,7 @@ the tests, and `benchmarks/bench_random_networks.py` can draw many more from a s
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from amsc.structure import Structure
 from random_transformers import TRANSFORMER_STAGES, Apply, LinearAttention
 
 SIZE = 8  # height and width of the input
@@ -269,10 +270,15 @@ def random_network(values: list[int], kinds: tuple[Any, ...] = STAGES) -> nn.Mod
     return network
 
 
-def costs_are_exact(network: nn.Module) -> bool:
-    """Whether a plan knows what is left of the multiply-adds; it is told too many of linear attention, whose products
-    cost heads times the square of the head size."""
-    return not any(isinstance(module, LinearAttention) for module in network.modules())
+def costs_are_exact(network: nn.Module, structure: Structure, channels: Mapping[str, Sequence[int]]) -> bool:
+    """Whether a plan knows what is left of the multiply-adds when `channels` go. It is told too many of linear attention,
+    whose products cost heads times the square of the head size, and of an einsum over one feature, which torch computes
+    element by element, so that they are not counted."""
+    kinds = {name: structure.group(name) for name in channels}
+    has_single = any(g.kind == "head_dim" and g.size - len(channels[name]) == 1 for name, g in kinds.items())
+    has_einsum = any(getattr(module, "product", "") == "sum" for module in network.modules())
+    is_linear = any(isinstance(module, LinearAttention) for module in network.modules())
+    return not (is_linear or (has_einsum and has_single))
 
 
 def genes_of(seed: int) -> list[int]:
