@@ -271,9 +271,9 @@ def random_network(values: list[int], kinds: tuple[Any, ...] = STAGES) -> nn.Mod
 
 
 def costs_are_exact(network: nn.Module, structure: Structure, channels: Mapping[str, Sequence[int]]) -> bool:
-    """Whether a plan knows what is left of the multiply-adds when `channels` go. It is told too many of linear attention,
-    whose products cost heads times the square of the head size, and of an einsum over one feature, which torch computes
-    element by element, so that they are not counted."""
+    """Whether a plan knows what is left of the multiply-adds when `channels` go. It is told too many of linear
+    attention, whose products cost heads times the square of the head size, and of an einsum over one feature, which
+    torch computes element by element, so that they are not counted."""
     kinds = {name: structure.group(name) for name in channels}
     has_single = any(g.kind == "head_dim" and g.size - len(channels[name]) == 1 for name, g in kinds.items())
     has_einsum = any(getattr(module, "product", "") == "sum" for module in network.modules())
