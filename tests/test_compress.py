@@ -24,6 +24,7 @@ from amsc.errors import AmscError, DataError, ModelError, RunFolderError, Settin
 from amsc.measure import count_macs
 from amsc.records import Record, from_json, to_json
 from amsc.surgery import load, plan_of
+from amsc.tasks import Classification
 from amsc.training import load_state
 from training.small import same_tensors, small_data, small_net
 
@@ -49,6 +50,31 @@ class StopAt:
         self.calls += 1
         if self.calls == self.call:
             raise Stopped(f"{phase} {step}")
+
+
+@dataclasses.dataclass
+class _StopIn:
+    """Raises at the given call of a phase, counted from 1."""
+
+    phase: str
+    call: int
+
+    def update(self, phase: str, step: int, steps: int, **values: float) -> None:
+        self.call -= phase == self.phase
+        if not self.call:
+            raise Stopped(f"{phase} {step}")
+
+
+class Margins:
+    """A task of somebody's, judged otherwise than by accuracy."""
+
+    name, higher_is_better = "margin", True
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return -self.per_example(output, target).mean()
+
+    def per_example(self, output: Tensor, target: Tensor) -> Tensor:
+        return output.gather(1, target[:, None])[:, 0]
 
 
 def _run(out: Path | None = None, *, model: nn.Module | None = None, data: Data = DATA, **options: Any) -> Result:
@@ -371,12 +397,32 @@ def test_a_network_with_a_reshape_is_compressed(size: int | None) -> None:
         ({"target": 0.5}, TargetError, r"amsc\.Target\(macs=0\.5\)"),
         ({"data": [1, 2]}, DataError, "LoaderData"),
         ({"settings": Settings(device="cuda")}, SettingsError, "the model is on cpu"),
+        ({"task": Classification(), "settings": Settings(label_smoothing=0.1)}, SettingsError, "a task of yours"),
+        ({"task": Margins(), "settings": Settings(distillation=0.5)}, SettingsError, "logits.*Margins"),
     ],
 )
 def test_arguments_of_the_wrong_kind_are_refused(options: dict[str, Any], error: type[AmscError], words: str) -> None:
     arguments = {"data": DATA, "target": TARGET, **options}
     with pytest.raises(error, match=words):
         compress(small_net(), DATA.example_inputs(1), **arguments)
+
+
+def test_recovery_options_change_the_end_alone_and_survive_a_stop(result: Result, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, distillation=0.5, ema=0.9)
+    with pytest.raises(Stopped):
+        _run(tmp_path / "run", settings=settings, progress=_StopIn("finetune", 2))
+    done = _run(tmp_path / "run", settings=settings, resume=True)
+    assert _essence(done.record) == _essence(_run(tmp_path / "whole", settings=settings).record)
+    assert done.record.path[:-1] == result.record.path[:-1]
+    assert not same_tensors(done.model.state_dict(), result.model.state_dict())
+
+
+def test_smoothing_is_that_of_the_task_in_all_training(result: Result) -> None:
+    smooth = _run(settings=dataclasses.replace(SETTINGS, label_smoothing=0.3)).record
+    asked = _run(task=Classification(label_smoothing=0.3)).record
+    losses = [[point.train_loss for point in record.path] for record in (smooth, asked, result.record)]
+    assert losses[0] == losses[1]
+    assert all(one != other for one, other in zip(losses[0], losses[2], strict=False))
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

@@ -23,7 +23,17 @@ from amsc.surgery import CutPlan, cuttable
 from amsc.tasks import Classification, Task
 from amsc.training import NoProgress, Progress, lowest_macs
 
-__all__ = ["Result", "check_data", "check_kinds", "check_target", "compress", "deterministic", "finished", "prepared"]
+__all__ = [
+    "Result",
+    "check_data",
+    "check_kinds",
+    "check_target",
+    "chosen_task",
+    "compress",
+    "deterministic",
+    "finished",
+    "prepared",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +81,7 @@ def compress(
 
     Args:
         example_inputs: a tensor, or a tuple or dict of arguments, for which MACs and latency are counted.
-        task: loss and score; `Classification()` if None.
+        task: loss and score; classification if None.
         out: the run's folder; new, unless `resume`. With None nothing is written.
         model_name: what record and report call the model; its class if empty.
         resume: go on with the run in `out`.
@@ -84,7 +94,8 @@ def compress(
         TrainingError: the loss became infinite or nan.
         VerificationError: a cut network differs from the masked one.
     """
-    task, settings = task or Classification(), settings or Settings()
+    settings = settings or Settings()
+    task = chosen_task(task, settings)
     check_target(target)
     check_kinds(model, data, settings)
     name = model_name or type(model).__name__
@@ -118,6 +129,27 @@ def finished(job: Job, state: RunState) -> Result:
     last, small = job.run(state)
     assert last.record is not None, "the last stage has written it"
     return Result(small.model, last.record, job.final_plan(last), small.structure)
+
+
+def chosen_task(task: Task | None, settings: Settings) -> Task:
+    """The task of a run: the given one, or classification.
+
+    Raises:
+        SettingsError: the settings ask for what only classification, or only amsc's own, has.
+    """
+    if task is None:
+        return Classification(settings.label_smoothing)
+    if settings.label_smoothing:
+        raise SettingsError(
+            f"label_smoothing={settings.label_smoothing} is for the task that amsc makes; a task of yours has its own: "
+            "give that one the smoothing, and the settings none"
+        )
+    if settings.distillation and not isinstance(task, Classification):
+        raise SettingsError(
+            f"distillation={settings.distillation} needs logits of classes, but the task is {type(task).__name__}; "
+            "leave distillation at 0"
+        )
+    return task
 
 
 def check_target(target: Any) -> None:

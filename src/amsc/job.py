@@ -20,6 +20,7 @@ from amsc.structure import Rounding, Structure
 from amsc.surgery import CutPlan, apply_plan, cut_tensors, plan_cut, save, unfolded, verify
 from amsc.tasks import Task
 from amsc.training import (
+    Distillation,
     Progress,
     Removal,
     Shrunk,
@@ -139,17 +140,22 @@ class Job:
         self, model: nn.Module, phase: str, epochs: float, learning_rate: float, state: RunState, clock: "_Clock"
     ) -> None:
         """Train `model` in place, from where `state` stands, saving after every epoch; BatchNorm is estimated anew."""
-        choices = self.settings
+        choices, is_last = self.settings, phase == "finetune"
         if not epochs:
             return
+        options: dict[str, Any] = {}
+        if is_last and choices.distillation:
+            options["teach"] = Distillation(self.dense, choices.distillation, choices.temperature)
+        ema = choices.ema if is_last else 0.0
         finetune(
             model,
             self.data,
             self.task,
-            TrainSettings(phase, epochs, learning_rate, choices.momentum, choices.weight_decay, choices.seed),
+            TrainSettings(phase, epochs, learning_rate, choices.momentum, choices.weight_decay, choices.seed, ema),
             state=state.train,
             save=lambda train: self._saved(replace(state, train=train), clock),
             progress=self.progress,
+            **options,
         )
         reestimate_batchnorm(model, self.data)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from amsc.compress import Result, check_kinds, check_target, deterministic, finished, prepared
+from amsc.compress import Result, check_kinds, check_target, chosen_task, deterministic, finished, prepared
 from amsc.data import Data
 from amsc.errors import ModelError, RunFolderError, TargetError
 from amsc.job import Job, walk_settings
@@ -14,7 +14,7 @@ from amsc.model_access import copied
 from amsc.records import PathPoint
 from amsc.run_folder import RunFolder, RunState, run_identity
 from amsc.settings import Settings, Target
-from amsc.tasks import Classification, Task
+from amsc.tasks import Task
 from amsc.training import NoProgress, Progress, Removal, Snapshot, WalkState, cut_down
 
 __all__ = ["pick"]
@@ -58,7 +58,8 @@ def pick(
         RunFolderError: there is no path in `run`, or `out` cannot be used.
         ModelError: the run's weights are not of this model.
     """
-    task, settings = task or Classification(), settings or Settings()
+    settings = settings or Settings()
+    task = chosen_task(task, settings)
     check_target(target)
     check_kinds(model, data, settings)
     name = model_name or type(model).__name__

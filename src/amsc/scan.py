@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import torch
 from torch import nn
 
-from amsc.compress import check_data, check_kinds, deterministic
+from amsc.compress import check_data, check_kinds, chosen_task, deterministic
 from amsc.data import Data
 from amsc.errors import RunFolderError, SettingsError, TargetError
 from amsc.job import versions
@@ -22,7 +22,7 @@ from amsc.settings import Settings, Target
 from amsc.structure import Rounding, Structure, select, trace
 from amsc.surgery import cut, cuttable, plan_cut
 from amsc.surgery.passthrough import PassThrough
-from amsc.tasks import Classification, Task
+from amsc.tasks import Task
 from amsc.training import (
     DIMENSIONS,
     GateChoice,
@@ -120,7 +120,7 @@ def scan(
 
     Args:
         example_inputs: a tensor, or a tuple or dict of arguments, for which MACs and latency are counted.
-        task: loss and score; `Classification()` if None.
+        task: loss and score; classification if None.
         settings: `currency`, `depth_share`, `keep`, `only`, `round_to`, `min_channels`, `device` and `deterministic`
             are used.
         examples: how many training examples are looked at.
@@ -141,7 +141,8 @@ def scan(
         TrainingError: the loss is not finite.
         VerificationError: a cut network differs from the masked one.
     """
-    task, settings = task or Classification(), settings or Settings()
+    settings = settings or Settings()
+    task = chosen_task(task, settings)
     _check(model, data, settings, examples, power, dimensions, shares)
     listener, clock = progress or NoProgress(), _Clock()
     with deterministic(settings.deterministic):

@@ -56,6 +56,10 @@ RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
     "path_learning_rate": (0, _INFINITE, False, False),
     "finetune_learning_rate": (0, _INFINITE, False, False),
     "momentum": (0, 1, True, False),
+    "label_smoothing": (0, 1, True, False),
+    "distillation": (0, 1, True, True),
+    "temperature": (0, _INFINITE, False, False),
+    "ema": (0, 1, True, False),
     "weight_decay": (0, _INFINITE, True, False),
     "limit": (1, _INFINITE, True, False),
     "round_to": (1, _INFINITE, True, False),
@@ -89,10 +93,12 @@ class Settings:
     The dense network is first trained for `dense_epochs` (0: taken as it is). The path takes `path_epochs` in
     `path_points` pieces, of which depth may use at most `depth_share` of the cost to be saved; then `finetune_epochs`
     follow. Epochs may be fractions. Learning rates: `dense_learning_rate` and `finetune_learning_rate` follow a
-    cosine to zero, `path_learning_rate` is constant but for the settling end of each piece. `limit` caps the
-    training examples; `threads` are torch's (0: torch decides). `keep` and `only` are names or globs of what must not
-    be touched, or of all that may be (see `amsc.structure.select`); what is left of a group that loses channels is a
-    multiple of `round_to`, at least `min_channels` (see `amsc.structure.Rounding`).
+    cosine to zero, `path_learning_rate` is constant but for the settling end of each piece. `label_smoothing` is that
+    of all training for classification. Fine-tuning may learn from the dense network too: `distillation` is the weight
+    of its soft targets at this `temperature`; with `ema` above 0 its outcome is the moving average of the weights with
+    this decay per step. `limit` caps the training examples; `threads` are torch's (0: torch decides). `keep` and `only`
+    are names or globs of what must not be touched, or of all that may be (see `amsc.structure.select`); what is left of
+    a group that loses channels is a multiple of `round_to`, at least `min_channels` (see `amsc.structure.Rounding`).
 
     Raises:
         SettingsError: a value has the wrong type or is impossible.
@@ -114,6 +120,10 @@ class Settings:
     finetune_learning_rate: float = 0.02
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    label_smoothing: float = 0.0
+    distillation: float = 0.0
+    temperature: float = 2.0
+    ema: float = 0.0
     device: str = "cpu"
     deterministic: bool = False
     limit: int | None = None

@@ -1,9 +1,12 @@
 """Ordinary training: it learns, and goes on after any epoch as if it had not stopped."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from amsc.training import TrainSettings, TrainState, evaluate, finetune, load_state, save_state
 from training.small import TASK, same_tensors, small_data, small_net
@@ -65,3 +68,34 @@ def test_frozen_parameters_stay() -> None:
     before = net.conv1.weight.clone()
     finetune(net, small_data(), TASK, SETTINGS)
     assert torch.equal(net.conv1.weight, before)
+
+
+def test_the_average_is_that_of_the_weights_after_every_step() -> None:
+    data, net, decay = small_data(), small_net(), 0.8
+    seen: list[Tensor] = []
+    states: list[TrainState] = []
+
+    def look(inputs: Any, output: Tensor, loss: Tensor) -> Tensor:
+        seen.append(net.conv1.weight.detach().clone())
+        return loss
+
+    finetune(net, data, TASK, dataclasses.replace(SETTINGS, ema=decay), teach=look, save=states.append)
+    wanted = seen[0]
+    for weight in (*seen[1:], states[-1].weights["conv1.weight"]):
+        wanted = decay * wanted + (1 - decay) * weight
+    torch.testing.assert_close(net.conv1.weight.detach(), wanted)
+    plain = small_net()
+    finetune(plain, data, TASK, SETTINGS)
+    assert same_tensors(plain.state_dict(), states[-1].weights)  # averaging leaves the training as it is
+    assert not torch.equal(plain.conv1.weight, net.conv1.weight)
+
+
+def test_the_average_goes_on_after_every_epoch_identically(tmp_path: Path) -> None:
+    data, net, settings = small_data(), small_net(), dataclasses.replace(SETTINGS, ema=0.9)
+    states: list[TrainState] = []
+    finetune(net, data, TASK, settings, save=states.append)
+    for state in states:
+        save_state(tmp_path / "state.pt", state.to_plain())
+        other = small_net(seed=99)
+        finetune(other, data, TASK, settings, state=TrainState(**load_state(tmp_path / "state.pt")))
+        assert same_tensors(other.state_dict(), net.state_dict())

@@ -32,6 +32,10 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     "finetune_learning_rate": (float, "R", "learning rate of fine-tuning, cosine to zero"),
     "momentum": (float, "M", "momentum of SGD"),
     "weight_decay": (float, "D", "weight decay of SGD"),
+    "label_smoothing": (float, "S", "label smoothing of all training"),
+    "distillation": (float, "W", "weight of the dense network's soft targets in fine-tuning, 0 (none) to 1"),
+    "temperature": (float, "T", "temperature of these soft targets"),
+    "ema": (float, "D", "fine-tuning ends with the moving average of its weights, of this decay per step (0: none)"),
     "limit": (int, "N", "use at most N training examples"),
 }
 FIELDS = {"penalty_weights": "weights"}

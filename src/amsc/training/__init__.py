@@ -2,6 +2,7 @@
 
 from amsc.training.checkpoint import load_state, save_state
 from amsc.training.choose import one_standard_error_choice, paired_shortfall
+from amsc.training.distillation import Distillation
 from amsc.training.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm
 from amsc.training.finetune import TrainSettings, TrainState, finetune
 from amsc.training.gate_choice import DIMENSIONS, GateChoice
@@ -17,6 +18,7 @@ from amsc.training.walk_state import Snapshot, WalkSettings, WalkState, walk_sta
 __all__ = [
     "DIMENSIONS",
     "Batches",
+    "Distillation",
     "Evaluation",
     "GateChoice",
     "GateGradients",

@@ -1,11 +1,12 @@
 """Ordinary training with a cosine schedule, for the dense network before and the small one after; resumable."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from amsc.data import Data
 from amsc.tasks import Task
@@ -20,7 +21,8 @@ WARMUP_SHARE = 0.05
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train: `phase` ("dense" or "finetune") names it in messages and decides the order of the data."""
+    """How to train: `phase` ("dense" or "finetune") names it in messages and decides the order of the data; `ema` is
+    the decay per step of the average of the weights that training ends with (0: the last weights)."""
 
     phase: str
     epochs: float
@@ -28,16 +30,19 @@ class TrainSettings:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     seed: int = 0
+    ema: float = 0.0
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """Training after `epochs` passes: the network's state dict, momentum by parameter name, mean loss of the last."""
+    """Training after `epochs` passes: the network's state dict, momentum and averaged weight by parameter name, mean
+    loss of the last."""
 
     epochs: int
     weights: Mapping[str, Tensor]
     momentum: Mapping[str, Tensor]
     loss: float
+    average: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         """As a dictionary; tensors are shared, not copied."""
@@ -52,12 +57,15 @@ def finetune(
     *,
     state: TrainState | None = None,
     save: Callable[[TrainState], object] = lambda state: None,
+    teach: Callable[[Any, Any, Tensor], Tensor] = lambda inputs, output, loss: loss,
     progress: Progress = NoProgress(),  # noqa: B008 - it has no state
 ) -> float:
     """Train `model` in place by SGD, the learning rate rising for 5 % of the steps and then falling in half a cosine.
 
     `save` is called after every epoch with a state (of copies) from which the same training goes on identically.
-    The last epoch may be a fraction. Returns the mean loss of the last epoch (0 if there is none).
+    The last epoch may be a fraction. `teach` as in `train_steps`. With `settings.ema` the model ends with the moving
+    average of its parameters, which starts at those it came with (its BatchNorm statistics are the last ones). Returns
+    the mean loss of the last epoch (0 if there is none).
 
     Raises:
         TrainingError: the loss is not finite.
@@ -75,6 +83,7 @@ def finetune(
         model.load_state_dict(dict(state.weights))
         for name, buffer in state.momentum.items():
             optimizer.state[names[name]]["momentum_buffer"] = buffer.to(names[name].device, copy=True)
+    average = _Average(names, settings.ema, state.average if state else {})
     batches, loss = Batches(data, settings.seed, settings.phase), 0.0 if state is None else state.loss
     for epoch in range(0 if state is None else state.epochs, -(-steps // per_epoch)):
         first = epoch * per_epoch
@@ -86,9 +95,39 @@ def finetune(
         count = min(per_epoch, steps - first)
         stretch = Stretch(settings.phase, first, steps)
         taken = batches.take(count, first_epoch=epoch)
-        loss = train_steps(model, optimizer, taken, task, stretch, before=set_rate, progress=progress)
-        save(_state_of(model, optimizer, epoch + 1, loss))
+        hooks: dict[str, Any] = {"before": set_rate, "after": average.update, "teach": teach}
+        loss = train_steps(model, optimizer, taken, task, stretch, **hooks, progress=progress)
+        save(replace(_state_of(model, optimizer, epoch + 1, loss), average=average.values()))
+    average.give()
     return loss
+
+
+class _Average:
+    """The exponential moving average of parameters by name; nothing with a decay of 0.
+
+    Args:
+        start: what the average was when training was left.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float, start: Mapping[str, Tensor]) -> None:
+        self._parameters = dict(parameters) if decay else {}
+        self._average = [start.get(name, p).detach().to(p.device, copy=True) for name, p in self._parameters.items()]
+        self._mix = get_ema_multi_avg_fn(decay)
+
+    def update(self, step: int) -> None:
+        """Training has taken a step."""
+        if self._average:
+            self._mix(self._average, [p.detach() for p in self._parameters.values()], step)
+
+    def values(self) -> dict[str, Tensor]:
+        """A copy of the averages."""
+        return {name: mean.clone() for name, mean in zip(self._parameters, self._average, strict=True)}
+
+    def give(self) -> None:
+        """Put the averages in the parameters' place."""
+        with torch.no_grad():
+            for parameter, mean in zip(self._parameters.values(), self._average, strict=True):
+                parameter.copy_(mean)
 
 
 def _state_of(model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, loss: float) -> TrainState:

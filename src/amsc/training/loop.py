@@ -105,12 +105,14 @@ def train_steps(
     before: Callable[[int], None] = lambda step: None,
     after: Callable[[int], None] = lambda step: None,
     watch: Callable[[], dict[str, float]] = dict,
+    teach: Callable[[Any, Any, Tensor], Tensor] = lambda inputs, output, loss: loss,
     progress: Progress = NoProgress(),  # noqa: B008 - it has no state
 ) -> float:
     """Train `model` in place, one step for each batch; returns the mean loss.
 
     `before(i)` and `after(i)` run around step i (0, 1, ... within this call); `watch()` adds values to what `progress`
-    gets. The caller's random generators come back as they were.
+    gets; `teach(inputs, output, loss)` is the loss to minimise in place of the task's. The caller's random generators
+    come back as they were.
 
     Raises:
         TrainingError: a loss is not finite; the message names the step.
@@ -121,7 +123,8 @@ def train_steps(
         for step, (inputs, target) in enumerate(batches):
             before(step)
             optimizer.zero_grad()
-            loss = task.loss(forward(model, inputs, device), target.to(device))
+            output = forward(model, inputs, device)
+            loss = teach(inputs, output, task.loss(output, target.to(device)))
             loss.backward()
             optimizer.step()
             after(step)
