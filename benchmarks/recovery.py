@@ -1,6 +1,6 @@
 """What soft targets, averaged weights and smoothed labels do for ResNet-20 on CIFAR-10 JPEG at half of its MACs.
 
-    python benchmarks/recovery.py --data FOLDER --weights FILE [--seeds 0 1] [--finetune-epochs 1]
+    python benchmarks/recovery.py --data FOLDER --weights FILE [--seeds 0 1] [--finetune-epochs 2]
 
 For each seed one path is walked, and the same network is picked from it and fine-tuned with each option in turn. The
 dense network is that of cifar10_jpeg.py. Result: benchmarks/results/recovery.json.
@@ -36,9 +36,10 @@ def main() -> int:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs/cifar10_jpeg"), help="cache of the dense network")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--limit", type=int, default=10_000, help="training examples")
     parser.add_argument("--target", type=float, default=0.5)
-    parser.add_argument("--path-epochs", type=float, default=0.2)
-    parser.add_argument("--finetune-epochs", type=float, default=1.0)
+    parser.add_argument("--path-epochs", type=float, default=1.0)
+    parser.add_argument("--finetune-epochs", type=float, default=2.0)
     options = parser.parse_args()
     options.model, options.dense_epochs, options.dense_learning_rate = "resnet20", 2, 0.02
     torch.set_num_threads(1)
@@ -59,7 +60,7 @@ def main() -> int:
 
 def one_seed(options: argparse.Namespace, seed: int) -> dict[str, float]:
     """Test accuracy (%) of the network after fine-tuning with each option."""
-    data = open_data(f"parquet:{options.data}", seed=seed)
+    data = open_data(f"parquet:{options.data}", seed=seed, limit=options.limit)
     dense, inputs, target = adapted(options, data), data.example_inputs(), Target(macs=options.target)
     walked = Settings(seed=seed, path_epochs=options.path_epochs, path_points=3, path_learning_rate=0.05)
     accuracies = {}

@@ -1,6 +1,7 @@
 """amsc makes trained PyTorch networks smaller in depth and in width at once, and proves it.
 
 structure = amsc.trace(model, example_inputs)      # what can go, what cannot, and why
+structure = amsc.cuttable(model, structure, example_inputs)   # less what a trial shows cannot go
 plan = amsc.plan_cut(structure, channels={...}, blocks=[...])
 small = amsc.cut(model, plan)                      # a new, smaller model, verified
 result = amsc.compress(model, example_inputs, data, target=amsc.Target(macs=0.5), out="runs/half")
@@ -17,7 +18,7 @@ from amsc.pick import pick
 from amsc.scan import Scan, scan
 from amsc.settings import Settings, Target
 from amsc.structure import Structure, round_channels, select, trace
-from amsc.surgery import cut, load, plan_cut, save
+from amsc.surgery import cut, cuttable, load, plan_cut, save
 from amsc.training import ProximalStep, walk
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Target",
     "compress",
     "cut",
+    "cuttable",
     "export_onnx",
     "export_pt2",
     "load",

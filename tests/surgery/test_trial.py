@@ -40,14 +40,14 @@ def test_a_structure_that_can_be_cut_is_returned_as_it_is() -> None:
 
 
 class ReadsInside(nn.Module):
-    """Reads an attribute of a branch that no stand-in has."""
+    """Reads a weight of a branch, which no stand-in has."""
 
     def __init__(self) -> None:
         super().__init__()
         self.decoder = Decoder("none", "mask", num_layers=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.decoder(x) * self.decoder.layers[0].mlp.up.out_features
+        return self.decoder(x) * self.decoder.layers[0].mlp.up.weight.shape[0]
 
 
 def test_a_branch_that_must_stay_is_found_with_its_layer() -> None:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -147,15 +148,27 @@ def _replace_blocks(model: nn.Module, plan: CutPlan) -> None:
         for name, child in module._modules.items():
             if id(child) in new:
                 module._modules[name] = new[id(child)]
+        if isinstance(module, nn.TransformerEncoder) and isinstance(next(iter(module.layers), None), PassThrough):
+            module.use_nested_tensor = False  # its fast path reads the weights of its first layer
 
 
 def _stand_in(removed: nn.Module, call: BlockCall | None) -> nn.Module:
-    """What takes the place of a block, with its simple public attributes, which the network may read."""
+    """What takes the place of a block."""
     new = nn.Identity() if call is None else PassThrough(call)
-    for name, value in vars(removed).items():
-        if not name.startswith("_") and not hasattr(new, name) and (value is None or type(value) in SIMPLE):
-            setattr(new, name, value)
+    _remember(new, removed)
     return new.train(removed.training)
+
+
+def _remember(place: Any, removed: nn.Module) -> None:
+    """Give `place` what the network around a removed module may read of it: its simple attributes, None for its
+    tensors, and the same of the modules in it (torch's encoder asks its first layer's attention how batches lie)."""
+    known = {name: value for name, value in vars(removed).items() if value is None or type(value) in SIMPLE}
+    inner = {name: SimpleNamespace() for name, child in removed._modules.items() if child is not None}
+    for name, value in {**known, **dict.fromkeys((*removed._parameters, *removed._buffers)), **inner}.items():
+        if not hasattr(place, name):
+            setattr(place, name, value)
+            if name in inner:
+                _remember(value, removed.get_submodule(name))
 
 
 def _check_fit(model: nn.Module, plan: CutPlan) -> None:

@@ -127,7 +127,8 @@ def _small_output(small: nn.Module, inputs: Any, plan: CutPlan, label: str) -> A
         cause = error.__cause__ if isinstance(error, InputError) and error.__cause__ else error
         raise VerificationError(
             f"the cut model fails on {label}: {type(cause).__name__}: {cause}. A size in the model's forward is"
-            f" probably written as a constant (such as x.view(-1, 400)); keep the groups it meets: {_advice(plan)}"
+            " probably written as a constant (such as x.view(-1, 400))"
+            f"{', or it cannot do without a removed block' if plan.blocks else ''}; {_advice(plan)}"
         ) from error
 
 
@@ -187,9 +188,10 @@ def _verdict(found: _Comparison, plan: CutPlan) -> float:
 
 
 def _advice(plan: CutPlan) -> str:
-    names = [*plan.channels, *plan.blocks]
+    names = [*plan.blocks, *plan.channels]
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-    return f"call plan_cut without the one at fault of: {shown or 'the axes of this plan'}"
+    without = f"call plan_cut without the one at fault of: {shown or 'the axes of this plan'}"
+    return f"{without} (`amsc.cuttable(model, structure, example_inputs)` finds what can go)"
 
 
 @contextlib.contextmanager
