@@ -269,6 +269,8 @@ def test_a_pin_names_the_line_of_the_model() -> None:
     (pin,) = (pin for pin in structure.pins if (pin.parameter, pin.axis) == ("a.weight", 0))
     assert pin.source.startswith("test_trace.py:")
     assert "self.a(x).roll(1, 1)" in pin.source
+    outputs = {pin.source for pin in structure.pins if "output of the model" in pin.reason}
+    assert outputs == {""}  # whoever called amsc is no line of the model
 
 
 def test_unused_parameters_are_listed_and_left_alone() -> None:

@@ -24,7 +24,8 @@ EXAMPLES = """\
   amsc pick runs/path --target macs=60%
   amsc pick runs/path --target macs=60% --target macs=45% --finetune-epochs 20
 """
-NAMES = tuple(name for name in SETTING_FLAGS if name.startswith("finetune"))
+RECOVERY = ("label_smoothing", "distillation", "temperature", "ema")
+NAMES = tuple(name for name in SETTING_FLAGS if name.startswith("finetune") or name in RECOVERY)
 
 
 def add_parser(commands: Any) -> None:

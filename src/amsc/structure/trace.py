@@ -30,6 +30,8 @@ from amsc.structure.values import Block, Structure
 
 __all__ = ["trace"]
 
+_OUTPUT = "it is an output of the model"
+
 
 def trace(model: nn.Module, example_inputs: Any, *, blocks: bool = True) -> Structure:
     """The structure of `model`: channel groups, removable blocks, costs, and what must stay.
@@ -138,8 +140,9 @@ def _watch(tracer: Tracer, model: nn.Module, run: Callable[[], Any], *, blocks: 
     with tracer.watching(), search.watching() if search else contextlib.nullcontext():
         output = run()
     with tracer.aside():
+        tracer.ledger.sources[_OUTPUT] = ""  # no line of the model
         for tensor in _visible(output):
-            tracer.pin_layers(tracer.layers(tensor), "it is an output of the model")
+            tracer.pin_layers(tracer.layers(tensor), _OUTPUT)
     return search
 
 
