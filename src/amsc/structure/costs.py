@@ -9,7 +9,7 @@ import numpy as np
 
 from amsc.structure.labels import Work
 from amsc.structure.ownership import Axis, Ownership, mixed
-from amsc.structure.parts import ChannelGroup, LayerCost, Member
+from amsc.structure.parts import ChannelGroup, LayerCost
 
 __all__ = ["layer_costs"]
 
@@ -36,8 +36,13 @@ class _Owners:
         self._component = ownership.component
         self._kind = np.zeros(ownership.num_components, dtype=np.uint64)  # 0: in no unit, stays
         for number, group in enumerate(channels):
-            rows = [_components(axes[member.parameter, member.axis], member) for member in group.members]
-            unit, component = np.unique(np.concatenate(rows, axis=1), axis=1)
+            indices = {id(member.indices): np.array(member.indices) for member in group.members}
+            pairs = [
+                np.arange(group.size)[:, None] * ownership.num_components
+                + axes[member.parameter, member.axis].components[indices[id(member.indices)]]
+                for member in group.members
+            ]
+            unit, component = np.divmod(np.unique(np.concatenate(pairs, axis=None)), ownership.num_components)
             np.add.at(self._kind, component, mixed((unit + number * _MOST_UNITS).astype(np.uint64)))
         self._by_last: dict[int, list[tuple[Axis, np.ndarray, np.ndarray]]] = defaultdict(list)
         for key in {(member.parameter, member.axis): None for group in channels for member in group.members}:
@@ -71,13 +76,6 @@ def _layer_cost(work: Work, owners: _Owners | None, shapes: Shapes) -> LayerCost
             along.append((owner.parameter, owner.axis))
             positions //= len(owner.components)
     return LayerCost(work.module, positions, tuple(along))
-
-
-def _components(axis: Axis, member: Member) -> np.ndarray:
-    """What the units of a group are on one axis. Shape: (unit, component) x position."""
-    indices = np.array(member.indices)
-    units = np.repeat(np.arange(len(indices)), indices.shape[1])
-    return np.stack([units, axis.components[indices.ravel()]])
 
 
 def _common(parameter: str, module: str) -> int:
