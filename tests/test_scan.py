@@ -233,13 +233,14 @@ def test_the_record_saves_to_json_and_prints() -> None:
     assert "█" in lines[-1]
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, 50, -0.1])
-def test_a_share_outside_of_the_range_is_refused(share: float) -> None:
+@pytest.mark.parametrize("share", [0.0, 1.0, 50, -0.1, 2000, "20M"])
+def test_a_share_outside_of_the_range_is_refused(share: Any) -> None:
+    words = "above 0 % and below 100 %|for 50 percent write|expected a share of"
     model, data = resnet()
-    with pytest.raises(TargetError, match="above 0 % and below 100 %"):
+    with pytest.raises(TargetError, match=words):
         scan(model, data.example_inputs(1), data, shares=[share])
     found = scan(model, data.example_inputs(1), data, shares=[0.5])
-    with pytest.raises(TargetError, match="above 0 % and below 100 %"):
+    with pytest.raises(TargetError, match=words):
         found.removal(macs=share)
 
 

@@ -7,50 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amsc.errors import RunFolderError, SettingsError, TargetError
-from amsc.settings import RunSettings, Settings, Target, format_target, parse_target, read_settings, write_settings
-
-
-@pytest.mark.parametrize(
-    ("text", "fraction"),
-    [("macs=50%", 0.5), ("macs=0.5", 0.5), ("macs = 12.5 %", 0.125), ("macs=.25", 0.25), ("macs=5e-1", 0.5)],
-)
-def test_target_is_a_share_of_the_macs(text: str, fraction: float) -> None:
-    assert parse_target(text) == Target(macs=fraction)
-
-
-@pytest.mark.parametrize("text", ["latency=3ms", "params=1M", "drop=0.5", "memory=1G", "bytes=3M"])
-def test_other_units_are_named_as_not_offered_yet(text: str) -> None:
-    with pytest.raises(TargetError, match="not offered yet, only macs so far"):
-        parse_target(text)
-
-
-@pytest.mark.parametrize("text", ["macs=0", "macs=0%", "macs=100%", "macs=1", "macs=150%", "macs=-0.5", "macs=200"])
-def test_a_target_of_nothing_or_everything_is_refused(text: str) -> None:
-    with pytest.raises(TargetError, match="above 0 % and below 100 %"):
-        parse_target(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("macs=50", "write macs=50%"),
-        ("mac=50%", "did you mean macs?"),
-        ("macs", "such as macs=50%"),
-        ("macs=half", "got 'macs=half'"),
-        ("macs=nan", "got 'macs=nan'"),
-        ("", "such as macs=50%"),
-    ],
-)
-def test_a_mistyped_target_says_how_to_write_it(text: str, words: str) -> None:
-    with pytest.raises(TargetError) as caught:
-        parse_target(text)
-    assert words in str(caught.value)
-
-
-@given(st.floats(min_value=1e-6, max_value=1 - 1e-6))
-def test_a_target_survives_its_text(fraction: float) -> None:
-    assert parse_target(format_target(Target(fraction))) == Target(fraction)
+from amsc.errors import RunFolderError, SettingsError
+from amsc.settings import RunSettings, Settings, read_settings, write_settings
 
 
 @pytest.mark.parametrize(

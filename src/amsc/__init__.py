@@ -16,9 +16,10 @@ from amsc.measure import measure
 from amsc.penalty import Penalty
 from amsc.pick import pick
 from amsc.scan import Scan, scan
-from amsc.settings import Settings, Target
+from amsc.settings import Settings
 from amsc.structure import Structure, round_channels, select, trace
 from amsc.surgery import cut, cuttable, load, plan_cut, save
+from amsc.target import Target
 from amsc.training import ProximalStep, walk
 
 __all__ = [

@@ -1,27 +1,29 @@
 """The whole job: a trained network in, a smaller verified network and the record of how it came about out."""
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from amsc.budget import Budget, find_budget
 from amsc.data import Data
 from amsc.errors import DataError, ModelError, RunFolderError, SettingsError, TargetError
 from amsc.job import Job
 from amsc.model_access import borrowed, copied, run_model
-from amsc.penalty import Penalty
-from amsc.records import Record
+from amsc.records import Record, Timing
 from amsc.report import render
 from amsc.run_folder import RunFolder, RunState, run_identity
-from amsc.settings import Settings, Target
-from amsc.structure import Rounding, Structure, select, trace
+from amsc.settings import Settings
+from amsc.structure import Structure, select, trace
 from amsc.surgery import CutPlan, cuttable
+from amsc.target import Target
 from amsc.tasks import Classification, Task
-from amsc.training import NoProgress, Progress, lowest_macs
+from amsc.training import NoProgress, Progress
 
 __all__ = [
     "Result",
@@ -96,24 +98,37 @@ def compress(
     """
     settings = settings or Settings()
     task = chosen_task(task, settings)
-    check_target(target)
     check_kinds(model, data, settings)
     name = model_name or type(model).__name__
+    check_target(target)
+    if out is None and target.drop is not None:  # the search comes back to the points of the path
+        with tempfile.TemporaryDirectory() as scratch:
+            return compress(
+                model, example_inputs, data, target=target, task=task, settings=settings, out=Path(scratch) / "run",
+                model_name=model_name, progress=progress
+            )  # fmt: skip
     folder = RunFolder(None if out is None else Path(out), run_identity(name, data.name, target, settings))
     folder.check(resume=resume)
-    structure, target_macs = prepared(model, example_inputs, data, task, target, settings)
-    state = folder.open(resume=resume)
+    known = folder.open(resume=True).timing if resume else None
+    budget = prepared(model, example_inputs, data, task, target, settings, known)
+    state = replace(folder.open(resume=resume), timing=budget.timing)
     folder.write_settings(settings, model_name, target)
     dense, listener = copied(model), progress or NoProgress()
-    job = Job(dense, structure, example_inputs, data, task, settings, name, target, target_macs, folder, listener)
+    job = Job(dense, budget, example_inputs, data, task, settings, name, target, folder, listener)
     with deterministic(settings.deterministic):
         return finished(job, state)
 
 
 def prepared(
-    model: nn.Module, example_inputs: Any, data: Data, task: Task, target: Target, settings: Settings
-) -> tuple[Structure, int]:
-    """What may be removed from the network, and the target in MACs, after all has been checked that can be.
+    model: nn.Module,
+    example_inputs: Any,
+    data: Data,
+    task: Task,
+    target: Target,
+    settings: Settings,
+    timing: Timing | None = None,
+) -> Budget:
+    """What may be removed from the network, and what the target means for it, after all has been checked that can be.
 
     Raises:
         TargetError, ModelError, InputError, DataError, SettingsError: see `compress`.
@@ -121,7 +136,7 @@ def prepared(
     structure = cuttable(model, trace(model, example_inputs), example_inputs)
     structure = select(structure, keep=settings.keep, only=settings.only)
     check_data(model, data, task)
-    return structure, _feasible_macs(structure, model, target, settings)
+    return find_budget(model, structure, example_inputs, target, settings, timing)
 
 
 def finished(job: Job, state: RunState) -> Result:
@@ -201,36 +216,6 @@ def check_data(model: nn.Module, data: Data, task: Task, splits: Sequence[str] =
             f"the model tells {output.shape[1]} classes apart, {data.name} has {data.num_classes}; build the model "
             f"with {data.num_classes} classes, or give the data it was trained for"
         )
-
-
-def _feasible_macs(structure: Structure, model: nn.Module, target: Target, settings: Settings) -> int:
-    """The target in MACs; TargetError where removing all that may go is not enough."""
-    dense = structure.macs()
-    wanted = int(target.macs * dense)
-    penalty = Penalty(structure, model)
-    rounding = Rounding(settings.round_to, settings.min_channels)
-    lowest = lowest_macs(structure.after({}, penalty.blocks), penalty.channels, rounding)
-    limits = _limits(settings)
-    if lowest == dense:
-        why = f" with {limits}" if limits else ""
-        raise TargetError(f"nothing in this network can be removed{why}: `amsc inspect` shows what is pinned, and why")
-    if lowest > wanted:
-        lowest_share = -(-1000 * lowest // dense) / 10
-        gone = f"all {len(penalty.blocks)} removable blocks and all but one channel of each group"
-        raise TargetError(
-            f"macs={target.macs:.4g} cannot be reached: with {f'all that {limits} let go' if limits else gone} gone, "
-            f"{lowest} of {dense} MACs are left; the lowest reachable target is macs={lowest_share:.1f}% "
-            "(`amsc inspect` shows what is pinned, and why)"
-        )
-    return wanted
-
-
-def _limits(settings: Settings) -> str:
-    """The settings that say what may not go; "" if none does."""
-    chosen = {"keep": list(settings.keep), "only": list(settings.only)}
-    said = [f"{name}={globs}" for name, globs in chosen.items() if globs]
-    numbers = {"round_to": settings.round_to, "min_channels": settings.min_channels}
-    return ", ".join([*said, *(f"{name}={number}" for name, number in numbers.items() if number > 1)])
 
 
 @contextmanager

@@ -10,14 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from amsc.budget import Budget
 from amsc.data import Data
+from amsc.errors import TargetError
+from amsc.keeping import is_met, keep_to_limits
 from amsc.measure import measure
 from amsc.model_access import copied
 from amsc.records import PathPoint, Record
 from amsc.run_folder import RunFolder, RunState
-from amsc.settings import Settings, Target, format_target, plain_settings
+from amsc.settings import Settings, plain_settings
 from amsc.structure import Rounding, Structure
 from amsc.surgery import CutPlan, apply_plan, cut_tensors, plan_cut, save, unfolded, verify
+from amsc.target import Target, format_target
 from amsc.tasks import Task
 from amsc.training import (
     Distillation,
@@ -27,6 +31,7 @@ from amsc.training import (
     Snapshot,
     TrainSettings,
     WalkSettings,
+    WalkState,
     evaluate,
     finetune,
     mean_loss,
@@ -44,16 +49,20 @@ class Job:
     """What stays the same during a run. `dense` is the job's own copy of the model and is trained in place."""
 
     dense: nn.Module
-    structure: Structure
+    budget: Budget
     example_inputs: Any
     data: Data
     task: Task
     settings: Settings
     name: str
     target: Target
-    target_macs: int
     folder: RunFolder
     progress: Progress
+
+    @property
+    def structure(self) -> Structure:
+        """The dense network's, with the limits of the target."""
+        return self.budget.structure
 
     def run(self, state: RunState) -> tuple[RunState, Shrunk]:
         """All stages from `state` on; the last state, and the small network."""
@@ -97,7 +106,7 @@ class Job:
             self.data,
             self.task,
             shrink=self.shrink,
-            target_macs=self.target_macs,
+            target_cost=self.budget.floor,
             settings=walk_settings(self.settings),
             state=state.walk,
             progress=self.progress,
@@ -105,22 +114,113 @@ class Job:
         for point, snapshot, walk_state in path:
             point = replace(point, index=len(state.points))
             if all(_removal(known) != snapshot.removal for known in state.points):
-                point = self.folder.save_point(point, snapshot.weights, self._plan(snapshot.removal))
+                point = self.folder.save_point(point, snapshot.weights, self.plan(snapshot.removal))
             state = self._saved(replace(state, walk=walk_state, points=(*state.points, point)), clock)
+        if self.target.drop is None:
+            assert state.walk is not None, "walked"
+            walk_state = self.kept_to_limits(state.walk)
+            state = replace(state, walk=walk_state)
         return self._saved(replace(state, stage="finetune"), clock)
 
+    def kept_to_limits(self, walked: WalkState) -> WalkState:
+        """The end of the path, cut further where what was measured on it is above a limit."""
+        snapshot, error = keep_to_limits(
+            self.dense,
+            self.budget,
+            self.target,
+            self.example_inputs,
+            self.data,
+            self.task,
+            walked.snapshot,
+            shrink=self.shrink,
+            settings=walk_settings(self.settings),
+        )
+        return replace(walked, snapshot=snapshot, error=max(error, walked.error))
+
     def finetune(self, state: RunState) -> RunState:
-        """Train the small network, judge, prove and measure it, and write model and record."""
-        clock, epochs = _Clock("finetune", state), self.settings.finetune_epochs
+        """Train the small network, judge, prove and measure it, and write model and record.
+
+        Where the target says how much may be lost, the smallest network of the path that keeps to it is looked for.
+
+        Raises:
+            TargetError: every network of the path loses more.
+        """
+        clock = _Clock("finetune", state)
+        if self.target.drop is None:
+            state = self._finetuned(state, self._end(state), state.points[-1].epochs, clock)
+        else:
+            state = self._searched(state, self.target.drop, clock)
         small = self._small(state)
-        self._train(small.model, "finetune", epochs, self.settings.finetune_learning_rate, state, clock)
-        removal, trained = self._end(state).removal, state.points[-1].epochs + epochs
-        point = self._point("finetune", state, small.structure, removal, small.model, trained)
-        state = clock.lap(replace(state, points=(*state.points, point), small=_state_of(small.model), train=None))
+        assert state.small is not None, "set by the training"
+        small.model.load_state_dict(dict(state.small))
+        state = clock.lap(state)
         state = replace(state, stage="done", record=self._record(state, small))
         if self.folder.path is not None:
             save(small.model, self.folder.path / "model")
         return self._saved(state, clock)
+
+    def _finetuned(self, state: RunState, snapshot: Snapshot, trained: float, clock: "_Clock") -> RunState:
+        """The state with the network of `snapshot`, trained for `trained` epochs so far, fine-tuned as its `small` one,
+        and a point for it."""
+        epochs = self.settings.finetune_epochs
+        small = rebuild(self.dense, self.structure, self.shrink, snapshot)
+        self._train(small.model, "finetune", epochs, self.settings.finetune_learning_rate, state, clock)
+        point = self._point("finetune", state, small.structure, snapshot.removal, small.model, trained + epochs)
+        return replace(state, points=(*state.points, point), small=_state_of(small.model), train=None)
+
+    def _searched(self, state: RunState, drop: float, clock: "_Clock") -> RunState:
+        """The state with the smallest network of the path that loses no more than `drop`, found by bisection: of two
+        networks the smaller is taken to lose more. Every network looked at is fine-tuned and becomes a point."""
+        candidates = self._candidates(state)
+        low, high = 0, len(candidates)
+        while low < high:
+            middle = (low + high) // 2
+            point = candidates[middle]
+            snapshot = self._snapshot(point)
+            found = _tried(state, snapshot.removal)
+            if found is None:
+                assert state.walk is not None, "the path has been walked"
+                tried = self._finetuned(state, snapshot, point.epochs, clock)
+                if self._loss_of(tried, tried.points[-1]) <= drop:
+                    tried = replace(tried, walk=replace(state.walk, snapshot=snapshot))
+                else:
+                    tried = replace(tried, small=state.small)
+                found, state = tried.points[-1], self._saved(tried, clock)
+            low, high = (low, middle) if self._loss_of(state, found) <= drop else (middle + 1, high)
+        if low == len(candidates):
+            raise TargetError(self._too_much_lost(state, drop))
+        chosen = _tried(state, _removal(candidates[low]))
+        assert chosen is not None, "it was looked at last, or before"
+        return replace(state, points=(*(p for p in state.points if p != chosen), chosen))
+
+    def _candidates(self, state: RunState) -> list[PathPoint]:
+        """The points of the path that meet the limits, with the smallest first."""
+        cost = {
+            point.index: self.structure.cost(point.removed_channels, point.removed_blocks) for point in state.points
+        }
+        kept = [p for p in state.points if p.weights is not None and _removal(p) and cost[p.index] <= self.budget.met]
+        small = (rebuild(self.dense, self.structure, self.shrink, self._snapshot(p)).model for p in kept)
+        met = [is_met(self.dense, one, self.target, self.example_inputs) for one in small]
+        return sorted((p for p, is_in in zip(kept, met, strict=True) if is_in), key=lambda p: cost[p.index])
+
+    def _snapshot(self, point: PathPoint) -> Snapshot:
+        return Snapshot(_removal(point), self.folder.read_weights(point), {})
+
+    def _loss_of(self, state: RunState, point: PathPoint) -> float:
+        """How far the point's score falls short of the dense network's, on the validation split."""
+        short = state.points[0].score - point.score
+        return short if self.task.higher_is_better else -short
+
+    def _too_much_lost(self, state: RunState, drop: float) -> str:
+        tried = [point for point in state.points if point.phase == "finetune"]
+        if not tried:
+            return "no network of the path meets the other limits; walk a longer one, with more path_points"
+        best = min(tried, key=lambda point: self._loss_of(state, point))
+        return (
+            f"drop={drop:g} cannot be kept to: of {len(tried)} networks that were fine-tuned the best falls short of "
+            f"the dense one by {self._loss_of(state, best):.4g} ({self.task.name}, validation), with "
+            f"{best.macs / self.structure.macs():.1%} of the MACs; allow more, fine-tune longer, or walk in more points"
+        )
 
     def shrink(self, model: nn.Module, structure: Structure, removal: Removal) -> Shrunk:
         """A cut and verified copy of `model`; a plain copy where nothing goes."""
@@ -134,7 +234,7 @@ class Job:
 
     def final_plan(self, state: RunState) -> CutPlan:
         """The plan that leads from the dense network to the one at the end of the path."""
-        return self._plan(self._end(state).removal)
+        return self.plan(self._end(state).removal)
 
     def _train(
         self, model: nn.Module, phase: str, epochs: float, learning_rate: float, state: RunState, clock: "_Clock"
@@ -205,7 +305,7 @@ class Job:
         """Proof that plan and weights are enough to make the small network again, and that it costs what was predicted.
 
         The dense network cut by the composed plan and filled with the small network's weights must give its outputs."""
-        plan = self._plan(removal)
+        plan = self.plan(removal)
         return verify(unfolded(self.dense, small.model, plan), small.model, plan, self.example_inputs)
 
     def _small(self, state: RunState) -> Shrunk:
@@ -216,7 +316,8 @@ class Job:
         assert state.walk is not None, "the path has been walked"
         return state.walk.snapshot
 
-    def _plan(self, removal: Removal) -> CutPlan:
+    def plan(self, removal: Removal) -> CutPlan:
+        """The plan that takes `removal` from the dense network."""
         return plan_cut(self.structure, channels=removal.channels, blocks=removal.blocks)
 
     def _saved(self, state: RunState, clock: "_Clock") -> RunState:
@@ -237,6 +338,11 @@ class _Clock:
         seconds = dict(self.before.seconds)
         seconds[self.stage] = seconds.get(self.stage, 0.0) + time.monotonic() - self.start
         return replace(state, seconds=seconds)
+
+
+def _tried(state: RunState, removal: Removal) -> PathPoint | None:
+    """The point of the network that was fine-tuned with this removed, if it was."""
+    return next((p for p in state.points if p.phase == "finetune" and _removal(p) == removal), None)
 
 
 def _removal(point: PathPoint) -> Removal:

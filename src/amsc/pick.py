@@ -1,5 +1,6 @@
 """Another budget from a path that has been walked: no walking again, only fine-tuning."""
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from amsc.job import Job, walk_settings
 from amsc.model_access import copied
 from amsc.records import PathPoint
 from amsc.run_folder import RunFolder, RunState, run_identity
-from amsc.settings import Settings, Target
+from amsc.settings import Settings
+from amsc.target import Target
 from amsc.tasks import Task
 from amsc.training import NoProgress, Progress, Removal, Snapshot, WalkState, cut_down
 
@@ -58,54 +60,70 @@ def pick(
         RunFolderError: there is no path in `run`, or `out` cannot be used.
         ModelError: the run's weights are not of this model.
     """
+    check_target(target)
+    if out is None and target.drop is not None:  # the search comes back to the points of the path
+        with tempfile.TemporaryDirectory() as scratch:
+            return pick(
+                run, model, example_inputs, data, target=target, task=task, settings=settings,
+                out=Path(scratch) / "run", model_name=model_name, progress=progress,
+            )  # fmt: skip
     settings = settings or Settings()
     task = chosen_task(task, settings)
-    check_target(target)
     check_kinds(model, data, settings)
     name = model_name or type(model).__name__
     walked = RunFolder(Path(run), {})
     past = walked.read()
     folder = RunFolder(None if out is None else Path(out), run_identity(name, data.name, target, settings))
-    structure, target_macs = prepared(model, example_inputs, data, task, target, settings)
+    budget = prepared(model, example_inputs, data, task, target, settings, past.timing)
     dense = _dense(model, past, walked.path)
-    point = _nearest(past.points, target_macs, structure.macs(), walked.path)
+    listener = progress or NoProgress()
+    job = Job(dense, budget, example_inputs, data, task, settings, name, target, folder, listener)
+    path = tuple(point for point in past.points if point.phase != "finetune")
+    point = path[-1] if target.drop is not None else _nearest(path, job, walked.path)
     folder.check(resume=False)
-    job = Job(
-        dense,
-        structure,
-        example_inputs,
-        data,
-        task,
-        settings,
-        name,
-        target,
-        target_macs,
-        folder,
-        progress or NoProgress(),
-    )
-    snapshot, error = (
-        Snapshot(Removal(point.removed_blocks, point.removed_channels), walked.read_weights(point), {}),
-        0.0,
-    )
+    walk = WalkState("done", point.index, 0, 0, _snapshot(walked, point))
+    start = replace(past, stage="finetune", train=None, small=None, record=None, timing=budget.timing, walk=walk)
     with deterministic(settings.deterministic):
-        if point.macs > target_macs:
-            snapshot, error = cut_down(
-                dense,
-                structure,
-                data,
-                task,
-                snapshot,
-                shrink=job.shrink,
-                target_macs=target_macs,
-                settings=walk_settings(settings),
-            )
+        if target.drop is None:
+            known = tuple(replace(each, weights=None) for each in path if each.index <= point.index)
+            start = replace(start, walk=_cut_to_target(job, walk), points=known)
+        else:
+            start = replace(start, points=path)
         folder.open(resume=False)
         folder.write_settings(settings, model_name, target)
-        known = tuple(replace(each, weights=None) for each in past.points if each.index <= point.index)
-        walk = WalkState("done", point.index, 0, point.macs, snapshot, error=error)
-        return finished(
-            job, replace(past, stage="finetune", train=None, small=None, record=None, walk=walk, points=known)
+        return finished(job, replace(start, points=_taken_over(start.points, walked, folder, job)))
+
+
+def _cut_to_target(job: Job, walk: WalkState) -> WalkState:
+    """The walk's end, cut down to the target if it is above it."""
+    removal = walk.snapshot.removal
+    if job.structure.cost(removal.channels, removal.blocks) > job.budget.met:
+        snapshot, error = cut_down(
+            job.dense,
+            job.structure,
+            job.data,
+            job.task,
+            walk.snapshot,
+            shrink=job.shrink,
+            target_cost=job.budget.met,
+            settings=walk_settings(job.settings),
         )
+        walk = replace(walk, snapshot=snapshot, error=error)
+    return job.kept_to_limits(walk)
+
+
+def _snapshot(walked: RunFolder, point: PathPoint) -> Snapshot:
+    return Snapshot(Removal(point.removed_blocks, point.removed_channels), walked.read_weights(point), {})
+
+
+def _taken_over(points: tuple[PathPoint, ...], walked: RunFolder, folder: RunFolder, job: Job) -> tuple[PathPoint, ...]:
+    """The points with their weights, those that have any, in the new folder."""
+    return tuple(
+        point
+        if point.weights is None
+        else folder.save_point(point, walked.read_weights(point), job.plan(_snapshot(walked, point).removal))
+        for point in points
+    )
 
 
 def _dense(model: nn.Module, past: RunState, run: Path | None) -> nn.Module:
@@ -119,16 +137,17 @@ def _dense(model: nn.Module, past: RunState, run: Path | None) -> nn.Module:
     return dense
 
 
-def _nearest(points: tuple[PathPoint, ...], target_macs: int, dense_macs: int, run: Path | None) -> PathPoint:
+def _nearest(points: tuple[PathPoint, ...], job: Job, run: Path | None) -> PathPoint:
     """The point to start from: just below the target, or the last one above it."""
+    cost = {point.index: job.structure.cost(point.removed_channels, point.removed_blocks) for point in points}
+    wanted = job.budget.met
     kept = [point for point in points if point.weights is not None]
-    close = [point for point in kept if CLOSE * target_macs <= point.macs <= target_macs]
-    above = [point for point in kept if point.macs > target_macs]
-    lowest = min((point.macs for point in kept), default=dense_macs)
-    if lowest > target_macs:
-        share = -(-1000 * lowest // dense_macs) / 10
+    close = [point for point in kept if CLOSE * wanted <= cost[point.index] <= wanted]
+    above = [point for point in kept if cost[point.index] > wanted]
+    lowest = min((cost[point.index] for point in kept), default=cost[0])
+    if lowest > wanted:
         raise TargetError(
-            f"the path in {run} goes down to macs={share:.1f}%, not to {target_macs / dense_macs:.1%}; "
-            "walk a longer one, with a lower target"
+            f"the path in {run} goes down to {lowest / job.structure.cost():.1%} of what the dense network costs, the "
+            f"target is {wanted / job.structure.cost():.1%}; walk a longer one, with a lower target"
         )
-    return max(close, key=lambda point: point.score) if close else min(above, key=lambda point: point.macs)
+    return max(close, key=lambda point: point.score) if close else min(above, key=lambda point: cost[point.index])

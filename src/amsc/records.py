@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from amsc.errors import AmscError
 
-__all__ = ["Measurement", "PathPoint", "Record", "ScanPoint", "ScanRecord", "from_json", "to_json"]
+__all__ = ["Measurement", "PathPoint", "Record", "ScanPoint", "ScanRecord", "Timing", "from_json", "to_json"]
 
 T = TypeVar("T")
 
@@ -74,6 +74,17 @@ class Measurement:
     latency_runs: int
     peak_memory_bytes: int
     machine: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """A model of the latency on this machine: seconds per unit of each of `amsc.structure.time_features`. It was fitted
+    to `networks` timed networks, the dense one (`dense_seconds`) among them, with this median relative `error`."""
+
+    dense_seconds: float
+    coefficients: tuple[float, ...]
+    error: float
+    networks: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,10 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from amsc.errors import RunFolderError
-from amsc.records import Measurement, PathPoint, Record, from_json, to_json
-from amsc.settings import RunSettings, Settings, Target, format_target, plain_settings, write_settings
+from amsc.records import Measurement, PathPoint, Record, Timing, from_json, to_json
+from amsc.settings import RunSettings, Settings, plain_settings, write_settings
 from amsc.surgery import CutPlan
+from amsc.target import Target, format_target
 from amsc.training import TrainState, WalkState, load_state, save_state, walk_state_from_plain, walk_state_to_plain
 from amsc.training.checkpoint import write_atomically
 
@@ -29,8 +30,8 @@ class RunState:
     """How far a run is: `stage` is what it is busy with ("dense", "path", "finetune" or "done").
 
     `dense` are the dense network's weights, once trained; `score_before` and `before` belong to it. `train` is the
-    training under way, `walk` the path, `small` the weights of the finished network. `seconds`
-    counts the time spent in each stage, also before interruptions.
+    training under way, `walk` the path, `small` the weights of the finished network; `timing` is the model of the
+    latency, where the target needs one. `seconds` counts the time spent in each stage, also before interruptions.
     """
 
     stage: str = "dense"
@@ -43,6 +44,7 @@ class RunState:
     points: tuple[PathPoint, ...] = ()
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     record: Record | None = None
+    timing: Timing | None = None
 
 
 def run_identity(model_name: str, data_name: str, target: Target, settings: Settings) -> dict[str, Any]:
@@ -196,6 +198,7 @@ def _to_plain(state: RunState) -> dict[str, Any]:
         "points": [to_json(point) for point in state.points],
         "seconds": dict(state.seconds),
         "record": None if state.record is None else to_json(state.record),
+        "timing": None if state.timing is None else to_json(state.timing),
     }
 
 
@@ -211,5 +214,6 @@ def _from_plain(plain: Mapping[str, Any]) -> RunState:
             "walk": None if plain["walk"] is None else walk_state_from_plain(plain["walk"]),
             "points": tuple(from_json(PathPoint, text) for text in plain["points"]),
             "record": read(Record, plain["record"]),
+            "timing": read(Timing, plain["timing"]),
         }
     )

@@ -18,10 +18,11 @@ from amsc.model_access import copied
 from amsc.penalty import Coordinates, find_bypassed_groups, find_coordinates, parameters_held, saved_macs
 from amsc.records import ScanPoint, ScanRecord
 from amsc.report import render_scan, scan_lines
-from amsc.settings import Settings, Target
+from amsc.settings import Settings
 from amsc.structure import Rounding, Structure, select, trace
 from amsc.surgery import cut, cuttable, plan_cut
 from amsc.surgery.passthrough import PassThrough
+from amsc.target import Target
 from amsc.tasks import Task
 from amsc.training import (
     DIMENSIONS,
@@ -183,7 +184,7 @@ def _record(
         model=name,
         data=data.name,
         dimensions=choice.dimensions,
-        currency=settings.currency,
+        currency="params" if settings.currency == "params" else "macs",
         power=float(power),
         depth_share=settings.depth_share,
         examples=len(choice.found.gradients),
@@ -215,7 +216,7 @@ def _check(
     if not shares:
         raise SettingsError("shares: expected at least one share of the MACs, such as [0.5]; got none")
     for share in shares:
-        Target(macs=share)
+        _share(share)
 
 
 def _gated(model: nn.Module, example_inputs: Any, settings: Settings) -> tuple[Structure, Coordinates]:
@@ -247,18 +248,30 @@ def _stand_ins(structure: Structure, coordinates: Coordinates) -> dict[str, nn.M
 
 def _sizes(structure: Structure, coordinates: Coordinates, currency: str) -> tuple[torch.Tensor, torch.Tensor]:
     """q of channels and blocks."""
-    return (saved_macs if currency == "macs" else parameters_held)(structure, coordinates)
+    return (parameters_held if currency == "params" else saved_macs)(structure, coordinates)
 
 
 def _removal(choice: GateChoice, share: float) -> Removal:
-    target, dense = Target(macs=share), choice.structure.macs()
-    if choice.lowest > int(target.macs * dense):
+    wanted, dense = _share(share), choice.structure.macs()
+    if choice.lowest > int(wanted * dense):
         lowest = -(-1000 * choice.lowest // dense) / 10
         words = {"both": "blocks and channels", "depth": "blocks alone", "width": "channels alone"}[choice.dimensions]
         raise TargetError(
             f"macs={share:.4g} cannot be reached by removing {words}; the lowest reachable share is macs={lowest:.1f}%"
         )
-    return choice.removal(int(target.macs * dense))
+    return choice.removal(int(wanted * dense))
+
+
+def _share(share: float) -> float:
+    """`share`, once it is known to be a share of the MACs.
+
+    Raises:
+        TargetError: it is not.
+    """
+    amount = Target(macs=share).limits["macs"]
+    if not amount.is_share:
+        raise TargetError(f"expected a share of the dense network's MACs, such as 0.5; got {share!r}")
+    return amount.number
 
 
 def _frontier(choice: GateChoice, shares: Sequence[float]) -> tuple[ScanPoint, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import tomli_w
 
-from amsc.errors import RunFolderError, SettingsError, TargetError
+from amsc.errors import RunFolderError, SettingsError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,10 +25,7 @@ else:  # pragma: no cover
 __all__ = [
     "RunSettings",
     "Settings",
-    "Target",
-    "format_target",
     "nearest",
-    "parse_target",
     "plain_settings",
     "read_settings",
     "write_settings",
@@ -38,9 +35,8 @@ CHOICES = {
     "method": ("proximal", "gates"),
     "depth_rule": ("one-standard-error", "share"),
     "weights": ("fisher", "amsc", "ssl", "gl", "rw"),
-    "currency": ("macs", "params"),
+    "currency": ("target", "macs", "params"),
 }
-LATER_TARGETS = ("latency", "params", "bytes", "memory", "drop")
 
 # key -> (lowest, highest, is the lowest itself allowed, is the highest itself allowed)
 _INFINITE = math.inf
@@ -66,24 +62,6 @@ RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
     "min_channels": (1, _INFINITE, True, False),
     "threads": (0, _INFINITE, True, False),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """The budget: `macs` as a fraction of the dense network's multiply-adds (0 < macs < 1).
-
-    Raises:
-        TargetError: the fraction is not inside that range.
-    """
-
-    macs: float
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.macs < 1.0:
-            raise TargetError(
-                f"expected a target above 0 % and below 100 % of the dense network's MACs, got {self.macs:.6g} "
-                f"({self.macs:.4%}); for half of them write macs=50%"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +91,7 @@ class Settings:
     depth_share: float = 0.5
     depth_rule: str = "one-standard-error"  # or "share": depth takes its whole share of the budget
     weights: str = "fisher"  # or the paper's amsc, and its ablations ssl, gl, rw
-    currency: str = "macs"  # what a group's size is counted in: macs or params
+    currency: str = "target"  # what a group's size is counted in: what the target is about, macs or params
     batch_size: int = 128
     dense_learning_rate: float = 0.1
     path_learning_rate: float = 0.01
@@ -212,31 +190,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """The words "; did you mean ...?" for the known word nearest to `word`, or nothing if none is near."""
     close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def parse_target(text: str) -> Target:
-    """The target that a text such as "macs=50%" or "macs=0.5" says.
-
-    Raises:
-        TargetError: the text is not of that form, names another unit, or leaves nothing or everything.
-    """
-    unit, equals, amount = (part.strip() for part in text.partition("="))
-    if unit in LATER_TARGETS:
-        raise TargetError(f"a target in {unit} ({text}) is not offered yet, only macs so far; write macs=50%")
-    if unit != "macs" or not equals:
-        raise TargetError(f"expected a target such as macs=50% or macs=0.5, got {text!r}{nearest(unit, ('macs',))}")
-    match = re.fullmatch(r"(-?\d*\.?\d+(?:[eE]-?\d+)?)\s*(%?)", amount)
-    if match is None:
-        raise TargetError(f"expected a share of the dense network's MACs such as macs=50% or macs=0.5, got {text!r}")
-    number, percent = float(match[1]), match[2]
-    if not percent and 1.0 < number < 100.0:
-        raise TargetError(f"{text} is more than the dense network has; for {amount} percent write macs={amount}%")
-    return Target(macs=number / 100.0 if percent else number)
-
-
-def format_target(target: Target) -> str:
-    """The text that `parse_target` reads back as `target`."""
-    return f"macs={target.macs!r}"
 
 
 def read_settings(path: Path) -> RunSettings:

@@ -49,7 +49,7 @@ def test_one_object_and_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["scan", "digits_resnet"], 2, "--data DATA is missing"),
         (["scan", "--data", "digits"], 2, "MODEL is missing"),
         ([*WORDS, "--target", "macs=120%"], 5, "below 100 %"),
-        ([*WORDS, "--target", "latency=3ms"], 5, "only macs so far"),
+        ([*WORDS, "--target", "latency=3ms"], 5, "a scan is for shares of the MACs"),
         ([*WORDS, "--target", "macs=1%", "--dimensions", "depth"], 5, "lowest reachable share"),
         ([*WORDS, "--dimensions", "widht"], 2, "did you mean width?"),
         ([*WORDS, "--examples", "0"], 2, "examples: expected a whole number"),

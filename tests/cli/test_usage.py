@@ -45,7 +45,7 @@ def test_help_of_compress_shows_every_choice_with_its_default(capsys: pytest.Cap
     for name in SETTING_FLAGS:
         assert "--" + name.replace("_", "-") in text
     assert text.count("(default:") >= len(SETTING_FLAGS)
-    assert "share of the MACs to keep, such as macs=50%" in text
+    assert "what may be left or lost, such as macs=50%" in text
 
 
 def test_version_names_amsc_torch_and_python(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +75,7 @@ def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["measure", "resnet20", "--device", "gpu"], 2, "expected cpu, cuda"),
         (["measure", "resnet20", "--input-shape", "1,a"], 2, "expected sizes such as 1,3,32,32"),
         (["measure", "resnet20", "--settings", "none.toml"], 2, "cannot read the settings file none.toml"),
-        (["compress", "resnet20", "--data", "digits", "--target", "latency=3ms"], 5, "only macs so far"),
+        (["compress", "resnet20", "--data", "digits", "--target", "latency=3kg"], 5, "units of latency are us, ms, s"),
         (["compress", "resnet20", "--data", "digits", "--target", "macs=100%"], 5, "below 100 %"),
         (["compress", "resnt20", "--data", "digits", "--target", "macs=50%"], 3, "did you mean 'resnet20'"),
         (["compress", "resnet20", "--data", "digit", "--target", "macs=50%"], 4, "did you mean 'digits'"),

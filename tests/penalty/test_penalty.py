@@ -224,7 +224,7 @@ def test_bad_strengths_are_refused(bad: float, where: int) -> None:
 
 
 def test_unknown_currency_and_weights_are_refused() -> None:
-    with pytest.raises(SettingsError, match="params, macs; got 'flops'"):
+    with pytest.raises(SettingsError, match="params, macs, target; got 'flops'"):
         Penalty(net_structure(), Net(), currency="flops")
     with pytest.raises(SettingsError, match="got 'lasso'"):
         Penalty(net_structure(), Net(), weights="lasso")

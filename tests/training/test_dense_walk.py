@@ -40,7 +40,7 @@ def test_layers_go_with_their_channels_and_the_budget_is_met(dense: nn.Module) -
     target = int(0.4 * structure.macs())
     points = [
         point
-        for point, _, _ in walk(dense, structure, DATA, TASK, shrink=watched, target_macs=target, settings=SETTINGS)
+        for point, _, _ in walk(dense, structure, DATA, TASK, shrink=watched, target_cost=target, settings=SETTINGS)
     ]
     assert [point.phase for point in points] == ["depth", "depth", "width", "width"]
     last = points[-1]

@@ -11,8 +11,9 @@ from torch import nn
 from amsc.errors import TargetError
 from amsc.penalty import Penalty
 from amsc.structure import Structure
-from amsc.training import WalkSettings, lowest_macs, rebuild, walk, walk_state_from_plain, walk_state_to_plain
+from amsc.training import WalkSettings, rebuild, walk, walk_state_from_plain, walk_state_to_plain
 from amsc.training.gates import cheapest_blocks, cheapest_channels
+from amsc.training.selection import lowest_cost
 from training.small import TASK, same_tensors, shrink, small_data, traced, trained_net
 
 DATA = small_data()
@@ -32,7 +33,7 @@ def structure(dense: nn.Module) -> Structure:
 def gate_path(dense: nn.Module, structure: Structure, macs: float = 0.5, **options: object) -> Iterator[tuple]:
     target = int(macs * structure.macs())
     settings = replace(SETTINGS, **options.pop("settings", {}))  # type: ignore[arg-type]
-    return walk(dense, structure, DATA, TASK, shrink=shrink, target_macs=target, settings=settings, **options)  # type: ignore[arg-type]
+    return walk(dense, structure, DATA, TASK, shrink=shrink, target_cost=target, settings=settings, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("macs", [0.4, 0.7])
@@ -77,7 +78,7 @@ def test_blocks_go_where_channels_are_not_enough_and_no_more_than_there_is(
 ) -> None:
     penalty = Penalty(structure, dense)
     sensitivities = torch.rand(len(penalty.channels)), torch.rand(len(penalty.blocks))
-    floor = lowest_macs(structure, penalty.channels)
+    floor = lowest_cost(structure, penalty.channels)
     removal = cheapest_channels(structure, penalty, sensitivities, int(0.95 * floor))
     assert removal.blocks
     with pytest.raises(TargetError, match="the lowest is"):

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from amsc.training.strength import FACTOR, MacsPlan, StrengthControl, forecast_strength
+from amsc.training.strength import FACTOR, CostPlan, StrengthControl, forecast_strength
 
 
 def test_the_plan_is_a_straight_line_that_ends_at_the_goal() -> None:
-    plan = MacsPlan(1000, 400, 60)
+    plan = CostPlan(1000, 400, 60)
     assert [plan.at(step) for step in (-5, 0, 30, 60, 99)] == [1000, 1000, 700, 400, 400]
-    assert MacsPlan(1000, 400, 0).at(0) == 400
+    assert CostPlan(1000, 400, 0).at(0) == 400
 
 
 def test_the_forecast_empties_just_what_is_needed_in_the_time_given() -> None:
@@ -33,22 +33,22 @@ def test_without_groups_needs_or_time_there_is_no_strength(times: list[float]) -
 
 
 def test_behind_the_plan_the_strength_grows_ahead_of_it_it_falls_within_bounds() -> None:
-    control = StrengthControl().next(2.0, macs=100, planned=100)
-    behind = control.next(2.0, macs=100, planned=90)
+    control = StrengthControl().next(2.0, cost=100, planned=100)
+    behind = control.next(2.0, cost=100, planned=90)
     assert behind.strength > control.strength
-    assert control.next(2.0, macs=80, planned=90).strength < control.strength
-    assert control.next(1000.0, macs=100, planned=90).strength == pytest.approx(FACTOR * control.strength)
-    assert control.next(1e-6, macs=100, planned=90).strength == pytest.approx(control.strength / FACTOR)
+    assert control.next(2.0, cost=80, planned=90).strength < control.strength
+    assert control.next(1000.0, cost=100, planned=90).strength == pytest.approx(FACTOR * control.strength)
+    assert control.next(1e-6, cost=100, planned=90).strength == pytest.approx(control.strength / FACTOR)
 
 
 def test_nothing_needed_switches_the_penalty_off_and_it_can_start_again() -> None:
-    off = StrengthControl(3.0, 1.0).next(0.0, macs=90, planned=100)
+    off = StrengthControl(3.0, 1.0).next(0.0, cost=90, planned=100)
     assert off.strength == 0
-    assert off.next(5.0, macs=100, planned=90).strength == pytest.approx(5.0)
+    assert off.next(5.0, cost=100, planned=90).strength == pytest.approx(5.0)
 
 
 def test_the_correction_stays_bounded_however_long_the_network_resists() -> None:
     control = StrengthControl()
     for _ in range(200):
-        control = control.next(1.0, macs=100, planned=50)
+        control = control.next(1.0, cost=100, planned=50)
     assert control.strength == pytest.approx(30.0)

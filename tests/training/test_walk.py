@@ -52,7 +52,7 @@ def _walk(dense: nn.Module, structure: Structure, macs: float = 0.5, **options: 
     settings = options.pop("settings", SETTINGS)
     cut = options.pop("shrink", shrink)
     target = int(macs * structure.macs())
-    return walk(dense, structure, DATA, TASK, shrink=cut, target_macs=target, settings=settings, **options)
+    return walk(dense, structure, DATA, TASK, shrink=cut, target_cost=target, settings=settings, **options)
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,17 @@ Compress a trained network to a budget: walk the AMSC path (depth first, then
 width), cut blocks and filters for good, verify the cut, fine-tune, and write the
 smaller network, the record and a report into a run folder.
 
-The target is a share of the dense network's multiply-adds. A run that was stopped
-goes on with `amsc resume FOLDER`.
+The target limits macs, params, bytes, latency or memory, each as a share of the dense
+network's (50%) or as an amount (20M, 100k, 400kB, 5ms, 10MB), or says how far the score
+may drop after fine-tuning (drop=1%: one point of accuracy; the smallest network of the
+path that keeps to it is looked for). Several, with commas, are all kept. A run that was
+stopped goes on with `amsc resume FOLDER`.
 """
 EXAMPLES = """\
   amsc compress digits_resnet --data digits --target macs=50% --dense-epochs 8
   amsc compress resnet20 --weights resnet20.th --data parquet:cifar10 --target macs=40%
   amsc compress my_package.nets:build --data my_package.data:loaders --target macs=0.3
+  amsc compress resnet20 --weights resnet20.th --data parquet:cifar10 --target 'latency=5ms, drop=1%'
   amsc compress resnet20 --data parquet:cifar10 --target macs=50% --round-to 8 --keep 'layer1*'
   amsc compress --settings runs/earlier/settings.toml --seed 1
 """
@@ -41,7 +45,7 @@ def add_parser(commands: Any) -> None:
         "model", metavar="MODEL", nargs="?", help="the network: built-in, torchvision:NAME, module:function"
     )
     parser.add_argument("--data", metavar="DATA", help="digits, parquet:PATH, folder:PATH or module:function")
-    parser.add_argument("--target", metavar="T", help="share of the MACs to keep, such as macs=50%%")
+    parser.add_argument("--target", metavar="T", help="what may be left or lost, such as macs=50%%")
     parser.add_argument("--weights", metavar="FILE", help="trained weights (.safetensors, .pt, .pth, .th)")
     add_limit_flags(parser)
     add_setting_flags(parser)

@@ -9,7 +9,8 @@ from amsc.cli.flags import add_output_flags, add_run_flags, run_settings
 from amsc.cli.parser import add_command
 from amsc.cli.working import begin, payload, show_outcome
 from amsc.records import Record
-from amsc.settings import Settings, parse_target
+from amsc.settings import Settings
+from amsc.target import parse_target
 
 __all__ = ["FAILED", "SETTINGS", "SHORT_SETTINGS", "add_parser", "faults", "run"]
 
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def faults(record: Record, *, score_tolerance: float = SCORE_TOLERANCE) -> list[str]:
     """What is wrong with the outcome of a demo, one sentence each; empty if nothing is."""
-    share, budget = record.after.macs / record.before.macs, parse_target(record.target).macs
+    share, budget = record.after.macs / record.before.macs, parse_target(record.target).limits["macs"].number
     found = []
     if not record.removed_blocks:
         found.append("no block was removed")

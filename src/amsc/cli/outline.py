@@ -78,7 +78,7 @@ class _Facts:
             if name not in structure.buffers:
                 _add(parameters, enclosing(name), prod(shape))
         for cost in structure.costs:
-            _add(macs, (cost.module, *enclosing(cost.module)) if cost.module else (), cost.macs(structure.shapes))
+            _add(macs, (cost.module, *enclosing(cost.module)) if cost.module else (), int(cost.at(structure.shapes)))
         for group in structure.channels:
             for member in group.members:
                 if member.role in PRODUCING:

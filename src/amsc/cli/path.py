@@ -13,9 +13,10 @@ from amsc.cli.flags import (
     required,
     run_settings,
 )
-from amsc.cli.parser import add_command
+from amsc.cli.parser import UsageError, add_command
 from amsc.cli.working import begin, payload, show_path
 from amsc.settings import Settings
+from amsc.target import parse_target
 
 __all__ = ["add_parser", "run"]
 
@@ -46,7 +47,7 @@ def add_parser(commands: Any) -> None:
         "model", metavar="MODEL", nargs="?", help="the network: built-in, torchvision:NAME, module:function"
     )
     parser.add_argument("--data", metavar="DATA", help="digits, parquet:PATH, folder:PATH or module:function")
-    parser.add_argument("--target", metavar="T", help="how far down: a share of the MACs such as macs=30%%")
+    parser.add_argument("--target", metavar="T", help="how far down, such as macs=30%% or params=100k")
     parser.add_argument("--weights", metavar="FILE", help="trained weights (.safetensors, .pt, .pth, .th)")
     add_limit_flags(parser)
     add_setting_flags(parser, names=NAMES, defaults=DEFAULTS)
@@ -59,7 +60,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     wanted = run_settings(args, defaults=DEFAULTS)
     required(wanted.model, "MODEL")
     required(wanted.data, "--data DATA")
-    required(wanted.target, "--target T")
+    if parse_target(required(wanted.target, "--target T")).drop is not None:
+        raise UsageError("a path goes down to a cost, such as --target macs=30%; what may be lost is for amsc pick")
     record, folder = begin(wanted, args.out, console)
     show_path(record, console)
     console.show(f"any budget on the way: amsc pick {folder} --target macs=...")

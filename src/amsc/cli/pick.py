@@ -23,6 +23,7 @@ only read; each result is a run folder of its own.
 EXAMPLES = """\
   amsc pick runs/path --target macs=60%
   amsc pick runs/path --target macs=60% --target macs=45% --finetune-epochs 20
+  amsc pick runs/path --target latency=5ms --target 'params=100k, macs=50%' --target drop=1%
 """
 RECOVERY = ("label_smoothing", "distillation", "temperature", "ema")
 NAMES = tuple(name for name in SETTING_FLAGS if name.startswith("finetune") or name in RECOVERY)
@@ -35,10 +36,10 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("folder", metavar="RUN", type=Path, help="the run folder of the path")
     parser.add_argument(
-        "--target", metavar="T", action="append", help="share of the MACs to keep, such as macs=60%% (may be repeated)"
+        "--target", metavar="T", action="append", help="what may be left or lost, such as macs=60%% (may be repeated)"
     )
     parser.add_argument(
-        "--out", metavar="FOLDER", type=Path, help="new folder for the result (default: RUN/picks/macs-SHARE)"
+        "--out", metavar="FOLDER", type=Path, help="new folder for the result (default: RUN/picks/TARGET)"
     )
     parser.add_argument("--seed", metavar="N", type=int, help="seed of the fine-tuning (default: that of the path)")
     add_setting_flags(parser, names=NAMES)

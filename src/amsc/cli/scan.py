@@ -10,10 +10,10 @@ from amsc.cli.opening import open_both, torch_as_set
 from amsc.cli.parser import add_command
 from amsc.cli.progress import progress
 from amsc.cli.subject import write_json
-from amsc.errors import RunFolderError
+from amsc.errors import RunFolderError, TargetError
 from amsc.report import scan_columns, scan_rows
 from amsc.scan import EXAMPLES, SHARES, scan
-from amsc.settings import parse_target
+from amsc.target import Target, parse_target
 from amsc.training import DIMENSIONS
 
 __all__ = ["add_parser", "run"]
@@ -79,12 +79,20 @@ def add_parser(commands: Any) -> None:
     add_output_flags(parser)
 
 
+def _share(text: str) -> float:
+    target = parse_target(text)
+    amount = target.limits.get("macs")
+    if amount is None or not amount.is_share or target != Target(macs=amount.number):
+        raise TargetError(f"a scan is for shares of the MACs, such as macs=50%; got {text!r}")
+    return amount.number
+
+
 def run(args: argparse.Namespace, console: Console) -> int:
     """Scan, show the frontier, and return 0."""
     wanted = dataclasses.replace(run_settings(args), target=None)
     required(wanted.model, "MODEL")
     required(wanted.data, "--data DATA")
-    shares = [parse_target(text).macs for text in args.target or ()] or SHARES
+    shares = [_share(text) for text in args.target or ()] or SHARES
     if args.out is not None and (there := [name for name in FILES if (args.out / name).exists()]):
         raise RunFolderError(f"{args.out / there[0]} exists already: name another --out")
     if wanted.weights is None:

@@ -1,6 +1,7 @@
 """What `compress`, `resume` and `demo` share: run into a folder, write the report, show the outcome."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from amsc.errors import DataError, InputError, ModelError, RunFolderError, Targe
 from amsc.pick import pick
 from amsc.records import Record
 from amsc.report import before_after, group_rows
-from amsc.settings import RunSettings, Target, format_target, parse_target, write_settings
+from amsc.settings import RunSettings, write_settings
+from amsc.target import Target, format_target, parse_target
 from amsc.training import Progress
 
 __all__ = ["REPORT_FILE", "begin", "begin_pick", "carry_on", "payload", "show_outcome", "show_path"]
@@ -42,8 +44,8 @@ def begin(run: RunSettings, out: Path | None, console: Console, *, name: str | N
 def begin_pick(run: RunSettings, walked: Path, out: Path | None, console: Console) -> tuple[Record, Path]:
     """Fine-tune the network of the path in `walked` that meets the target, in the new folder `out` or one beside it."""
     target = parse_target(run.target or "")
-    amount = format_target(target).partition("=")[2]
-    folder = free_folder(out or walked / "picks" / f"macs-{float(amount):.4g}", "")
+    name = re.sub(r"[^\w.]+", "-", format_target(target))
+    folder = free_folder(out or walked / "picks" / name, "")
 
     def work(model: nn.Module, data: Data, run: RunSettings, listener: Progress) -> Result:
         return pick(

@@ -1,6 +1,9 @@
 """How long one call takes, in seconds: the middle of many runs and how far they spread."""
 
+import contextlib
+import functools
 import timeit
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +13,7 @@ from torch.utils import benchmark
 from amsc.errors import SettingsError
 from amsc.model_access import borrowed, call_arguments, run_model
 
-__all__ = ["time_model"]
+__all__ = ["time_in_turns", "time_model"]
 
 WARM_UP_RUNS = 3
 
@@ -36,3 +39,23 @@ def time_model(model: nn.Module, example_inputs: Any, *, runs: int = 20) -> tupl
         seconds = torch.tensor(timer.repeat(repeat=runs, number=1), dtype=torch.float64)
     low, middle, high = torch.quantile(seconds, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
     return middle, high - low
+
+
+def time_in_turns(models: Sequence[nn.Module], example_inputs: Any, *, rounds: int = 20) -> list[float]:
+    """Median seconds of a call of each model, timed one after the other in each of `rounds` rounds, so that whatever
+    else the machine does meets all of them alike. Otherwise as `time_model`.
+
+    Raises:
+        InputError: a model fails on the inputs.
+    """
+    args, kwargs = call_arguments(example_inputs)
+    with contextlib.ExitStack() as stack:
+        timers = []
+        for model in models:
+            stack.enter_context(borrowed(model))
+            for _ in range(WARM_UP_RUNS):
+                run_model(model, example_inputs)
+            timers.append(timeit.Timer(functools.partial(model, *args, **kwargs), timer=benchmark.timer))
+        seconds = [[timer.timeit(number=1) for timer in timers] for _ in range(rounds)]
+    medians: list[float] = torch.tensor(seconds, dtype=torch.float64).quantile(0.5, dim=0).tolist()
+    return medians

@@ -1,7 +1,9 @@
 """Peak memory of one forward pass: weights and the activations alive at once."""
 
+import itertools
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from amsc.model_access import borrowed, call_arguments, run_model
 
-__all__ = ["peak_memory", "weight_bytes"]
+__all__ = ["Activations", "live_activations", "peak_memory", "weight_bytes"]
 
 
 def weight_bytes(model: nn.Module) -> int:
@@ -42,6 +44,36 @@ def peak_memory(model: nn.Module, example_inputs: Any) -> int:
         with live:
             run_model(model, example_inputs)
         return live.peak
+
+
+@dataclass(frozen=True)
+class Activations:
+    """The storages that a forward pass makes, in the order in which it does: the module in which they lived all their
+    life, their bytes; and which of them (their numbers) are alive together at each moment before one of them dies."""
+
+    modules: tuple[str, ...]
+    sizes: tuple[int, ...]
+    moments: tuple[tuple[int, ...], ...]
+
+
+def live_activations(model: nn.Module, example_inputs: Any) -> Activations:
+    """What a forward pass in eval mode without gradients holds besides weights, buffers and inputs.
+
+    Raises:
+        ModelError: `model` is not a module.
+        InputError: the model fails on the inputs.
+    """
+    inputs = [leaf for leaf in pytree.tree_leaves(call_arguments(example_inputs)) if isinstance(leaf, Tensor)]
+    with borrowed(model):
+        running = _RunningModule(model)
+        try:
+            with _Births([*model.parameters(), *model.buffers(), *inputs], running) as births:
+                run_model(model, example_inputs)
+        finally:
+            running.forget()
+    left = set(births.now)
+    modules = tuple("" if number in left else module for number, module in enumerate(births.modules))
+    return Activations(modules, tuple(births.sizes), tuple(dict.fromkeys([*births.moments, births.now])))
 
 
 def _cuda_peak(run: Callable[[], Any], resident: Iterable[Tensor], device: torch.device) -> int:
@@ -84,7 +116,74 @@ class _LiveStorages(TorchDispatchMode):
         self._seen[key] = weakref.ref(storage, lambda _: self._release(key, size))
         self._live += size
         self.peak = max(self.peak, self._live)
+        self._added(key, size)
+
+    def _added(self, key: int, size: int) -> None:
+        """Called for each new storage."""
 
     def _release(self, key: int, size: int) -> None:
         del self._seen[key]
         self._live -= size
+
+
+class _RunningModule:
+    """Knows which submodule is running: `name`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._stack = [""]
+        self._hooks = []
+        for name, module in model.named_modules():
+            enter = module.register_forward_pre_hook(lambda *_, name=name: self._stack.append(name))
+            leave = module.register_forward_hook(lambda *_: self._leave(), always_call=True)
+            self._hooks += [enter, leave]
+
+    @property
+    def name(self) -> str:
+        return self._stack[-1]
+
+    def forget(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _leave(self) -> None:
+        self._stack.pop()
+
+
+def _around(first: str, second: str) -> str:
+    """The module around both."""
+    pairs = zip(first.split("."), second.split("."), strict=False)
+    return ".".join(one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+class _Births(_LiveStorages):
+    """Which storages are made, where, and which are alive together."""
+
+    def __init__(self, tensors: Iterable[Tensor], running: _RunningModule) -> None:
+        self.modules: list[str] = []
+        self.sizes: list[int] = []
+        self.moments: list[tuple[int, ...]] = []
+        self._numbers: dict[int, int] = {}
+        self._has_grown = False
+        self._running: _RunningModule | None = None
+        super().__init__(tensors)
+        self._running = running
+
+    @property
+    def now(self) -> tuple[int, ...]:
+        return tuple(sorted(self._numbers.values()))
+
+    def _added(self, key: int, size: int) -> None:
+        if self._running is not None:
+            self._numbers[key] = len(self.sizes)
+            self.modules.append(self._running.name)
+            self.sizes.append(size)
+            self._has_grown = True
+
+    def _release(self, key: int, size: int) -> None:
+        super()._release(key, size)
+        if key in self._numbers:
+            if self._has_grown:
+                self.moments.append(self.now)
+            self._has_grown = False
+            number = self._numbers.pop(key)
+            self.modules[number] = _around(self.modules[number], self._running.name if self._running else "")

@@ -5,7 +5,7 @@ from amsc.penalty.coordinates import Coordinates, Normalisation, Slices, find_co
 from amsc.penalty.gate_path import GateProblem, closing_order, solve_gates
 from amsc.penalty.penalty import CURRENCIES, Penalty
 from amsc.penalty.prox import block_soft_threshold, leaf_factors, nested_factors, root_factors
-from amsc.penalty.sizes import parameters_held, saved_macs
+from amsc.penalty.sizes import parameters_held, saved_cost, saved_macs
 from amsc.penalty.weights import WEIGHTS, group_weights, sensitivity_weights
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "nested_factors",
     "parameters_held",
     "root_factors",
+    "saved_cost",
     "saved_macs",
     "sensitivity_weights",
     "solve_gates",

@@ -1,7 +1,7 @@
 """The AMSC penalty of a network: one group norm per removable channel and one per block, and its proximal map."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -14,13 +14,17 @@ from amsc.penalty.coordinates import Coordinates, find_coordinates
 from amsc.penalty.prox import nested_factors
 from amsc.penalty.rows import Rows
 from amsc.penalty.scales import leaf_scales
-from amsc.penalty.sizes import parameters_held, saved_macs
+from amsc.penalty.sizes import parameters_held, saved_cost, saved_macs
 from amsc.penalty.weights import group_weights, sensitivity_weights
 from amsc.structure.values import Structure
 
 __all__ = ["Penalty"]
 
-CURRENCIES = ("params", "macs")
+CURRENCIES: Mapping[str, Callable[[Structure, Coordinates], tuple[Tensor, Tensor]]] = {
+    "params": parameters_held,
+    "macs": saved_macs,
+    "target": saved_cost,
+}
 
 
 class Penalty:
@@ -40,12 +44,13 @@ class Penalty:
         structure: what `trace` found in `model`.
         model: the network; only `prox_` changes it.
         weights: family of weights, a key of `amsc.penalty.WEIGHTS`.
-        currency: what a group's size q counts: "params" it holds, or "macs" its removal saves (for a MACs target).
+        currency: what a group's size q counts: "params" it holds, "macs" its removal saves, or what that takes off
+            the cost that the "target" is about.
         reference: theta_hat as a state dict; the model as it is now if None.
 
     Attributes:
-        channels: the penalised channels as (group, index); `leaf_weights` and `leaf_costs` (multiply-adds saved by
-            removing one) are in this order.
+        channels: the penalised channels as (group, index); `leaf_weights` and `leaf_costs` (what removing one
+            takes off the structure's `cost`) are in this order.
         blocks: the penalised blocks; `block_weights` and `block_costs` are in this order.
 
     Raises:
@@ -72,8 +77,8 @@ class Penalty:
         self._parameters = [model.get_parameter(slices.parameter) for slices in found.slices]
         self._is_normalised = [slices.parameter in found.normalised for slices in found.slices]
         self._rows = _rows_of(found, self._parameters)
-        self.leaf_costs, self.block_costs = saved_macs(structure, found)
-        held = parameters_held(structure, found) if currency == "params" else (self.leaf_costs, self.block_costs)
+        self.leaf_costs, self.block_costs = saved_cost(structure, found)
+        held = CURRENCIES[currency](structure, found)
         scales, root = leaf_scales(found, model, theta_hat), torch.tensor(found.root, dtype=torch.long)
         norms = scales * self._rows.norms([theta_hat[slices.parameter].float().cpu() for slices in found.slices])
         root[root < 0] = len(self.blocks)

@@ -1,4 +1,4 @@
-"""What a penalised channel or block holds (parameters) and what its removal saves (multiply-adds): q in the weights."""
+"""What a penalised channel or block holds and what its removal saves: q in the weights."""
 
 from math import prod
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from amsc.penalty.coordinates import Coordinates
-from amsc.structure.values import Block, ChannelGroup, Structure
+from amsc.structure.values import ChannelGroup, LayerCost, Structure
 
-__all__ = ["parameters_held", "saved_macs"]
+__all__ = ["parameters_held", "saved_cost", "saved_macs"]
 
 OWN_ROLES = ("out", "affine", "element")
 
@@ -24,19 +24,23 @@ def parameters_held(structure: Structure, coordinates: Coordinates) -> tuple[Ten
     return torch.tensor(channels, dtype=torch.long), torch.tensor(blocks, dtype=torch.long)
 
 
-def saved_macs(structure: Structure, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
-    """Multiply-adds saved by removing one penalised channel, or one block, from the network as it is.
+def saved_cost(structure: Structure, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
+    """What removing one penalised channel, or one block, from the network as it is takes off its `Structure.cost`.
 
     Shapes: channel, block (integers)."""
-    per_group = {name: structure.channel_macs(name) for name, _ in coordinates.channels}
+    return _saved(structure, coordinates, structure.counted())
+
+
+def saved_macs(structure: Structure, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
+    """The same in multiply-adds. Shapes: channel, block (integers)."""
+    return _saved(structure, coordinates, structure.costs)
+
+
+def _saved(structure: Structure, coordinates: Coordinates, costs: tuple[LayerCost, ...]) -> tuple[Tensor, Tensor]:
+    per_group = {name: round(structure.saved_by_channel(name, costs)) for name, _ in coordinates.channels}
     channels = [per_group[name] for name, _ in coordinates.channels]
-    blocks = [_saved_by_block(structure, structure.block(name)) for name in coordinates.blocks]
+    blocks = [round(structure.saved_by_block(name, costs)) for name in coordinates.blocks]
     return torch.tensor(channels, dtype=torch.long), torch.tensor(blocks, dtype=torch.long)
-
-
-def _saved_by_block(structure: Structure, block: Block) -> int:
-    """What it costs, and what it costs to read the channels that go with it."""
-    return structure.macs() - structure.macs({}, [block.name]) if block.channels else block.macs
 
 
 def _held_by_channels(structure: Structure, group: ChannelGroup) -> list[int]:

@@ -1,21 +1,38 @@
 """Which axes of a network live and die together, and which blocks can go: found by running it on labels."""
 
+from amsc.structure.pricing import byte_costs, parameter_costs, time_features
 from amsc.structure.rounding import Rounding, round_channels
 from amsc.structure.selection import select
 from amsc.structure.trace import trace
-from amsc.structure.values import Block, BlockCall, ChannelGroup, LayerCost, Member, OutputLeaf, Pin, Structure
+from amsc.structure.values import (
+    MET,
+    Block,
+    BlockCall,
+    ChannelGroup,
+    LayerCost,
+    Limit,
+    Member,
+    OutputLeaf,
+    Pin,
+    Structure,
+)
 
 __all__ = [
+    "MET",
     "Block",
     "BlockCall",
     "ChannelGroup",
     "LayerCost",
+    "Limit",
     "Member",
     "OutputLeaf",
     "Pin",
     "Rounding",
     "Structure",
+    "byte_costs",
+    "parameter_costs",
     "round_channels",
     "select",
+    "time_features",
     "trace",
 ]

@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-__all__ = ["PRODUCERS", "Block", "BlockCall", "ChannelGroup", "LayerCost", "Member", "OutputLeaf", "Pin", "is_inside"]
+__all__ = [
+    "PRODUCERS",
+    "Block",
+    "BlockCall",
+    "ChannelGroup",
+    "LayerCost",
+    "Limit",
+    "Member",
+    "OutputLeaf",
+    "Pin",
+    "is_inside",
+]
 
 PRODUCERS = ("out", "affine", "element")
 """Roles of the members that make a channel what it is, and that zeroing it zeroes."""
@@ -95,17 +106,34 @@ class Block:
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Multiply-adds of one operation in `module`: `positions` times the sizes of the axes `along` (parameter, axis)."""
+    """What one operation in `module` costs: `positions` times the sizes of the axes `along` (parameter, axis).
+
+    Multiply-adds in `Structure.costs`; in a `Limit` its unit."""
 
     module: str
-    positions: int
+    positions: float
     along: tuple[tuple[str, int], ...] = ()
 
-    def macs(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    def at(self, shapes: Mapping[str, tuple[int, ...]]) -> float:
         """With tensors of these shapes; 0 where a parameter is gone."""
         if any(name not in shapes for name, _ in self.along):
             return 0
         return self.positions * prod(shapes[name][axis] for name, axis in self.along)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a network may cost: the sum of `costs`, in `unit`, at most `amount`.
+
+    Several limits of one unit together say that the largest of their sums counts (memory at different moments)."""
+
+    unit: str
+    amount: float
+    costs: tuple[LayerCost, ...]
+
+    def sum(self, shapes: Mapping[str, tuple[int, ...]]) -> float:
+        """The sum with tensors of these shapes."""
+        return sum(cost.at(shapes) for cost in self.costs)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """What tracing a network yields: channel groups, blocks, costs and pins, as frozen plain values."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import ceil, prod
 from typing import TypeVar
 
 from amsc.errors import CutError
@@ -14,6 +15,7 @@ from amsc.structure.parts import (
     BlockCall,
     ChannelGroup,
     LayerCost,
+    Limit,
     Member,
     OutputLeaf,
     Pin,
@@ -22,11 +24,13 @@ from amsc.structure.parts import (
 from amsc.structure.regroup import followed, joined, renumbering, shrunk_group, with_biases
 
 __all__ = [
+    "MET",
     "PRODUCERS",
     "Block",
     "BlockCall",
     "ChannelGroup",
     "LayerCost",
+    "Limit",
     "Member",
     "OutputLeaf",
     "Pin",
@@ -35,12 +39,16 @@ __all__ = [
 ]
 
 
+MET = 10**9
+"""The cost of a network that meets its limits to the last bit: billionths of the limit."""
+
+
 @dataclass(frozen=True)
 class Structure:
     """Which axes of a network live and die together, which blocks can go, what everything costs.
 
     `shapes` holds every parameter and buffer the forward pass used (first names only, buffers marked in `buffers`);
-    `unused` those it did not touch."""
+    `unused` those it did not touch. `limits` say what `cost` is; without any it is the multiply-adds."""
 
     inputs: InputSpec
     shapes: Mapping[str, tuple[int, ...]]
@@ -50,6 +58,7 @@ class Structure:
     costs: tuple[LayerCost, ...]
     pins: tuple[Pin, ...]
     unused: tuple[str, ...] = field(default=())
+    limits: tuple[Limit, ...] = field(default=())
 
     def group(self, name: str) -> ChannelGroup:
         """The channel group of that name; CutError names the nearest one if there is none."""
@@ -141,10 +150,28 @@ class Structure:
 
     def macs(self, channels: Mapping[str, Iterable[int]] | None = None, blocks: Iterable[str] = ()) -> int:
         """Multiply-adds for the example inputs after removing these channels and blocks; exact."""
+        return int(self.costing(self.costs, channels, blocks))
+
+    def costing(
+        self,
+        costs: Iterable[LayerCost],
+        channels: Mapping[str, Iterable[int]] | None = None,
+        blocks: Iterable[str] = (),
+    ) -> float:
+        """The sum of `costs` after removing these channels and blocks."""
         blocks = tuple(blocks)
         shapes = self.kept_shapes(channels, blocks)
-        left = (cost for cost in self.costs if not any(is_inside(cost.module, block) for block in blocks))
-        return sum(cost.macs(shapes) for cost in left)
+        return sum(cost.at(shapes) for cost in _without(costs, blocks))
+
+    def cost(self, channels: Mapping[str, Iterable[int]] | None = None, blocks: Iterable[str] = ()) -> int:
+        """What counts towards the target after removing these channels and blocks: multiply-adds, or where there are
+        `limits`, the largest share of a limit that is used, in billionths."""
+        blocks = tuple(blocks)
+        if not self.limits:
+            return self.macs(channels, blocks)
+        shapes = self.kept_shapes(channels, blocks)
+        sums = (sum(cost.at(shapes) for cost in _without(limit.costs, blocks)) / limit.amount for limit in self.limits)
+        return ceil(MET * max(sums))
 
     def parameters(self, channels: Mapping[str, Iterable[int]] | None = None, blocks: Iterable[str] = ()) -> int:
         """Number of parameters left (buffers not counted, unused parameters counted)."""
@@ -174,7 +201,8 @@ class Structure:
             shapes=self.kept_shapes(channels, blocks),
             buffers=tuple(name for name in self.buffers if name not in gone),
             channels=tuple(group for group in groups if group is not None),
-            costs=tuple(cost for cost in self.costs if not any(is_inside(cost.module, block) for block in blocks)),
+            costs=_without(self.costs, blocks),
+            limits=tuple(replace(limit, costs=_without(limit.costs, blocks)) for limit in self.limits),
             pins=tuple(pin for pin in self.pins if pin.parameter not in gone),
         )
         left = [block for block in self.blocks if not any(is_inside(block.name, name) for name in blocks)]
@@ -183,19 +211,42 @@ class Structure:
 
     def block_macs(self, name: str) -> int:
         """Multiply-adds of everything that runs inside the submodule `name`."""
-        inside = (cost for cost in self.costs if is_inside(cost.module, name))
-        return sum(cost.macs(self.shapes) for cost in inside)
+        return int(sum(cost.at(self.shapes) for cost in self.costs if is_inside(cost.module, name)))
 
     def channel_macs(self, name: str) -> int:
         """Multiply-adds saved by removing one channel of the group `name` from the network as it is."""
-        group = self.group(name)
-        width = {(m.parameter, m.axis): len(m.indices[0]) for m in group.members}
-        saved = 0
-        for cost in self.costs:
-            if any(key in width for key in cost.along):
+        return int(self.saved_by_channel(name, self.costs))
+
+    def counted(self) -> tuple[LayerCost, ...]:
+        """What falls, to first order, as `cost` does: of several limits those that are exceeded count, each by how far;
+        if none is, the tightest."""
+        if not self.limits:
+            return self.costs
+        shares = [limit.sum(self.shapes) / limit.amount for limit in self.limits]
+        excess = [max(0.0, share - 1) for share in shares]
+        if not any(excess):
+            excess = [float(share == max(shares)) for share in shares]
+        counted: dict[tuple[str, tuple[tuple[str, int], ...]], float] = defaultdict(float)
+        for limit, over in zip(self.limits, excess, strict=True):
+            for cost in limit.costs if over else ():
+                counted[cost.module, cost.along] += MET * over / sum(excess) / limit.amount * cost.positions
+        return tuple(LayerCost(module, positions, along) for (module, along), positions in counted.items())
+
+    def saved_by_channel(self, name: str, costs: Iterable[LayerCost]) -> float:
+        """How much of `costs` removing one channel of the group `name` from the network as it is saves."""
+        width = {(m.parameter, m.axis): len(m.indices[0]) for m in self.group(name).members}
+        saved: float = 0
+        for cost in costs:
+            if any(key in width for key in cost.along) and all(name in self.shapes for name, _ in cost.along):
                 left = prod(self.shapes[name][axis] - width.get((name, axis), 0) for name, axis in cost.along)
-                saved += cost.macs(self.shapes) - cost.positions * left
+                saved += cost.at(self.shapes) - cost.positions * left
         return saved
+
+    def saved_by_block(self, name: str, costs: Iterable[LayerCost]) -> float:
+        """How much of `costs` removing the block `name` from the network as it is saves: what it costs, and what it
+        costs to read the channels that go with it."""
+        costs = tuple(costs)
+        return self.costing(costs) - self.costing(costs, {}, [name])
 
     def explain(self, name: str) -> str:
         """Who shares each axis of the parameter or buffer `name`, or why it stays.
@@ -255,6 +306,11 @@ class Structure:
         if chosen and (chosen[0] < 0 or chosen[-1] >= group.size):
             raise CutError(f"group {group.name} has channels 0 to {group.size - 1}; got {chosen[0]} to {chosen[-1]}")
         return chosen
+
+
+def _without(costs: Iterable[LayerCost], blocks: Iterable[str]) -> tuple[LayerCost, ...]:
+    """The costs of what does not lie in these blocks."""
+    return tuple(cost for cost in costs if not any(is_inside(cost.module, block) for block in blocks))
 
 
 Named = TypeVar("Named", ChannelGroup, Block)

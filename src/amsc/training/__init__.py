@@ -11,7 +11,7 @@ from amsc.training.loop import Batches, Stretch, train_steps
 from amsc.training.progress import NoProgress, Progress
 from amsc.training.proximal import ProximalStep
 from amsc.training.removal import Removal, Shrink, Shrunk
-from amsc.training.selection import lowest_macs
+from amsc.training.selection import fewest_channels
 from amsc.training.walk import cut_down, num_channels, rebuild, walk
 from amsc.training.walk_state import Snapshot, WalkSettings, WalkState, walk_state_from_plain, walk_state_to_plain
 
@@ -36,10 +36,10 @@ __all__ = [
     "WalkState",
     "cut_down",
     "evaluate",
+    "fewest_channels",
     "finetune",
     "gate_gradients",
     "load_state",
-    "lowest_macs",
     "mean_loss",
     "num_channels",
     "one_standard_error_choice",

@@ -12,7 +12,7 @@ from amsc.structure.rounding import Rounding
 from amsc.structure.values import Structure
 from amsc.training.gate_gradients import GateGradients
 from amsc.training.removal import ANY_NUMBER, Leaf, Removal, channel_map, choose_channels
-from amsc.training.selection import blocks_above, lowest_macs
+from amsc.training.selection import blocks_above, lowest_cost
 
 __all__ = ["DIMENSIONS", "GateChoice"]
 
@@ -20,7 +20,7 @@ DIMENSIONS = ("both", "depth", "width")
 
 
 class GateChoice:
-    """What to remove for any number of MACs: blocks in the order in which their gates close when they alone may, then
+    """What to remove for any cost: blocks in the order in which their gates close when they alone may, then
     channels in the order in which theirs do when those blocks are gone.
 
     Args:
@@ -56,24 +56,24 @@ class GateChoice:
 
     @property
     def lowest(self) -> int:
-        """The fewest MACs that can be reached."""
+        """The lowest cost that can be reached."""
         left = self.structure if self.dimensions == "width" else self.structure.after({}, self.found.blocks)
-        return left.macs() if self.dimensions == "depth" else lowest_macs(left, self.found.channels, self.rounding)
+        return left.cost() if self.dimensions == "depth" else lowest_cost(left, self.found.channels, self.rounding)
 
-    def removal(self, target_macs: int) -> Removal:
-        """What goes so that `target_macs` or just below are left ("depth": as few blocks as that takes).
+    def removal(self, target_cost: int) -> Removal:
+        """What goes so that `target_cost` or just below are left ("depth": as few blocks as that takes).
 
         Raises:
             TargetError: nothing reaches it.
         """
-        if self.lowest > target_macs:
-            raise TargetError(f"{target_macs} MACs cannot be reached; the lowest is {self.lowest}")
+        if self.lowest > target_cost:
+            raise TargetError(f"a cost of {target_cost} cannot be reached; the lowest is {self.lowest}")
         if self.dimensions == "depth":
-            return Removal(self._all_blocks_until(target_macs), {})
-        gone = self._blocks(target_macs)
+            return Removal(self._all_blocks_until(target_cost), {})
+        gone = self._blocks(target_cost)
         left = self.structure.after({}, gone)
-        ranking = self._ranking(gone) if left.macs() > target_macs else []
-        return Removal(gone, channel_map(choose_channels(left, ranking, target_macs, rounding=self.rounding)))
+        ranking = self._ranking(gone) if left.cost() > target_cost else []
+        return Removal(gone, channel_map(choose_channels(left, ranking, target_cost, rounding=self.rounding)))
 
     def predicted_increase(self, removal: Removal) -> float:
         """How much the mean loss is predicted to grow, see `GateProblem.predicted_increase`."""
@@ -93,23 +93,23 @@ class GateChoice:
     def _problem(self) -> GateProblem:
         return GateProblem.of(self.found.gradients, self._weights)
 
-    def _all_blocks_until(self, target_macs: int) -> tuple[str, ...]:
+    def _all_blocks_until(self, target_cost: int) -> tuple[str, ...]:
         gone: tuple[str, ...] = ()
         for name in self.block_order:
-            if self.structure.macs({}, gone) <= target_macs:
+            if self.structure.cost({}, gone) <= target_cost:
                 break
             gone = (*gone, name)
         return gone
 
-    def _blocks(self, target_macs: int) -> tuple[str, ...]:
+    def _blocks(self, target_cost: int) -> tuple[str, ...]:
         """The blocks that go before channels do."""
         if self.dimensions == "width":
             return ()
-        dense = self.structure.macs()
-        floor = dense - int(self.depth_share * (dense - target_macs))
+        dense = self.structure.cost()
+        floor = dense - int(self.depth_share * (dense - target_cost))
         gone = blocks_above(self.structure, self.block_order, floor)
         spare = [name for name in self.block_order if name not in gone]
-        while lowest_macs(self.structure.after({}, gone), self.found.channels, self.rounding) > target_macs:
+        while lowest_cost(self.structure.after({}, gone), self.found.channels, self.rounding) > target_cost:
             gone = (*gone, spare.pop(0))
         return gone
 

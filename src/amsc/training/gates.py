@@ -11,15 +11,15 @@ from amsc.penalty import Penalty
 from amsc.structure.rounding import Rounding
 from amsc.structure.values import Structure
 from amsc.training.removal import ANY_NUMBER, Leaf, Removal, channel_map, choose_channels
-from amsc.training.selection import lowest_macs
+from amsc.training.selection import lowest_cost
 
 __all__ = ["cheapest_blocks", "cheapest_channels"]
 
 Item = TypeVar("Item", str, Leaf)
 
 
-def cheapest_blocks(structure: Structure, penalty: Penalty, sensitivities: Tensor, goal_macs: int) -> Removal:
-    """The blocks whose gates move the loss least for the MACs they save, until the MACs are as near to `goal_macs` as
+def cheapest_blocks(structure: Structure, penalty: Penalty, sensitivities: Tensor, goal_cost: int) -> Removal:
+    """The blocks whose gates move the loss least for what they save, until the cost is as near to `goal_cost` as
     whole blocks come from above.
 
     Args:
@@ -27,7 +27,7 @@ def cheapest_blocks(structure: Structure, penalty: Penalty, sensitivities: Tenso
     """
     gone: tuple[str, ...] = ()
     for name in _ranked(penalty.blocks, sensitivities, penalty.block_costs):
-        if structure.macs({}, (*gone, name)) >= goal_macs:
+        if structure.cost({}, (*gone, name)) >= goal_cost:
             gone = (*gone, name)
     return Removal(gone, {})
 
@@ -36,10 +36,10 @@ def cheapest_channels(
     structure: Structure,
     penalty: Penalty,
     sensitivities: tuple[Tensor, Tensor],
-    goal_macs: int,
+    goal_cost: int,
     rounding: Rounding = ANY_NUMBER,
 ) -> Removal:
-    """The channels whose gates move the loss least for the MACs they save, down to `goal_macs` or just below; where
+    """The channels whose gates move the loss least for what they save, down to `goal_cost` or just below; where
     channels are not enough, the cheapest blocks as well.
 
     Args:
@@ -50,15 +50,15 @@ def cheapest_channels(
     """
     leaves, blocks = sensitivities
     spare, gone = _ranked(penalty.blocks, blocks, penalty.block_costs), list[str]()
-    while (lowest := lowest_macs(structure.after({}, gone), penalty.channels, rounding)) > goal_macs:
+    while (lowest := lowest_cost(structure.after({}, gone), penalty.channels, rounding)) > goal_cost:
         if not spare:
-            raise TargetError(f"the target of {goal_macs} MACs cannot be reached; the lowest is {lowest}")
+            raise TargetError(f"a cost of {goal_cost} cannot be reached; the lowest is {lowest}")
         gone.append(spare.pop(0))
     left = structure.after({}, gone)
-    if left.macs() <= goal_macs:
+    if left.cost() <= goal_cost:
         return Removal(tuple(gone))
     ranking = _ranked(penalty.channels, leaves, penalty.leaf_costs)
-    return Removal(tuple(gone), channel_map(choose_channels(left, ranking, goal_macs, rounding=rounding)))
+    return Removal(tuple(gone), channel_map(choose_channels(left, ranking, goal_cost, rounding=rounding)))
 
 
 def _ranked(items: Sequence[Item], losses: Tensor, savings: Tensor) -> list[Item]:

@@ -1,4 +1,4 @@
-"""One piece of the path: train while the penalty is steered to a plan in MACs, settle, and see what stays zero."""
+"""One piece of the path: train while the penalty is steered to a plan of the cost, settle, and see what stays zero."""
 
 from dataclasses import dataclass
 from itertools import compress
@@ -12,7 +12,7 @@ from amsc.structure.values import Structure
 from amsc.training.loop import set_learning_rate
 from amsc.training.proximal import ProximalStep
 from amsc.training.removal import ANY_NUMBER, Removal, channel_map, sparing_last
-from amsc.training.strength import MacsPlan, StrengthControl, forecast_strength
+from amsc.training.strength import CostPlan, StrengthControl, forecast_strength
 
 __all__ = ["Piece", "Position", "settling_steps", "zero_removal"]
 
@@ -35,7 +35,7 @@ def settling_steps(steps: int) -> int:
 class Position:
     """Where a piece of `steps` steps lies on `plan`: after `first` of the plan's steps (settling not counted)."""
 
-    plan: MacsPlan
+    plan: CostPlan
     first: int
     steps: int
 
@@ -73,7 +73,7 @@ class Piece:
         self._step_size = self.learning_rate * (1 - group["dampening"]) / (1 - group["momentum"])
         self._every = max(1, min(10, position.plan.steps // LOOKS))
         self._zeros = _ZeroCount(self.penalty)
-        self.macs = structure.macs()
+        self.cost, self.macs = structure.cost(), structure.macs()
         self._seen: Removal | None = None
         self._latched: list[Tensor] = []
         self._set_strengths(0.0)
@@ -105,27 +105,27 @@ class Piece:
         return self._zeros.settled()
 
     def _steer(self, step: int) -> None:
-        """Look at the MACs without what is zero now, and set the strengths for the coming steps."""
+        """Look at the cost without what is zero now, and set the strengths for the coming steps."""
         plan = self.position.plan
-        self._count_macs()
+        self._count()
         left = max(self._every, plan.steps - step)
         ahead = min(left, max(self._every, round(LOOKAHEAD * plan.steps)))
-        needed = self.macs - plan.at(step + ahead)
+        needed = self.cost - plan.at(step + ahead)
         leaf_times, block_times = self.penalty.emptying_times()
         times = block_times if self.kind == "depth" else leaf_times
         costs = (self.penalty.block_costs if self.kind == "depth" else self.penalty.leaf_costs).to(times)
         if self.kind == "depth" and not self._is_worth_a_block(costs[torch.isfinite(times)]):
             needed = 0.0
         forecast = forecast_strength(times, costs, needed, ahead * self._step_size)
-        self.control = self.control.next(forecast, macs=self.macs, planned=plan.at(step))
+        self.control = self.control.next(forecast, cost=self.cost, planned=plan.at(step))
         self._set_strengths(self._held_strength(left, plan.at(step)))
 
     def _is_worth_a_block(self, costs: Tensor) -> bool:
         """Whether the goal is nearer without another block than with it."""
-        return costs.numel() > 0 and self.macs - self.position.plan.goal > 0.5 * float(costs.min())
+        return costs.numel() > 0 and self.cost - self.position.plan.goal > 0.5 * float(costs.min())
 
     def _held_strength(self, steps: int, planned: float) -> float:
-        if self.held == 0 or self.macs <= planned:
+        if self.held == 0 or self.cost <= planned:
             return 0.0
         soonest = float(self.penalty.emptying_times()[1].min())
         return float(min(self.held, 0.5 * soonest / (steps * self._step_size)))
@@ -135,11 +135,12 @@ class Piece:
         self.optimizer.depth_strength = self.control.strength if is_depth else held
         self.optimizer.width_strength = 0.0 if is_depth else self.control.strength
 
-    def _count_macs(self) -> None:
+    def _count(self) -> None:
         blocks, channels = self.penalty.zero_blocks(), self.penalty.zero_channels()
         zero = zero_removal(self.structure, self.penalty, blocks, channels, self.rounding)
         if zero != self._seen:
-            self._seen, self.macs = zero, self.structure.macs(zero.channels, zero.blocks)
+            self._seen, self.cost = zero, self.structure.cost(zero.channels, zero.blocks)
+            self.macs = self.structure.macs(zero.channels, zero.blocks)
             self._latch(zero.blocks)
 
     def _latch(self, blocks: tuple[str, ...]) -> None:

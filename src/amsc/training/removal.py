@@ -113,12 +113,12 @@ def sparing_last(structure: Structure, leaves: Iterable[Leaf], rounding: Roundin
 def choose_channels(
     structure: Structure,
     ranking: Sequence[Leaf],
-    target_macs: int,
+    target_cost: int,
     *,
     slack: float = 0.01,
     rounding: Rounding = ANY_NUMBER,
 ) -> list[Leaf]:
-    """The first leaves of `ranking` (cheapest first) whose removal brings the MACs to `target_macs` or just below.
+    """The first leaves of `ranking` (cheapest first) whose removal brings the cost to `target_cost` or just below.
 
     The shortest such prefix, from which the dearest leaves stay after all if the target is met without them. If that
     ends more than `slack` (a fraction of the target) below the target, its last leaf is exchanged for smaller steps.
@@ -126,12 +126,12 @@ def choose_channels(
     in `bunches`. If even all leaves are not enough, all that may go are returned.
     """
     allowed = list(bunches(structure, ranking, rounding))
-    prefix = allowed[: _shortest_prefix(structure, allowed, target_macs)]
-    chosen = _given_back(structure, prefix, target_macs)
-    if not prefix or structure.macs(_channels(chosen)) >= (1 - slack) * target_macs:
+    prefix = allowed[: _shortest_prefix(structure, allowed, target_cost)]
+    chosen = _given_back(structure, prefix, target_cost)
+    if not prefix or structure.cost(_channels(chosen)) >= (1 - slack) * target_cost:
         return list(chain.from_iterable(chosen))
-    filled = _given_back(structure, _filled(structure, prefix[:-1], allowed, target_macs), target_macs)
-    is_better = structure.macs(_channels(chosen)) < structure.macs(_channels(filled)) <= target_macs
+    filled = _given_back(structure, _filled(structure, prefix[:-1], allowed, target_cost), target_cost)
+    is_better = structure.cost(_channels(chosen)) < structure.cost(_channels(filled)) <= target_cost
     return list(chain.from_iterable(filled if is_better else chosen))
 
 
@@ -139,47 +139,47 @@ def _channels(chosen: Iterable[Bunch]) -> dict[str, tuple[int, ...]]:
     return channel_map(chain.from_iterable(chosen))
 
 
-def _shortest_prefix(structure: Structure, ranked: Sequence[Bunch], target_macs: int) -> int:
-    """How many of the first bunches must go, by bisection: MACs only fall as more of them do."""
+def _shortest_prefix(structure: Structure, ranked: Sequence[Bunch], target_cost: int) -> int:
+    """How many of the first bunches must go, by bisection: costs only fall as more of them do."""
     low, high = 0, len(ranked)
     while low < high:
         middle = (low + high) // 2
-        if structure.macs(_channels(ranked[:middle])) <= target_macs:
+        if structure.cost(_channels(ranked[:middle])) <= target_cost:
             high = middle
         else:
             low = middle + 1
     return low
 
 
-def _given_back(structure: Structure, chosen: Sequence[Bunch], target_macs: int) -> list[Bunch]:
+def _given_back(structure: Structure, chosen: Sequence[Bunch], target_cost: int) -> list[Bunch]:
     """`chosen` without those bunches, dearest (last) first, that need not go for the target."""
     kept, too_large = list(chosen), set[str]()
     for bunch in reversed(chosen):
         name = bunch[0][0]
         if name not in too_large:
             less = [other for other in kept if other != bunch]
-            if structure.macs(_channels(less)) <= target_macs:
+            if structure.cost(_channels(less)) <= target_cost:
                 kept = less
             else:
                 too_large.add(name)  # as are all before it, which may not stay while it goes
     return kept
 
 
-def _filled(structure: Structure, prefix: list[Bunch], ranked: Sequence[Bunch], target_macs: int) -> list[Bunch]:
-    """`prefix`, then every next bunch that keeps the MACs above the target, then the smallest step below it."""
-    chosen = bunches_above(structure, ranked, target_macs, start=prefix)
-    if structure.macs(_channels(chosen)) == target_macs:
+def _filled(structure: Structure, prefix: list[Bunch], ranked: Sequence[Bunch], target_cost: int) -> list[Bunch]:
+    """`prefix`, then every next bunch that keeps the cost above the target, then the smallest step below it."""
+    chosen = bunches_above(structure, ranked, target_cost, start=prefix)
+    if structure.cost(_channels(chosen)) == target_cost:
         return chosen
     taken = set(chosen)
     first = {bunch[0][0]: bunch for bunch in reversed(ranked) if bunch not in taken}
-    ends = {bunch: structure.macs(_channels([*chosen, bunch])) for bunch in first.values()}
+    ends = {bunch: structure.cost(_channels([*chosen, bunch])) for bunch in first.values()}
     return [*chosen, max(ends, key=ends.__getitem__)] if ends else chosen
 
 
 def bunches_above(
-    structure: Structure, ranked: Sequence[Bunch], floor_macs: int, *, start: Sequence[Bunch] = ()
+    structure: Structure, ranked: Sequence[Bunch], floor_cost: int, *, start: Sequence[Bunch] = ()
 ) -> list[Bunch]:
-    """`start`, and of the other bunches in order those that can go as well without the MACs falling below the floor.
+    """`start`, and of the other bunches in order those that can go as well without the cost falling below the floor.
 
     Of a group, all bunches after one that cannot go stay."""
     chosen, taken, too_large = list(start), set(start), set[str]()
@@ -187,7 +187,7 @@ def bunches_above(
         name = bunch[0][0]
         if bunch in taken or name in too_large:
             continue
-        if structure.macs(_channels([*chosen, bunch])) >= floor_macs:
+        if structure.cost(_channels([*chosen, bunch])) >= floor_cost:
             chosen.append(bunch)
         else:
             too_large.add(name)

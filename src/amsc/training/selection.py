@@ -22,7 +22,7 @@ from amsc.training.removal import (
     sparing_last,
 )
 
-__all__ = ["blocks_above", "cut_to_target", "cut_zeros", "lowest_macs"]
+__all__ = ["blocks_above", "cut_to_target", "cut_zeros", "fewest_channels", "lowest_cost"]
 
 Item = TypeVar("Item", str, Leaf)
 
@@ -32,17 +32,17 @@ def cut_zeros(
     penalty: Penalty,
     blocks: Tensor,
     channels: Tensor,
-    floor_macs: int,
+    floor_cost: int,
     rounding: Rounding = ANY_NUMBER,
 ) -> Removal:
-    """Blocks and channels that are zero (masks of shape block and channel), but not below `floor_macs`.
+    """Blocks and channels that are zero (masks of shape block and channel), but not below `floor_cost`.
 
     Every group keeps a channel, which may be a zero one; zero ones stay as well until `rounding` lets them go."""
-    gone = blocks_above(structure, compress(penalty.blocks, blocks.tolist()), floor_macs)
+    gone = blocks_above(structure, compress(penalty.blocks, blocks.tolist()), floor_cost)
     left = structure.after({}, gone)
     zeros = list(bunches(left, compress(penalty.channels, channels.tolist()), rounding))
-    if left.macs(channel_map(chain.from_iterable(zeros))) < floor_macs:
-        zeros = bunches_above(left, zeros, floor_macs)
+    if left.cost(channel_map(chain.from_iterable(zeros))) < floor_cost:
+        zeros = bunches_above(left, zeros, floor_cost)
     return Removal(gone, channel_map(chain.from_iterable(zeros)))
 
 
@@ -51,10 +51,10 @@ def cut_to_target(
     penalty: Penalty,
     blocks: Tensor,
     channels: Tensor,
-    target_macs: int,
+    target_cost: int,
     rounding: Rounding = ANY_NUMBER,
 ) -> Removal:
-    """What brings the network to `target_macs` or just below: zeros first, then what the penalty would empty next.
+    """What brings the network to `target_cost` or just below: zeros first, then what the penalty would empty next.
 
     **Channels beyond the zero ones change the function**; they are few where the path was long enough. Where the
     channels alone cannot reach the target, the cheapest blocks go as well.
@@ -63,28 +63,35 @@ def cut_to_target(
         TargetError: nothing reaches it.
     """
     leaf_times, block_times = penalty.emptying_times()
-    gone = list(blocks_above(structure, compress(penalty.blocks, blocks.tolist()), target_macs))
+    gone = list(blocks_above(structure, compress(penalty.blocks, blocks.tolist()), target_cost))
     spare = [name for name in _cheapest(penalty.blocks, _prices(block_times, blocks)) if name not in gone]
-    while (lowest := lowest_macs(structure.after({}, gone), penalty.channels, rounding)) > target_macs:
+    while (lowest := lowest_cost(structure.after({}, gone), penalty.channels, rounding)) > target_cost:
         if not spare:
             rounded = "" if rounding == ANY_NUMBER else " with channels in the multiples and numbers asked for"
-            raise TargetError(f"the target of {target_macs} MACs cannot be reached{rounded}; the lowest is {lowest}")
+            raise TargetError(f"a cost of {target_cost} cannot be reached{rounded}; the lowest is {lowest}")
         gone.append(spare.pop(0))
     left = structure.after({}, gone)
     ranking = _cheapest(penalty.channels, _prices(leaf_times, channels))
-    return Removal(tuple(gone), channel_map(choose_channels(left, ranking, target_macs, rounding=rounding)))
+    return Removal(tuple(gone), channel_map(choose_channels(left, ranking, target_cost, rounding=rounding)))
 
 
-def lowest_macs(structure: Structure, leaves: Iterable[Leaf], rounding: Rounding = ANY_NUMBER) -> int:
-    """MACs with as few of the `leaves` left as `rounding` allows, at least one in each group, and all blocks kept."""
-    return structure.macs(channel_map(sparing_last(structure, leaves, rounding)))
+def lowest_cost(structure: Structure, leaves: Iterable[Leaf], rounding: Rounding = ANY_NUMBER) -> int:
+    """The cost with as few `leaves` left as `rounding` allows, at least one in each group, and all blocks kept."""
+    return structure.cost(fewest_channels(structure, leaves, rounding))
 
 
-def blocks_above(structure: Structure, names: Iterable[str], floor_macs: int) -> tuple[str, ...]:
+def fewest_channels(
+    structure: Structure, leaves: Iterable[Leaf], rounding: Rounding = ANY_NUMBER
+) -> dict[str, tuple[int, ...]]:
+    """All `leaves` that may go: as few are left in each group as `rounding` allows, at least one."""
+    return channel_map(sparing_last(structure, leaves, rounding))
+
+
+def blocks_above(structure: Structure, names: Iterable[str], floor_cost: int) -> tuple[str, ...]:
     """Those blocks, in order, that can go without falling below the floor."""
     gone: tuple[str, ...] = ()
     for name in names:
-        if structure.macs({}, (*gone, name)) >= floor_macs:
+        if structure.cost({}, (*gone, name)) >= floor_cost:
             gone = (*gone, name)
     return gone
 

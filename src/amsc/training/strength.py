@@ -1,11 +1,11 @@
-"""How strong the penalty has to be for the network to shrink on time: a plan in MACs, and control on exact MACs."""
+"""How strong the penalty must be for the network to shrink on time: a plan of its cost, and control of it."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["MacsPlan", "StrengthControl", "forecast_strength"]
+__all__ = ["CostPlan", "StrengthControl", "forecast_strength"]
 
 FACTOR = 1.5
 """A strength changes by at most this factor from one look to the next: what rises too fast destroys the features."""
@@ -15,15 +15,15 @@ CORRECTION_RANGE = (0.3, 30.0)
 
 
 @dataclass(frozen=True)
-class MacsPlan:
-    """MACs fall in a straight line from `start` to `goal` over `steps` steps."""
+class CostPlan:
+    """The cost falls in a straight line from `start` to `goal` over `steps` steps."""
 
     start: int
     goal: int
     steps: int
 
     def at(self, step: float) -> float:
-        """Planned MACs after `step` steps."""
+        """Planned cost after `step` steps."""
         share = min(1.0, max(0.0, step / self.steps)) if self.steps else 1.0
         return self.start + share * (self.goal - self.start)
 
@@ -35,14 +35,14 @@ class StrengthControl:
     strength: float = 0.0
     correction: float = 1.0
 
-    def next(self, forecast: float, *, macs: float, planned: float) -> "StrengthControl":
-        """After a look at the network: `macs` it has without its zero groups, `planned` what it should have.
+    def next(self, forecast: float, *, cost: float, planned: float) -> "StrengthControl":
+        """After a look at the network: what it costs (`cost`) without its zero groups, `planned` what it should have.
 
         Above the plan the strength is multiplied up, below it down. A forecast of zero (nothing left to do) switches
         the penalty off, and the next positive one starts afresh.
         """
         low, high = CORRECTION_RANGE
-        correction = self.correction * (CORRECTION if macs > planned else 1 / CORRECTION)
+        correction = self.correction * (CORRECTION if cost > planned else 1 / CORRECTION)
         correction = min(high, max(low, correction))
         wanted = forecast * correction
         if self.strength > 0 and wanted > 0:
@@ -51,14 +51,14 @@ class StrengthControl:
 
 
 def forecast_strength(times: Tensor, costs: Tensor, needed: float, travel: float) -> float:
-    """The strength that would empty groups worth `needed` MACs within `travel`, if the loss did not resist.
+    """The strength that would empty groups worth `needed` of the cost within `travel`, if the loss did not resist.
 
     `travel` is a sum of step sizes. Between two groups the strength is interpolated, so that with little needed it
     starts at the smallest strength that could empty anything.
 
     Args:
         times: `Penalty.emptying_times` of the groups. Shape: group.
-        costs: MACs that each group saves. Shape: group.
+        costs: what each group saves. Shape: group.
     """
     alive = torch.isfinite(times) & (times > 0)
     if needed <= 0 or travel <= 0 or not bool(alive.any()):

@@ -22,7 +22,7 @@ from amsc.training.proximal import ProximalStep
 from amsc.training.removal import Removal, Shrink, Shrunk, compose_removals
 from amsc.training.selection import cut_to_target, cut_zeros
 from amsc.training.sensitivity import gate_sensitivities
-from amsc.training.strength import MacsPlan, StrengthControl
+from amsc.training.strength import CostPlan, StrengthControl
 from amsc.training.walk_state import Candidate, Snapshot, WalkSettings, WalkState
 
 __all__ = ["cut_down", "num_channels", "rebuild", "walk"]
@@ -35,20 +35,20 @@ def walk(
     task: Task,
     *,
     shrink: Shrink,
-    target_macs: int,
+    target_cost: int,
     settings: WalkSettings,
     state: WalkState | None = None,
     progress: Progress = NoProgress(),  # noqa: B008 - it has no state
 ) -> Iterator[tuple[PathPoint, Snapshot, WalkState]]:
     """The points of the path, each with its network and with the state from which the walk can go on after it.
 
-    The penalty drives blocks to zero first, then channels; its strength is steered so that the MACs fall evenly to each
-    phase's goal. A piece ends with a settling part at a tenth of the learning rate; what is zero in 90 % of it
+    The penalty drives blocks to zero first, then channels; its strength is steered so that the cost falls evenly to
+    each phase's goal. A piece ends with a settling part at a tenth of the learning rate; what is zero in 90 % of it
     is cut at once, BatchNorm is re-estimated (the network goes on with these statistics) and the network is
     judged on the validation split. The weights of `Penalty` come from `model` all along (theta_hat), sliced as the
     network shrinks; "fisher" ones are measured anew for each piece. After the last depth piece, or the first whose
     score falls out of the one-standard-error rule, the walk goes back to the chosen point (which may be the dense
-    network) and on with width. The last piece ends at `target_macs` or just below; what is not zero by then and has to
+    network) and on with width. The last piece ends at `target_cost` or just below; what is not zero by then and has to
     go **does change the function** (see `cut_to_target`).
 
     With the method "gates" there is no penalty: every piece begins by cutting what the loss depends on least for what
@@ -61,13 +61,13 @@ def walk(
         model: the trained dense network.
         structure: its structure.
         shrink: cuts copies of models.
-        target_macs: what the network may cost in the end.
+        target_cost: what the network may cost in the end.
 
     Raises:
         TrainingError: the loss is not finite.
         TargetError: no removal reaches the target.
     """
-    walker = _Walker(model, structure, data, task, shrink, target_macs, settings, progress)
+    walker = _Walker(model, structure, data, task, shrink, target_cost, settings, progress)
     state = walker.first_state() if state is None else state
     while state.phase != "done":
         point, snapshot, state = walker.advance(state)
@@ -89,10 +89,10 @@ def cut_down(
     snapshot: Snapshot,
     *,
     shrink: Shrink,
-    target_macs: int,
+    target_cost: int,
     settings: WalkSettings,
 ) -> tuple[Snapshot, float]:
-    """The network of `snapshot` without what the penalty would empty next, so that it costs `target_macs` or just less,
+    """The network of `snapshot` without what the penalty would empty next, so that it costs `target_cost` or just less,
     and the relative error that verifying the cut gave. **The function changes**; BatchNorm is re-estimated.
 
     Args:
@@ -105,7 +105,7 @@ def cut_down(
     live = rebuild(model, structure, shrink, snapshot)
     penalty = _bound(live, live.slice_tensors(model.state_dict()), data, task, settings)
     blocks, leaves = penalty.zero_blocks(), penalty.zero_leaves()[: len(penalty.channels)]
-    removal = cut_to_target(live.structure, penalty, blocks, leaves, target_macs, settings.rounding)
+    removal = cut_to_target(live.structure, penalty, blocks, leaves, target_cost, settings.rounding)
     cut = shrink(live.model, live.structure, removal)
     reestimate_batchnorm(cut.model, data)
     whole = compose_removals(structure, snapshot.removal, removal)
@@ -137,7 +137,7 @@ class _Walker:
     data: Data
     task: Task
     shrink: Shrink
-    target_macs: int
+    target_cost: int
     settings: WalkSettings
     progress: Progress
 
@@ -145,10 +145,10 @@ class _Walker:
         """Before the first piece. The dense network is the first candidate: no depth may be worth its price."""
         snapshot = Snapshot(Removal(), _copied(self.dense.state_dict()), {})
         if not self.depth_pieces:
-            return WalkState("width", 0, 0, self.structure.macs(), snapshot)
+            return WalkState("width", 0, 0, self.structure.cost(), snapshot)
         judged = evaluate(self.dense, self.data, "validation", self.task)
         dense = Candidate(len(self.structure.outer_blocks), judged.per_example, 0.0, snapshot)
-        return WalkState("depth", 0, 0, self.structure.macs(), snapshot, candidates=(dense,))
+        return WalkState("depth", 0, 0, self.structure.cost(), snapshot, candidates=(dense,))
 
     @property
     def piece_sizes(self) -> list[int]:
@@ -164,8 +164,8 @@ class _Walker:
 
     @property
     def depth_goal(self) -> int:
-        dense = self.structure.macs()
-        return round(dense - self.settings.depth_share * (dense - self.target_macs))
+        dense = self.structure.cost()
+        return round(dense - self.settings.depth_share * (dense - self.target_cost))
 
     def advance(self, state: WalkState) -> tuple[PathPoint, Snapshot, WalkState]:
         """One piece: train and cut (or, on the gate path, cut and train), judge, decide how to go on."""
@@ -235,8 +235,8 @@ class _Walker:
         """Where the coming piece lies in the plan of its phase, settling steps not counted."""
         sizes, end = self.piece_sizes, self.depth_pieces if state.phase == "depth" else len(self.piece_sizes)
         active = [size - settling_steps(size) for size in sizes]
-        goal = self.depth_goal if state.phase == "depth" else self.target_macs
-        plan = MacsPlan(state.start_macs, min(goal, state.start_macs), sum(active[state.first : end]))
+        goal = self.depth_goal if state.phase == "depth" else self.target_cost
+        plan = CostPlan(state.start_cost, min(goal, state.start_cost), sum(active[state.first : end]))
         return Position(plan, sum(active[state.first : state.index]), sizes[state.index])
 
     def _train(self, model: nn.Module, optimizer: Any, state: WalkState, hooks: Mapping[str, Any]) -> float:
@@ -258,7 +258,7 @@ class _Walker:
         is_last = state.index + 1 == len(self.piece_sizes)
         choose = cut_to_target if is_last else cut_zeros
         blocks, channels = piece.settled()
-        return choose(live.structure, piece.penalty, blocks, channels, self.target_macs, self.settings.rounding)
+        return choose(live.structure, piece.penalty, blocks, channels, self.target_cost, self.settings.rounding)
 
     def _point(
         self, phase: str, now: WalkState, structure: Structure, loss: float, evaluation: Evaluation
@@ -281,8 +281,7 @@ class _Walker:
 
     def _decide(self, now: WalkState, structure: Structure, evaluation: Evaluation) -> WalkState:
         """The state after the piece's point: the next piece, the next phase, or done."""
-        macs = structure.macs()
-        if now.index == len(self.piece_sizes) or macs <= self.target_macs:
+        if now.index == len(self.piece_sizes) or structure.cost() <= self.target_cost:
             return replace(now, phase="done", candidates=())
         if now.phase == "width":
             return now
@@ -307,7 +306,7 @@ class _Walker:
             phase="width",
             index=now.index,
             first=now.index,
-            start_macs=self.structure.macs(removal.channels, removal.blocks),
+            start_cost=self.structure.cost(removal.channels, removal.blocks),
             snapshot=chosen.snapshot,
             control=StrengthControl(),
             depth_strength=chosen.depth_strength,

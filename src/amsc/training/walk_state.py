@@ -19,7 +19,7 @@ class WalkSettings:
 
     `method` is "proximal" (the penalty empties what goes) or "gates" (see `walk`). `epochs` of training (may be a
     fraction) are divided into `points` equal pieces, of which depth gets the share `depth_share`, rounded, at least
-    one and never all: a path of a single piece has no depth phase. Depth may use at most that share of the MACs to
+    one and never all: a path of a single piece has no depth phase. Depth may use at most that share of the cost to
     be saved, to the nearest block. `depth_rule` is "one-standard-error" or "share", `weights` are "fisher" (see
     `gate_sensitivities`) or those of `Penalty`, as is `currency`. `epochs_before` is what was trained before the
     walk; `rounding` says how many channels a group may be cut to.
@@ -32,7 +32,7 @@ class WalkSettings:
     depth_share: float = 0.5
     depth_rule: str = "one-standard-error"
     weights: str = "amsc"
-    currency: str = "macs"
+    currency: str = "target"
     learning_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -63,14 +63,14 @@ class Candidate:
 class WalkState:
     """A walk after `index` pieces, `first` of which lie before the present phase ("depth", "width" or "done").
 
-    The phase began at `start_macs`. `depth_strength` is what the width phase holds on to; `control` steers the
+    The phase began at `start_cost`. `depth_strength` is what the width phase holds on to; `control` steers the
     strength of the phase; `error` is the largest relative error of all cuts made.
     """
 
     phase: str
     index: int
     first: int
-    start_macs: int
+    start_cost: int
     snapshot: Snapshot
     control: StrengthControl = field(default_factory=StrengthControl)
     depth_strength: float = 0.0
@@ -81,7 +81,7 @@ class WalkState:
 def walk_state_to_plain(state: WalkState) -> dict[str, Any]:
     """The state as dictionaries, lists, tensors, numbers and strings; tensors are shared, not copied."""
     plain = {
-        name: getattr(state, name) for name in ("phase", "index", "first", "start_macs", "depth_strength", "error")
+        name: getattr(state, name) for name in ("phase", "index", "first", "start_cost", "depth_strength", "error")
     }
     candidates = [
         {**vars(candidate), "snapshot": _snapshot_to_plain(candidate.snapshot)} for candidate in state.candidates

@@ -1,0 +1,195 @@
+"""Accuracy at three budgets: amsc's paths, its ablations and rivals; same dense network, data and epochs for all.
+
+    python benchmarks/frontier.py --data FOLDER --weights FILE [--seeds 0 1 2] [--shares 0.6 0.45 0.3] [--arms ...]
+
+Every arm has `--epochs` epochs in all: one-shot rules cut at once and fine-tune; paths walk for `--path-epochs` of them
+and fine-tune for the rest. The dense network is that of cifar10_jpeg.py. Every finished run is appended to --results
+and skipped when the script is started again. "CIFAR-10 JPEG" is not the original CIFAR-10: compare only within this
+file.
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_scan import Ranked, Scene, fisher, scene, taylor
+from cifar10_jpeg import TASK, adapted, score
+from rivals import l1_removal, random_removal
+from torch import Tensor, nn
+
+from amsc import Settings, Target, compress, cut, plan_cut, scan, trace
+from amsc.data import Data, open_data
+from amsc.measure import count_macs, machine_stamp
+from amsc.structure import Structure
+from amsc.surgery import plan_of
+from amsc.training import TrainSettings, finetune, reestimate_batchnorm
+
+RESULTS = Path(__file__).parent / "results" / "frontier.json"
+Arm = Callable[[nn.Module, Data, float, int, argparse.Namespace], nn.Module]
+
+
+def path(**choices: Any) -> Arm:
+    """A run of `compress` with these settings."""
+
+    def run(dense: nn.Module, data: Data, share: float, seed: int, options: argparse.Namespace) -> nn.Module:
+        said = {"path_points": options.path_points, "path_learning_rate": options.path_learning_rate, **choices}
+        settings = Settings(
+            seed=seed,
+            path_epochs=options.path_epochs,
+            finetune_epochs=options.epochs - options.path_epochs,
+            finetune_learning_rate=options.learning_rate,
+            **said,
+        )
+        return compress(dense, data.example_inputs(), data, target=Target(macs=share), settings=settings).model
+
+    return run
+
+
+def at_once(removal: Callable[[nn.Module, Structure, Data, float, int], Mapping[str, Any]]) -> Arm:
+    """Cut what `removal` says (as `plan_cut` takes it), then fine-tune."""
+
+    def run(dense: nn.Module, data: Data, share: float, seed: int, options: argparse.Namespace) -> nn.Module:
+        structure = trace(dense, data.example_inputs())
+        model = cut(dense, plan_cut(structure, **removal(dense, structure, data, share, seed)))
+        reestimate_batchnorm(model, data)
+        finetune(model, data, TASK, TrainSettings("finetune", options.epochs, options.learning_rate, seed=seed))
+        return model
+
+    return run
+
+
+def ranked(score_of: Callable[[Scene], Tensor]) -> Arm:
+    """One ranking of the channels of the whole network by derivatives of 512 examples."""
+
+    def removal(dense: nn.Module, structure: Structure, data: Data, share: float, seed: int) -> Mapping[str, Any]:
+        it = scene(dense, data, 512, seed)
+        choice = Ranked(it.structure, it.found, it.sizes["macs"], dimensions="width")
+        choice.scores = score_of(it)
+        return {"channels": choice.removal(int(share * structure.macs())).channels}
+
+    return at_once(removal)
+
+
+def scanned(dimensions: str) -> Arm:
+    def removal(dense: nn.Module, structure: Structure, data: Data, share: float, seed: int) -> Mapping[str, Any]:
+        return scan(dense, data.example_inputs(), data, dimensions=dimensions).removal(macs=share)
+
+    return at_once(removal)
+
+
+def longer(dense: nn.Module, data: Data, share: float, seed: int, options: argparse.Namespace) -> nn.Module:
+    """The dense network, trained for as many epochs as the others in all."""
+    model = copy.deepcopy(dense)
+    finetune(model, data, TASK, TrainSettings("finetune", options.epochs, options.learning_rate, seed=seed))
+    return model
+
+
+ARMS: dict[str, Arm] = {
+    "proximal": path(),
+    "gates": path(method="gates"),
+    "gates, width only": path(method="gates", depth_share=0.0),
+    "gates, 8 pieces, width only": path(method="gates", depth_share=0.0, path_points=8),
+    "L1, uniform": at_once(
+        lambda dense, s, data, share, seed: {"channels": l1_removal(s, int(share * s.macs()), dense)}
+    ),
+    "Taylor": ranked(taylor),
+    "Fisher per MAC": ranked(lambda it: fisher(it) / it.sizes["macs"]),
+    "scan": scanned("both"),
+    "scan, width only": scanned("width"),
+    "random, uniform": at_once(
+        lambda dense, s, data, share, seed: {"channels": random_removal(s, int(share * s.macs()), seed)}
+    ),
+    "proximal, width only": path(depth_share=0.0),
+    "proximal, blocks as far as they go": path(depth_share=1.0, depth_rule="share"),
+    "amsc weights": path(weights="amsc", currency="params"),
+    "ssl weights": path(weights="ssl", currency="params"),
+    "gl weights": path(weights="gl", currency="params"),
+    "rw weights": path(weights="rw", currency="params"),
+    "dense, trained longer": longer,
+}
+
+
+def run_one(
+    name: str, share: float, seed: int, dense: nn.Module, data: Data, options: argparse.Namespace
+) -> dict[str, Any]:
+    start = time.perf_counter()
+    model = ARMS[name](copy.deepcopy(dense), data, share, seed, options)
+    seconds = time.perf_counter() - start
+    reestimate_batchnorm(model, data)
+    example = data.example_inputs()
+    plan = plan_of(model)
+    return {
+        "arm": name,
+        "share": share,
+        "seed": seed,
+        "accuracy": round(score(model, data), 2),
+        "macs_share": round(count_macs(model, example) / count_macs(dense, example), 4),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "removed_blocks": list(plan.blocks) if plan else [],
+        "seconds": round(seconds, 1),
+    }
+
+
+def table(runs: list[dict[str, Any]], shares: list[float]) -> str:
+    lines = ["| arm | " + " | ".join(f"{share:.0%}" for share in shares) + " |", "|---" * (len(shares) + 1) + "|"]
+    for name in dict.fromkeys(run["arm"] for run in runs):
+        cells = []
+        for share in shares:
+            values = [run["accuracy"] for run in runs if (run["arm"], run["share"]) == (name, share)]
+            spread = f" +- {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.2f}{spread} ({len(values)})" if values else "-")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def options_of() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder with train.parquet and test.parquet")
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--work", type=Path, default=Path("runs/cifar10_jpeg"), help="cache of the dense network")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.45, 0.3])
+    parser.add_argument("--limit", type=int, default=10_000, help="training examples")
+    parser.add_argument("--epochs", type=float, default=3, help="in all")
+    parser.add_argument("--path-epochs", type=float, default=1)
+    parser.add_argument("--path-points", type=int, default=3)
+    parser.add_argument("--path-learning-rate", type=float, default=0.05)
+    parser.add_argument("--learning-rate", type=float, default=0.02)
+    parser.add_argument("--dense-epochs", type=float, default=2)
+    parser.add_argument("--dense-learning-rate", type=float, default=0.02)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = options_of()
+    torch.set_num_threads(options.threads)
+    found = json.loads(options.results.read_text()) if options.results.exists() else {"runs": []}
+    kept = ("model", "limit", "epochs", "path_epochs", "path_points", "path_learning_rate", "learning_rate")
+    found |= {"data": "CIFAR-10 JPEG", **{key: vars(options)[key] for key in kept}, "machine": dict(machine_stamp())}
+    for seed in options.seeds:
+        data = open_data(f"parquet:{options.data}", seed=seed, batch_size=128, device="cpu", limit=options.limit)
+        dense = adapted(options, data)
+        found["dense_accuracy"] = round(score(dense, data), 2)
+        for share in options.shares:
+            for name in options.arms:
+                if any((run["arm"], run["share"], run["seed"]) == (name, share, seed) for run in found["runs"]):
+                    continue
+                found["runs"].append(run_one(name, share, seed, dense, data, options))
+                print(found["runs"][-1], flush=True)
+                options.results.write_text(json.dumps(found, indent=1) + "\n")
+    print("dense", found["dense_accuracy"])
+    print(table(found["runs"], options.shares))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""What a network may cost and lose, as it is typed: shares of the dense network, or amounts with their unit."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from amsc.errors import TargetError
+from amsc.settings import nearest
+
+__all__ = ["COSTS", "Amount", "Target", "format_target", "parse_target"]
+
+_COUNT = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+# What a network costs -> (the units in which an amount of it can be said, an example, what it is called)
+COSTS: Mapping[str, tuple[Mapping[str, float], str, str]] = {
+    "macs": (_COUNT, "20M", "MACs"),
+    "params": (_COUNT, "100k", "parameters"),
+    "bytes": (_BYTES, "400kB", "bytes of parameters and buffers"),
+    "latency": (_SECONDS, "5ms", "seconds of latency"),
+    "memory": (_BYTES, "10MB", "bytes of peak memory"),
+}
+_SMALLEST_BARE = 1000
+"""A number without a unit is an amount from here on: below, a percentage was probably meant."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A limit on one cost: `number` is a share of what the dense network costs, or is in multiply-adds, parameters,
+    bytes or seconds."""
+
+    number: float
+    is_share: bool
+
+    def of(self, dense: float) -> float:
+        """The limit for a dense network that costs so much."""
+        return self.number * dense if self.is_share else self.number
+
+
+@dataclass(frozen=True)
+class Target:
+    """The budget. All that is said must be met; at least one thing must be.
+
+    `macs`, `params`, `bytes`, `latency` and `memory` are shares of what the dense network costs (0 < share < 1), or
+    amounts with their unit as text: "20M", "100k", "400kB", "5ms", "10MB". Latency and memory are those of one call
+    on the example inputs, on the machine the run is on. `drop` is how far the score on the validation split may fall
+    short of the dense network's after fine-tuning (0.01: one point of accuracy); the smallest network of the path
+    that keeps to it is looked for.
+
+        Target(macs=0.5)    Target(params="100k")    Target(latency=0.6, drop=0.01)
+
+    Raises:
+        TargetError: nothing is said, or something impossible.
+    """
+
+    macs: float | str | None = None
+    params: float | str | None = None
+    bytes: float | str | None = None
+    latency: float | str | None = None
+    memory: float | str | None = None
+    drop: float | None = None
+
+    def __post_init__(self) -> None:
+        said = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if all(value is None for value in said.values()):
+            raise TargetError(f"expected a target, such as macs=50%; got none of {', '.join(said)}")
+        for cost in COSTS:
+            if said[cost] is not None:
+                _amount(cost, said[cost])
+        drop = said["drop"]
+        if drop is not None and (
+            isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 <= drop < math.inf
+        ):
+            raise TargetError(f"drop: expected how far the score may fall, 0 or more, such as 0.01; got {drop!r}")
+
+    @property
+    def limits(self) -> dict[str, Amount]:
+        """The limits on costs, by what they limit."""
+        said = {cost: getattr(self, cost) for cost in COSTS}
+        return {cost: _amount(cost, value) for cost, value in said.items() if value is not None}
+
+
+def parse_target(text: str) -> Target:
+    """The target that a text such as "macs=50%", "params=100k" or "latency=5ms, drop=1%" says.
+
+    Raises:
+        TargetError: the text is not of that form, names something else, or leaves nothing or everything.
+    """
+    known = (*COSTS, "drop")
+    said: dict[str, Any] = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if name not in known or not equals or name in said:
+            twice = f"; {name} is said twice" if name in said else nearest(name, known)
+            raise TargetError(f"expected a target such as macs=50% or macs=0.5, got {text!r}{twice}")
+        said[name] = _drop(value) if name == "drop" else _typed(name, value)
+    return Target(**said)
+
+
+def format_target(target: Target) -> str:
+    """The text that `parse_target` reads back as a target that means the same."""
+    said = {field.name: getattr(target, field.name) for field in dataclasses.fields(target)}
+    return ", ".join(f"{name}={value}" for name, value in said.items() if value is not None)
+
+
+def _drop(text: str) -> float:
+    match = re.fullmatch(r"(\d*\.?\d+(?:[eE]-?\d+)?)\s*(%?)", text)
+    if match is None:
+        raise TargetError(f"expected how far the score may fall, such as drop=1% or drop=0.01, got drop={text}")
+    return float(match[1]) / (100 if match[2] else 1)
+
+
+def _typed(cost: str, value: str) -> float | str:
+    """A share as a number, an amount as the text that it is."""
+    amount = _amount(cost, value)
+    return amount.number if amount.is_share else value
+
+
+def _amount(cost: str, value: Any) -> Amount:
+    """What `value` says, a number or a text."""
+    units, example, words = COSTS[cost]
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TargetError(f"{cost}: expected a share such as 0.5, or text such as '{example}'; got {value!r}")
+    match = re.fullmatch(r"(-?\d*\.?\d+(?:[eE]-?\d+)?)\s*([%\w]*)", str(value).strip().replace("µ", "u"))
+    if match is None or match[2] not in ("", "%", *units):
+        known = f"; units of {cost} are {', '.join(units)}" if match is not None else ""
+        raise TargetError(
+            f"expected a share of the dense network's {words} such as {cost}=50% or {cost}=0.5, or an amount such as "
+            f"{cost}={example}; got '{cost}={value}'{known}"
+        )
+    number, unit = float(match[1]), match[2]
+    if unit in units and number > 0:
+        return Amount(number * units[unit], is_share=False)
+    if not unit and cost != "latency" and number >= _SMALLEST_BARE:
+        return Amount(number, is_share=False)
+    share = number / 100 if unit == "%" else number
+    if not unit and 1 < number < 100:
+        raise TargetError(
+            f"{cost}={value} is more than the dense network has; for {value} percent write {cost}={value}%"
+        )
+    if not 0 < share < 1:
+        raise TargetError(
+            f"expected a target above 0 % and below 100 % of the dense network's {words}, got {share:.6g} "
+            f"({share:.4%}); for half of them write {cost}=50%"
+        )
+    return Amount(share, is_share=True)
