@@ -29,10 +29,10 @@ from amsc.measure import machine_stamp
 from amsc.model_access import named_tensors
 from amsc.models import open_model
 from amsc.penalty import find_bypassed_groups, find_coordinates, parameters_held, saved_macs
-from amsc.scan import _stand_ins
 from amsc.structure import Structure
+from amsc.surgery import stand_in
 from amsc.tasks import Classification
-from amsc.training import GateChoice, GateGradients, evaluate, gate_gradients, reestimate_batchnorm
+from amsc.training import GateChoice, GateGradients, evaluate, gate_derivatives, reestimate_batchnorm
 from amsc.training.removal import Leaf
 
 TASK = Classification()
@@ -87,8 +87,7 @@ def scene(model: nn.Module, data: Data, examples: int, seed: int) -> Scene:
         for name, held in (("params", parameters_held), ("macs", saved_macs))
     }
     start = time.perf_counter()
-    stand_ins = _stand_ins(structure, coordinates)
-    found = gate_gradients(model, structure, coordinates, stand_ins, data, TASK, examples=examples)
+    found = gate_derivatives(model, structure, coordinates, data, TASK, stand_in=stand_in, examples=examples)
     return Scene(model, structure, found, sizes, time.perf_counter() - start, seed)
 
 

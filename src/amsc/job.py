@@ -20,7 +20,7 @@ from amsc.records import PathPoint, Record
 from amsc.run_folder import RunFolder, RunState
 from amsc.settings import Settings, plain_settings
 from amsc.structure import Rounding, Structure
-from amsc.surgery import CutPlan, apply_plan, cut_tensors, plan_cut, save, unfolded, verify
+from amsc.surgery import CutPlan, apply_plan, cut_tensors, plan_cut, save, stand_in, unfolded, verify
 from amsc.target import Target, format_target
 from amsc.tasks import Task
 from amsc.training import (
@@ -108,6 +108,7 @@ class Job:
             shrink=self.shrink,
             target_cost=self.budget.floor,
             settings=walk_settings(self.settings),
+            stand_in=stand_in,
             state=state.walk,
             progress=self.progress,
         )

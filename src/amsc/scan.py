@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-import torch
 from torch import nn
 
 from amsc.compress import check_data, check_kinds, chosen_task, deterministic
@@ -15,13 +14,12 @@ from amsc.errors import RunFolderError, SettingsError, TargetError
 from amsc.job import versions
 from amsc.measure import machine_stamp, time_model
 from amsc.model_access import copied
-from amsc.penalty import Coordinates, find_bypassed_groups, find_coordinates, parameters_held, saved_macs
+from amsc.penalty import Coordinates
 from amsc.records import ScanPoint, ScanRecord
 from amsc.report import render_scan, scan_lines
 from amsc.settings import Settings
 from amsc.structure import Rounding, Structure, select, trace
-from amsc.surgery import cut, cuttable, plan_cut
-from amsc.surgery.passthrough import PassThrough
+from amsc.surgery import cut, cuttable, plan_cut, stand_in
 from amsc.target import Target
 from amsc.tasks import Task
 from amsc.training import (
@@ -30,8 +28,10 @@ from amsc.training import (
     NoProgress,
     Progress,
     Removal,
+    choose_gates,
     evaluate,
-    gate_gradients,
+    find_gates,
+    gate_derivatives,
     num_channels,
     reestimate_batchnorm,
 )
@@ -150,16 +150,19 @@ def scan(
         structure, coordinates = _gated(model, example_inputs, settings)
         check_data(model, data, task, ("train", "validation") if evaluate else ("train",))
         clock.lap("trace")
-        stand_ins = _stand_ins(structure, coordinates)
-        found = gate_gradients(
-            model, structure, coordinates, stand_ins, data, task, examples=examples, progress=listener
+        found = gate_derivatives(
+            model, structure, coordinates, data, task, stand_in=stand_in, examples=examples, progress=listener
         )
         clock.lap("derivatives")
-        sizes = torch.cat(_sizes(structure, coordinates, settings.currency)[::-1])
-        rounding = Rounding(settings.round_to, settings.min_channels)
-        share = settings.depth_share
-        choice = GateChoice(
-            structure, found, sizes, power=power, dimensions=dimensions, depth_share=share, rounding=rounding
+        choice = choose_gates(
+            structure,
+            coordinates,
+            found,
+            currency=settings.currency,
+            power=power,
+            dimensions=dimensions,
+            depth_share=settings.depth_share,
+            rounding=Rounding(settings.round_to, settings.min_channels),
         )
         points = _frontier(choice, shares)
         clock.lap("path")
@@ -220,35 +223,14 @@ def _check(
 
 
 def _gated(model: nn.Module, example_inputs: Any, settings: Settings) -> tuple[Structure, Coordinates]:
-    """What may go, without blocks that have no gate (those whose channels go with them, if these have no coordinates),
-    and the coordinates of the gates.
+    """What may go, and the coordinates of the gates (see `find_gates`).
 
     Raises:
         TargetError: there is no gate.
     """
     structure = cuttable(model, trace(model, example_inputs), example_inputs)
     structure = select(structure, keep=settings.keep, only=settings.only)
-    bypassed = find_bypassed_groups(structure, model)
-    coordinates = find_coordinates(structure, bypassed)
-    gated = {name for name, _ in coordinates.channels}
-    blocks = tuple(block for block in structure.blocks if gated.issuperset(block.channels))
-    if len(blocks) < len(structure.blocks):
-        structure = replace(structure, blocks=blocks)
-        coordinates = find_coordinates(structure, bypassed)
-    if not coordinates.channels and not coordinates.blocks:
-        raise TargetError("nothing in this network can be removed: `amsc inspect` shows what is pinned, and why")
-    return structure, coordinates
-
-
-def _stand_ins(structure: Structure, coordinates: Coordinates) -> dict[str, nn.Module]:
-    """What stands where each block was."""
-    calls = {name: structure.block(name).call for name in coordinates.blocks}
-    return {name: nn.Identity() if call is None else PassThrough(call) for name, call in calls.items()}
-
-
-def _sizes(structure: Structure, coordinates: Coordinates, currency: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """q of channels and blocks."""
-    return (parameters_held if currency == "params" else saved_macs)(structure, coordinates)
+    return find_gates(structure, model)
 
 
 def _removal(choice: GateChoice, share: float) -> Removal:

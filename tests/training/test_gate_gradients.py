@@ -13,8 +13,8 @@ from amsc.data import Data
 from amsc.errors import DataError, TrainingError
 from amsc.models import open_model
 from amsc.penalty import Penalty, find_bypassed_groups, find_coordinates
-from amsc.scan import _stand_ins
 from amsc.structure import Structure, trace
+from amsc.surgery import stand_in
 from amsc.tasks import Classification, Task
 from amsc.training import GateGradients, gate_gradients
 from amsc.training.gate_hooks import GatedLayer, GateHooks, Gates
@@ -49,7 +49,7 @@ def gradients_of(
     structure = trace(model, inputs)
     coordinates = find_coordinates(structure, find_bypassed_groups(structure, model))
     data: Data = ListData(((inputs, target),))
-    stand_ins = _stand_ins(structure, coordinates)
+    stand_ins = {name: stand_in(structure.block(name).call) for name in coordinates.blocks}
     return structure, gate_gradients(model, structure, coordinates, stand_ins, data, task, examples=examples)
 
 
@@ -272,7 +272,7 @@ def test_no_examples_and_losses_without_a_derivative_are_refused() -> None:
             model,
             structure,
             coordinates,
-            _stand_ins(structure, coordinates),
+            {name: stand_in(structure.block(name).call) for name in coordinates.blocks},
             ListData(()),
             Classification(),
             examples=4,

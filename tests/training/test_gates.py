@@ -8,13 +8,22 @@ import pytest
 import torch
 from torch import nn
 
-from amsc.errors import TargetError
+from amsc.errors import TrainingError
 from amsc.penalty import Penalty
-from amsc.structure import Structure
-from amsc.training import WalkSettings, rebuild, walk, walk_state_from_plain, walk_state_to_plain
-from amsc.training.gates import cheapest_blocks, cheapest_channels
+from amsc.structure import Structure, trace
+from amsc.training import (
+    WalkSettings,
+    choose_gates,
+    find_gates,
+    gate_derivatives,
+    rebuild,
+    walk,
+    walk_state_from_plain,
+    walk_state_to_plain,
+)
 from amsc.training.selection import lowest_cost
-from training.small import TASK, same_tensors, shrink, small_data, traced, trained_net
+from blocks_nets import Decoder, rows
+from training.small import TASK, ListData, same_tensors, shrink, small_data, traced, trained_net
 
 DATA = small_data()
 SETTINGS = WalkSettings(method="gates", epochs=4, points=4, learning_rate=0.05, depth_rule="share")
@@ -62,24 +71,31 @@ def test_it_goes_on_identically_after_a_stop(dense: nn.Module, structure: Struct
     assert small.structure.macs() == steps[-1][0].macs
 
 
-def test_the_cheapest_for_what_they_save_go_first(dense: nn.Module, structure: Structure) -> None:
-    penalty = Penalty(structure, dense)
-    leaves, blocks = torch.ones(len(penalty.channels)), torch.ones(len(penalty.blocks))
-    name = penalty.channels[5][0]
-    leaves[5], blocks[1] = 0.0, 0.0
-    removal = cheapest_channels(structure, penalty, (leaves, blocks), int(0.9 * structure.macs()))
-    assert penalty.channels[5][1] in removal.channels[name]
-    assert cheapest_blocks(structure, penalty, blocks, int(0.8 * structure.macs())).blocks == (penalty.blocks[1],)
-    assert not cheapest_channels(structure, penalty, (leaves, blocks), structure.macs())
+def test_a_piece_cuts_what_a_scan_of_the_network_says(dense: nn.Module, structure: Structure) -> None:
+    (_, snapshot, _), *_ = gate_path(dense, structure, 0.5, settings={"depth_share": 0.0, "points": 2, "epochs": 0.4})
+    inner, coordinates = find_gates(structure, dense)
+    found = gate_derivatives(dense, inner, coordinates, DATA, TASK, stand_in=lambda call: nn.Identity(), examples=512)
+    choice = choose_gates(inner, coordinates, found, depth_share=0.0)
+    planned = round(0.75 * structure.macs())
+    assert snapshot.removal.channels == choice.removal(planned).channels
+    assert structure.macs(snapshot.removal.channels) <= planned
 
 
-def test_blocks_go_where_channels_are_not_enough_and_no_more_than_there_is(
-    dense: nn.Module, structure: Structure
-) -> None:
-    penalty = Penalty(structure, dense)
-    sensitivities = torch.rand(len(penalty.channels)), torch.rand(len(penalty.blocks))
-    floor = lowest_cost(structure, penalty.channels)
-    removal = cheapest_channels(structure, penalty, sensitivities, int(0.95 * floor))
-    assert removal.blocks
-    with pytest.raises(TargetError, match="the lowest is"):
-        cheapest_channels(structure, penalty, sensitivities, 1000)
+def test_blocks_go_where_channels_are_not_enough(dense: nn.Module, structure: Structure) -> None:
+    floor = lowest_cost(structure, Penalty(structure, dense).channels) / structure.macs()
+    *_, (point, _, _) = gate_path(
+        dense, structure, 0.9 * floor, settings={"depth_share": 0.0, "points": 1, "epochs": 0.2}
+    )
+    assert point.removed_blocks
+    assert point.macs <= 0.9 * floor * structure.macs()
+
+
+def test_blocks_that_need_a_stand_in_are_named_if_there_is_none() -> None:
+    net = Decoder().eval()
+    structure = trace(net, rows())
+    data, settings = (
+        ListData(((rows(), torch.zeros(len(rows()), dtype=torch.long)),)),
+        replace(SETTINGS, depth_share=0.0),
+    )
+    with pytest.raises(TrainingError, match=r"stand_in=amsc\.surgery\.stand_in"):
+        list(walk(net, structure, data, TASK, shrink=shrink, target_cost=structure.macs() // 2, settings=settings))

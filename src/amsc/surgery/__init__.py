@@ -4,6 +4,7 @@ from amsc.surgery.apply import apply_plan, cut_tensors, masked, plan_of
 from amsc.surgery.compose import compose
 from amsc.surgery.cut import cut
 from amsc.surgery.fold import unfolded
+from amsc.surgery.passthrough import stand_in
 from amsc.surgery.plan import AxisCut, CutPlan, plan_cut
 from amsc.surgery.store import load, save
 from amsc.surgery.trial import cuttable
@@ -22,6 +23,7 @@ __all__ = [
     "plan_cut",
     "plan_of",
     "save",
+    "stand_in",
     "unfolded",
     "verify",
 ]

@@ -8,7 +8,12 @@ from torch.utils import _pytree as pytree
 
 from amsc.structure.values import BlockCall, OutputLeaf
 
-__all__ = ["PassThrough"]
+__all__ = ["PassThrough", "stand_in"]
+
+
+def stand_in(call: BlockCall | None) -> nn.Module:
+    """What stands where a block was: `nn.Identity`, or what returns the leaves of `call`."""
+    return nn.Identity() if call is None else PassThrough(call)
 
 
 class PassThrough(nn.Module):

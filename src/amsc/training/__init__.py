@@ -7,6 +7,7 @@ from amsc.training.evaluation import Evaluation, evaluate, mean_loss, reestimate
 from amsc.training.finetune import TrainSettings, TrainState, finetune
 from amsc.training.gate_choice import DIMENSIONS, GateChoice
 from amsc.training.gate_gradients import GateGradients, gate_gradients
+from amsc.training.gating import StandIn, choose_gates, find_gates, gate_derivatives
 from amsc.training.loop import Batches, Stretch, train_steps
 from amsc.training.progress import NoProgress, Progress
 from amsc.training.proximal import ProximalStep
@@ -29,15 +30,19 @@ __all__ = [
     "Shrink",
     "Shrunk",
     "Snapshot",
+    "StandIn",
     "Stretch",
     "TrainSettings",
     "TrainState",
     "WalkSettings",
     "WalkState",
+    "choose_gates",
     "cut_down",
     "evaluate",
     "fewest_channels",
+    "find_gates",
     "finetune",
+    "gate_derivatives",
     "gate_gradients",
     "load_state",
     "mean_loss",

@@ -8,24 +8,34 @@ import torch
 from torch import Tensor, nn
 
 from amsc.data import Data
+from amsc.errors import TrainingError
 from amsc.penalty import Penalty
 from amsc.records import PathPoint
-from amsc.structure.values import Structure
+from amsc.structure.values import BlockCall, Structure
 from amsc.tasks import Task
 from amsc.training.choose import one_standard_error_choice
 from amsc.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
-from amsc.training.gates import cheapest_blocks, cheapest_channels
+from amsc.training.gating import StandIn, choose_gates, find_gates, gate_derivatives
 from amsc.training.loop import Batches, Stretch, train_steps
 from amsc.training.piece import Piece, Position, settling_steps
 from amsc.training.progress import NoProgress, Progress
 from amsc.training.proximal import ProximalStep
 from amsc.training.removal import Removal, Shrink, Shrunk, compose_removals
-from amsc.training.selection import cut_to_target, cut_zeros
+from amsc.training.selection import blocks_above, cut_to_target, cut_zeros
 from amsc.training.sensitivity import gate_sensitivities
 from amsc.training.strength import CostPlan, StrengthControl
 from amsc.training.walk_state import Candidate, Snapshot, WalkSettings, WalkState
 
 __all__ = ["cut_down", "num_channels", "rebuild", "walk"]
+
+SCANNED = 512
+"""Training examples in each scan of the method "gates"."""
+
+
+def _identity(call: BlockCall | None) -> nn.Module:
+    if call is not None:
+        raise TrainingError("blocks of this network need stand-ins: give walk(..., stand_in=amsc.surgery.stand_in)")
+    return nn.Identity()
 
 
 def walk(
@@ -37,6 +47,7 @@ def walk(
     shrink: Shrink,
     target_cost: int,
     settings: WalkSettings,
+    stand_in: StandIn = _identity,
     state: WalkState | None = None,
     progress: Progress = NoProgress(),  # noqa: B008 - it has no state
 ) -> Iterator[tuple[PathPoint, Snapshot, WalkState]]:
@@ -51,8 +62,8 @@ def walk(
     network) and on with width. The last piece ends at `target_cost` or just below; what is not zero by then and has to
     go **does change the function** (see `cut_to_target`).
 
-    With the method "gates" there is no penalty: every piece begins by cutting what the loss depends on least for what
-    it saves, down to the plan, which changes the function, and then trains what is left.
+    With the method "gates" there is no penalty: every piece begins by scanning the network (see `choose_gates`) and
+    cutting what closes first, down to the plan, which changes the function, and then trains what is left.
 
     Each piece is a function of the state alone, so `walk(..., state=saved)` goes on exactly as it would have. A state
     of phase "done" yields nothing. `rebuild` makes a state's network. `model` is not changed.
@@ -62,12 +73,13 @@ def walk(
         structure: its structure.
         shrink: cuts copies of models.
         target_cost: what the network may cost in the end.
+        stand_in: makes what takes the place of a block while the gates are looked at; only the method "gates" asks.
 
     Raises:
         TrainingError: the loss is not finite.
         TargetError: no removal reaches the target.
     """
-    walker = _Walker(model, structure, data, task, shrink, target_cost, settings, progress)
+    walker = _Walker(model, structure, data, task, shrink, stand_in, target_cost, settings, progress)
     state = walker.first_state() if state is None else state
     while state.phase != "done":
         point, snapshot, state = walker.advance(state)
@@ -137,6 +149,7 @@ class _Walker:
     data: Data
     task: Task
     shrink: Shrink
+    stand_in: StandIn
     target_cost: int
     settings: WalkSettings
     progress: Progress
@@ -204,19 +217,28 @@ class _Walker:
         return _Step(removal, cut, cut.slice_tensors(_momentum(live.model, optimizer)), loss, piece.control)
 
     def _gate_step(self, live: Shrunk, state: WalkState) -> "_Step":
-        """Cut what the loss depends on least for what it saves, then train the rest without a penalty."""
+        """Scan the network and cut what closes first, then train the rest without a penalty: a proximal Newton step in
+        the gates, and ordinary steps in the weights."""
         position = self._position(state)
         goal = round(position.plan.at(position.first + position.active))
-        penalty = Penalty(live.structure, live.model)
-        leaves, blocks = gate_sensitivities(live.model, penalty, self.data, self.task)
-        if state.phase == "depth":
-            removal = cheapest_blocks(live.structure, penalty, blocks, goal)
-        else:
-            removal = cheapest_channels(live.structure, penalty, (leaves, blocks), goal, self.settings.rounding)
+        removal = self._scanned_removal(live, goal, state.phase) if live.structure.cost() > goal else Removal()
         cut = self.shrink(live.model, live.structure, removal)
         optimizer = self._sgd(cut.model, cut.slice_tensors(state.snapshot.momentum))
         loss = self._train(cut.model, optimizer, state, {})
         return _Step(removal, cut, _momentum(cut.model, optimizer), loss, state.control)
+
+    def _scanned_removal(self, live: Shrunk, goal: int, phase: str) -> Removal:
+        """What a scan takes away: blocks, as long as the cost stays at the goal or above, or channels (and blocks where
+        these are not enough), down to it."""
+        structure, coordinates = find_gates(live.structure, live.model)
+        found = gate_derivatives(
+            live.model, structure, coordinates, self.data, self.task, stand_in=self.stand_in, examples=SCANNED
+        )
+        choices = self.settings
+        choice = choose_gates(
+            structure, coordinates, found, currency=choices.currency, depth_share=0.0, rounding=choices.rounding
+        )
+        return Removal(blocks_above(structure, choice.block_order, goal)) if phase == "depth" else choice.removal(goal)
 
     def _sgd(self, model: nn.Module, momentum: Mapping[str, Tensor]) -> torch.optim.SGD:
         """The optimiser of a network, with its momentum by parameter name."""
