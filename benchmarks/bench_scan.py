@@ -13,7 +13,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -41,17 +41,17 @@ BATCHNORM_BATCHES = 5
 
 @dataclass(frozen=True)
 class FirstOf:
-    """`data` with a shorter test split."""
+    """`data` with so many examples of some splits, in whole batches."""
 
     data: Data
-    count: int
+    counts: Mapping[str, int]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.data, name)
 
     def batches(self, split: str, *, seed: int | None = None) -> Iterator[tuple[Any, Tensor]]:
         batches = self.data.batches(split, seed=seed)
-        return islice(batches, -(-self.count // 128)) if split == "test" else batches
+        return islice(batches, -(-self.counts[split] // 128)) if split in self.counts else batches
 
 
 class Ranked(GateChoice):
@@ -216,7 +216,7 @@ def main() -> None:
     }
     for seed in options.seeds:
         opened = open_data(f"parquet:{options.data}", seed=seed, batch_size=128, device="cpu", limit=options.limit)
-        data: Any = FirstOf(opened, options.test_limit)
+        data: Any = FirstOf(opened, {"test": options.test_limit})
         found["dense_accuracy"] = round(100 * evaluate(model, data, "test", TASK).score, 2)
         it = scene(model, data, options.examples, seed)
         found["derivative_seconds"][str(seed)] = round(it.derivative_seconds, 2)

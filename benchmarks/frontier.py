@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_scan import Ranked, Scene, fisher, scene, taylor
+from bench_scan import FirstOf, Ranked, Scene, fisher, scene, taylor
 from cifar10_jpeg import TASK, adapted, score
 from rivals import l1_removal, random_removal
 from torch import Tensor, nn
@@ -64,6 +64,15 @@ def at_once(removal: Callable[[nn.Module, Structure, Data, float, int], Mapping[
     return run
 
 
+def uniform(choose: Callable[[Structure, int, nn.Module, int], dict[str, list[int]]]) -> Arm:
+    """The same share of every layer's channels."""
+
+    def removal(dense: nn.Module, structure: Structure, data: Data, share: float, seed: int) -> Mapping[str, Any]:
+        return {"channels": choose(structure, int(share * structure.macs()), dense, seed)}
+
+    return at_once(removal)
+
+
 def ranked(score_of: Callable[[Scene], Tensor]) -> Arm:
     """One ranking of the channels of the whole network by derivatives of 512 examples."""
 
@@ -92,25 +101,19 @@ def longer(dense: nn.Module, data: Data, share: float, seed: int, options: argpa
 
 ARMS: dict[str, Arm] = {
     "proximal": path(),
-    "gates": path(method="gates"),
-    "gates, width only": path(method="gates", depth_share=0.0),
-    "gates, 8 pieces, width only": path(method="gates", depth_share=0.0, path_points=8),
-    "L1, uniform": at_once(
-        lambda dense, s, data, share, seed: {"channels": l1_removal(s, int(share * s.macs()), dense)}
-    ),
-    "Taylor": ranked(taylor),
-    "Fisher per MAC": ranked(lambda it: fisher(it) / it.sizes["macs"]),
-    "scan": scanned("both"),
-    "scan, width only": scanned("width"),
-    "random, uniform": at_once(
-        lambda dense, s, data, share, seed: {"channels": random_removal(s, int(share * s.macs()), seed)}
-    ),
+    "gates": path(method="gates", path_points=1),
     "proximal, width only": path(depth_share=0.0),
     "proximal, blocks as far as they go": path(depth_share=1.0, depth_rule="share"),
     "amsc weights": path(weights="amsc", currency="params"),
     "ssl weights": path(weights="ssl", currency="params"),
     "gl weights": path(weights="gl", currency="params"),
     "rw weights": path(weights="rw", currency="params"),
+    "scan, width only": scanned("width"),
+    "scan": scanned("both"),
+    "L1, uniform": uniform(lambda structure, macs, dense, seed: l1_removal(structure, macs, dense)),
+    "Taylor": ranked(taylor),
+    "random, uniform": uniform(lambda structure, macs, dense, seed: random_removal(structure, macs, seed)),
+    "Fisher per MAC": ranked(lambda it: fisher(it) / it.sizes["macs"]),
     "dense, trained longer": longer,
 }
 
@@ -159,8 +162,9 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.45, 0.3])
     parser.add_argument("--limit", type=int, default=10_000, help="training examples")
-    parser.add_argument("--epochs", type=float, default=3, help="in all")
-    parser.add_argument("--path-epochs", type=float, default=1)
+    parser.add_argument("--judged", type=int, default=5_000, help="test images; a fifth as many for validation")
+    parser.add_argument("--epochs", type=float, default=2, help="in all")
+    parser.add_argument("--path-epochs", type=float, default=0.25)
     parser.add_argument("--path-points", type=int, default=3)
     parser.add_argument("--path-learning-rate", type=float, default=0.05)
     parser.add_argument("--learning-rate", type=float, default=0.02)
@@ -174,10 +178,11 @@ def main() -> None:
     options = options_of()
     torch.set_num_threads(options.threads)
     found = json.loads(options.results.read_text()) if options.results.exists() else {"runs": []}
-    kept = ("model", "limit", "epochs", "path_epochs", "path_points", "path_learning_rate", "learning_rate")
+    kept = ("model", "limit", "judged", "epochs", "path_epochs", "path_points", "path_learning_rate", "learning_rate")
     found |= {"data": "CIFAR-10 JPEG", **{key: vars(options)[key] for key in kept}, "machine": dict(machine_stamp())}
     for seed in options.seeds:
-        data = open_data(f"parquet:{options.data}", seed=seed, batch_size=128, device="cpu", limit=options.limit)
+        whole = open_data(f"parquet:{options.data}", seed=seed, batch_size=128, device="cpu", limit=options.limit)
+        data: Any = FirstOf(whole, {"test": options.judged, "validation": options.judged // 5})
         dense = adapted(options, data)
         found["dense_accuracy"] = round(score(dense, data), 2)
         for share in options.shares:

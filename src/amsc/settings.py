@@ -36,6 +36,7 @@ CHOICES = {
     "depth_rule": ("one-standard-error", "share"),
     "weights": ("fisher", "amsc", "ssl", "gl", "rw"),
     "currency": ("target", "macs", "params"),
+    "optimizer": ("sgd", "adamw"),
 }
 
 # key -> (lowest, highest, is the lowest itself allowed, is the highest itself allowed)
@@ -96,7 +97,8 @@ class Settings:
     dense_learning_rate: float = 0.1
     path_learning_rate: float = 0.01
     finetune_learning_rate: float = 0.02
-    momentum: float = 0.9
+    optimizer: str = "sgd"  # or adamw, which needs other learning rates
+    momentum: float = 0.9  # with adamw the first beta
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0
     distillation: float = 0.0

@@ -40,7 +40,7 @@ def test_states_are_copies() -> None:
     states: list[TrainState] = []
     finetune(net, data, TASK, SETTINGS, save=states.append)
     assert not same_tensors(states[0].weights, states[1].weights)
-    assert not same_tensors(states[0].momentum, states[1].momentum)
+    assert not same_tensors(states[0].moments["momentum_buffer"], states[1].moments["momentum_buffer"])
 
 
 def test_a_fraction_of_an_epoch_takes_that_share_of_the_batches() -> None:

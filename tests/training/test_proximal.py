@@ -1,10 +1,11 @@
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import StepLR
 
 from amsc.errors import SettingsError, TrainingError
@@ -172,7 +173,7 @@ def test_closure_is_called_and_its_loss_returned() -> None:
 
 def test_state_restores_the_run_bit_for_bit() -> None:
     model, penalty, sgd = training_setup(weight_decay=0.01)
-    optimizer = ProximalStep(sgd, penalty, depth_strength=0.02, width_strength=0.03)
+    optimizer = ProximalStep(sgd, penalty, depth_strength=0.3, width_strength=0.3)
     train(model, optimizer, 4)
     saved, weights = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(model.state_dict())
     train(model, optimizer, 4)
@@ -198,8 +199,10 @@ def test_state_of_something_else_is_refused() -> None:
 
 def test_other_optimisers_are_refused() -> None:
     model, penalty, _ = training_setup()
-    with pytest.raises(TrainingError, match=r"needs torch\.optim\.SGD, got Adam"):
-        ProximalStep(Adam(model.parameters()), penalty)
+    with pytest.raises(TrainingError, match="without amsgrad"):
+        ProximalStep(Adam(model.parameters(), amsgrad=True), penalty)
+    with pytest.raises(TrainingError, match=r"needs torch\.optim\.SGD, Adam or AdamW, got RMSprop"):
+        ProximalStep(RMSprop(model.parameters()), penalty)
 
 
 def test_penalised_parameters_must_be_trained() -> None:
@@ -232,3 +235,63 @@ def test_negative_strength_is_refused() -> None:
     optimizer = ProximalStep(sgd, penalty, width_strength=-1.0)
     with pytest.raises(SettingsError, match="width_strength must be a finite number"):
         train(model, optimizer, 1)
+
+
+def nested_minimiser(make: Callable[[nn.Module], Optimizer], steps: int, rate: float) -> dict[str, Tensor]:
+    """Where proximal training ends for a quadratic loss with curvatures that differ from coordinate to coordinate."""
+    model = randomized(Net()).double()
+    goals = {name: p.detach().clone() for name, p in model.named_parameters()}
+    chooser = torch.Generator().manual_seed(1)
+    bends = {name: 0.5 + torch.rand(p.shape, generator=chooser, dtype=p.dtype) for name, p in goals.items()}
+    penalty = Penalty(net_structure(), model, weights="gl")
+    optimizer = ProximalStep(make(model), penalty, depth_strength=0.3, width_strength=0.3)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (1 - step / steps)
+        optimizer.zero_grad()
+        sum((bends[n] * (p - goals[n]).square()).sum() / 2 for n, p in model.named_parameters()).backward()
+        optimizer.step()
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+def test_adam_ends_at_the_minimiser_of_the_same_problem(kind: Any) -> None:
+    """With a metric of its own in every coordinate it would not: the zeros would be others."""
+    expected = nested_minimiser(lambda model: SGD(model.parameters(), lr=0.1), 200, 0.5)
+    found = nested_minimiser(lambda model: kind(model.parameters(), weight_decay=0.0), 800, 0.03)
+    assert any(bool((p == 0).any()) for p in expected.values())
+    for name, parameter in expected.items():
+        torch.testing.assert_close(found[name], parameter, atol=1e-9, rtol=0)
+        assert torch.equal(found[name] == 0, parameter == 0)
+
+
+def test_all_coordinates_of_a_leaf_share_a_second_moment_and_a_step() -> None:
+    model = randomized(Net()).train()
+    penalty = Penalty(net_structure(), model)
+    optimizer = ProximalStep(AdamW(model.parameters(), lr=1e-3), penalty, width_strength=1e-9)
+    assert float(torch.as_tensor(optimizer.unit_step()).sum()) == 0
+    train(model, optimizer, 3)
+    moments = [optimizer.state[p]["exp_avg_sq"] for p in penalty.parameters()]
+    spread = [m.clone() for m in moments]
+    penalty.fill_(spread, penalty.leaf_means(moments))
+    for own, shared in zip(moments, spread, strict=True):
+        torch.testing.assert_close(own, shared)
+    assert bool((torch.as_tensor(optimizer.unit_step()) > 0).all())
+    others = [p for p in model.parameters() if all(p is not one for one in penalty.parameters())]
+    assert any(len(optimizer.state[p]["exp_avg_sq"].unique()) > 1 for p in others)
+
+
+def test_without_a_penalty_adam_is_adam() -> None:
+    first, second = randomized(Net()).train(), randomized(Net()).train()
+    train(first, ProximalStep(AdamW(first.parameters(), weight_decay=0.0), Penalty(net_structure(), first)), 3)
+    train(second, AdamW(second.parameters(), weight_decay=0.0), 3)
+    for mine, theirs in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_a_parameter_without_a_gradient_is_named() -> None:
+    model = randomized(Net()).train()
+    optimizer = ProximalStep(AdamW(model.parameters()), Penalty(net_structure(), model), width_strength=0.1)
+    next(model.parameters()).grad = torch.zeros_like(next(model.parameters()))
+    with pytest.raises(TrainingError, match="the loss does not depend on it"):
+        optimizer.step()

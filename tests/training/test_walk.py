@@ -145,10 +145,10 @@ def test_it_goes_on_identically_from_every_state(
 
 def test_momentum_goes_on_over_a_cut(dense: nn.Module, structure: Structure, steps: list[Step]) -> None:
     _, snapshot, state = steps[-2]
-    shapes = {name: tensor.shape for name, tensor in snapshot.momentum.items()}
+    shapes = {name: tensor.shape for name, tensor in snapshot.moments["momentum_buffer"].items()}
     assert shapes == {name: snapshot.weights[name].shape for name in shapes}
     assert len(shapes) == len(list(rebuild(dense, structure, shrink, snapshot).model.parameters()))
-    at_rest = replace(state, snapshot=replace(snapshot, momentum={}))
+    at_rest = replace(state, snapshot=replace(snapshot, moments={}))
     *_, (_, last, _) = _walk(dense, structure, state=at_rest)
     assert not same_tensors(last.weights, steps[-1][1].weights)
 
@@ -227,3 +227,15 @@ def test_a_target_below_the_multiples_is_refused(dense: nn.Module, structure: St
     settings = replace(SETTINGS, rounding=Rounding(32), epochs=0)
     with pytest.raises(TargetError, match="in the multiples and numbers asked for"):
         list(_walk(dense, structure, 0.1, settings=settings))
+
+
+@pytest.mark.parametrize("method", ["proximal", "gates"])
+def test_adamw_meets_the_target_and_goes_on_identically(dense: nn.Module, structure: Structure, method: str) -> None:
+    settings = replace(SETTINGS, optimizer="adamw", learning_rate=0.003, method=method)
+    found = list(_walk(dense, structure, settings=settings))
+    assert 0.495 <= found[-1][0].macs / structure.macs() <= 0.5
+    assert {"exp_avg", "exp_avg_sq", "step"} == found[1][1].moments.keys()
+    saved = walk_state_from_plain(walk_state_to_plain(found[1][2]))
+    again = list(_walk(dense, structure, settings=settings, state=saved))
+    assert [point for point, _, _ in again] == [point for point, _, _ in found[2:]]
+    assert same_tensors(again[-1][1].weights, found[-1][1].weights)

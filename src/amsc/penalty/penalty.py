@@ -118,19 +118,20 @@ class Penalty:
         self._constants = _Constants(fixed.scales, leaf_weights.to(device), root_weights.to(device), fixed.root)
 
     @torch.no_grad()
-    def emptying_times(self) -> tuple[Tensor, Tensor]:
-        """Strength times sum of step sizes after which each channel and each block is zero if the loss does not resist
-        (for blocks: at the speed with which they start). Infinite where the weight is 0. Shapes: channel, block."""
-        leaf_speeds, block_speeds = self._speeds()
+    def emptying_times(self, step_size: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
+        """Strength times number of steps (of this size, or of these sizes of each leaf) after which each channel and
+        each block is zero if the loss does not resist (for blocks: at the speed with which they start). Infinite where
+        weight or step is 0. Shapes: channel, block."""
+        leaf_speeds, block_speeds = self._speeds(step_size)
         leaves, blocks = self.leaf_norms(), self.block_norms()
         return leaves / (leaf_speeds * self.leaf_weights.to(leaves)), blocks / (
             block_speeds * self.block_weights.to(blocks)
         )
 
-    def _speeds(self) -> tuple[Tensor, Tensor]:
-        """How fast norms fall under unit weight, strength and step size: d n / dt. Shapes: channel, block."""
+    def _speeds(self, step_size: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
+        """How fast norms fall in a step under unit weight and strength. Shapes: channel, block."""
         norms = self._norms()
-        squares = self._constants_for(norms).scales.square()
+        squares = self._constants_for(norms).scales.square() * step_size
         own = self._by_block(norms.square())
         mean = self._by_block(squares * norms.square()) / own.clamp(min=1e-30)
         return squares[: len(self.channels)], torch.where(own > 0, mean, 1.0)
@@ -143,6 +144,23 @@ class Penalty:
         """Weights of all leaves (0 for those that cannot go alone) and roots (0 for that of leaves in no block)."""
         others = self.leaf_weights.new_zeros(num_leaves - len(self.channels))
         return torch.cat([self.leaf_weights, others]), torch.cat([self.block_weights, self.block_weights.new_zeros(1)])
+
+    @property
+    def num_leaves(self) -> int:
+        """The penalised channels, and what the blocks hold besides."""
+        return len(self._constants.root)
+
+    @torch.no_grad()
+    def leaf_means(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Mean of each leaf's coordinates in `tensors`, shaped like `parameters()`. Shape: leaf."""
+        self._move()
+        return self._rows.means(tensors)
+
+    @torch.no_grad()
+    def fill_(self, tensors: Sequence[Tensor], values: Tensor) -> None:
+        """Set the coordinates of each leaf in `tensors`, shaped like `parameters()`. Shape of `values`: leaf."""
+        self._move()
+        self._rows.fill_(tensors, values)
 
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that `prox_` changes, penalised in whole or in part."""
@@ -170,21 +188,23 @@ class Penalty:
         return depth_strength * depth + width_strength * (self.leaf_weights.to(leaves) * leaves).sum()
 
     @torch.no_grad()
-    def prox_(self, step_size: float, depth_strength: float, width_strength: float) -> None:
+    def prox_(self, step_size: float | Tensor, depth_strength: float, width_strength: float) -> None:
         """Replace the parameters y by argmin_x ||x - y||^2 / (2 step_size) + value(depth_strength, width_strength)(x).
 
         Exact up to rounding; what becomes zero is exactly zero. In coordinates s_j x_j the step size is
-        d_j = step_size * s_j^2, constant on each leaf, which is what the nested solution needs.
+        d_j = step_size * s_j^2, constant on each leaf, which is what the nested solution needs. `step_size` may be
+        another for each leaf (shape: leaf); a leaf with 0 stays as it is.
 
         Raises:
             SettingsError: an argument is negative or not finite.
         """
-        for name, value in (
-            ("step_size", step_size), ("depth_strength", depth_strength), ("width_strength", width_strength),
-        ):  # fmt: skip
+        numbers = {"depth_strength": depth_strength, "width_strength": width_strength}
+        if not isinstance(step_size, Tensor):
+            numbers["step_size"] = step_size
+        for name, value in numbers.items():
             if not (value >= 0 and math.isfinite(value)):
                 raise SettingsError(f"{name} must be a finite number, at least 0; got {value}")
-        if step_size == 0 or (depth_strength == 0 and width_strength == 0):
+        if numbers.get("step_size") == 0 or (depth_strength == 0 and width_strength == 0):
             return
         norms = self._norms()
         fixed = self._constants_for(norms)

@@ -58,6 +58,19 @@ class Rows:
         if targets:
             torch._foreach_mul_(targets, views)
 
+    def means(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Mean of the elements of every leaf. Shape: leaf."""
+        return self.sums(tensors) / self.sums([torch.ones_like(tensor) for tensor in tensors]).clamp(min=1)
+
+    def fill_(self, tensors: Sequence[Tensor], values: Tensor) -> None:
+        """Set every element of a leaf to its value in place; rows in no leaf stay as they are. Shape: leaf."""
+        leaves = torch.split(self._leaf, self._sizes)
+        for leaf, index, axis in zip(leaves, self._order, self._axes, strict=True):
+            within = leaf < self._num_leaves
+            rows = tensors[index].movedim(axis, 0)
+            shape = (-1, *([1] * (rows.ndim - 1)))
+            rows[within] = values[leaf[within]].to(rows.dtype).view(shape).expand(-1, *rows.shape[1:])
+
     def _row_norms(self, tensors: Sequence[Tensor], order: float) -> Tensor:
         """Norm of every row, in the order of `self._leaf`. Shape: row."""
         targets = [tensors[i].detach() for i in self._order]

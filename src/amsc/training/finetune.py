@@ -11,6 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from amsc.data import Data
 from amsc.tasks import Task
 from amsc.training.loop import Batches, Stretch, cosine, set_learning_rate, train_steps
+from amsc.training.optimizers import Moments, make_optimizer, moments_of, restore_moments
 from amsc.training.progress import NoProgress, Progress
 
 __all__ = ["TrainSettings", "TrainState", "finetune"]
@@ -31,16 +32,17 @@ class TrainSettings:
     weight_decay: float = 1e-4
     seed: int = 0
     ema: float = 0.0
+    optimizer: str = "sgd"
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """Training after `epochs` passes: the network's state dict, momentum and averaged weight by parameter name, mean
-    loss of the last."""
+    """Training after `epochs` passes: the network's state dict, the optimiser's moments, the averaged weights by
+    parameter name, and the mean loss of the last."""
 
     epochs: int
     weights: Mapping[str, Tensor]
-    momentum: Mapping[str, Tensor]
+    moments: Moments
     loss: float
     average: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -60,7 +62,7 @@ def finetune(
     teach: Callable[[Any, Any, Tensor], Tensor] = lambda inputs, output, loss: loss,
     progress: Progress = NoProgress(),  # noqa: B008 - it has no state
 ) -> float:
-    """Train `model` in place by SGD, the learning rate rising for 5 % of the steps and then falling in half a cosine.
+    """Train `model` in place; the learning rate rises for 5 % of the steps and then falls in half a cosine.
 
     `save` is called after every epoch with a state (of copies) from which the same training goes on identically.
     The last epoch may be a fraction. `teach` as in `train_steps`. With `settings.ema` the model ends with the moving
@@ -73,16 +75,16 @@ def finetune(
     per_epoch = data.num_batches("train")
     steps = round(settings.epochs * per_epoch)
     names = dict(model.named_parameters())
-    optimizer = torch.optim.SGD(
-        [parameter for parameter in names.values() if parameter.requires_grad],
-        lr=settings.learning_rate,
+    optimizer = make_optimizer(
+        model,
+        settings.optimizer,
+        learning_rate=settings.learning_rate,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
     if state is not None:
         model.load_state_dict(dict(state.weights))
-        for name, buffer in state.momentum.items():
-            optimizer.state[names[name]]["momentum_buffer"] = buffer.to(names[name].device, copy=True)
+        restore_moments(model, optimizer, state.moments)
     average = _Average(names, settings.ema, state.average if state else {})
     batches, loss = Batches(data, settings.seed, settings.phase), 0.0 if state is None else state.loss
     for epoch in range(0 if state is None else state.epochs, -(-steps // per_epoch)):
@@ -131,10 +133,5 @@ class _Average:
 
 
 def _state_of(model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, loss: float) -> TrainState:
-    momentum = {
-        name: optimizer.state[parameter]["momentum_buffer"].clone()
-        for name, parameter in model.named_parameters()
-        if optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
-    }
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    return TrainState(epochs, weights, momentum, loss)
+    return TrainState(epochs, weights, moments_of(model, optimizer), loss)

@@ -69,8 +69,6 @@ class Piece:
         self.optimizer, self.penalty = optimizer, optimizer.penalty
         self.parameters = dict(model.named_parameters())
         self.learning_rate = float(optimizer.param_groups[0]["lr"])
-        group = optimizer.param_groups[0]
-        self._step_size = self.learning_rate * (1 - group["dampening"]) / (1 - group["momentum"])
         self._every = max(1, min(10, position.plan.steps // LOOKS))
         self._zeros = _ZeroCount(self.penalty)
         self.cost, self.macs = structure.cost(), structure.macs()
@@ -111,12 +109,12 @@ class Piece:
         left = max(self._every, plan.steps - step)
         ahead = min(left, max(self._every, round(LOOKAHEAD * plan.steps)))
         needed = self.cost - plan.at(step + ahead)
-        leaf_times, block_times = self.penalty.emptying_times()
+        leaf_times, block_times = self._emptying_times()
         times = block_times if self.kind == "depth" else leaf_times
         costs = (self.penalty.block_costs if self.kind == "depth" else self.penalty.leaf_costs).to(times)
         if self.kind == "depth" and not self._is_worth_a_block(costs[torch.isfinite(times)]):
             needed = 0.0
-        forecast = forecast_strength(times, costs, needed, ahead * self._step_size)
+        forecast = forecast_strength(times, costs, needed, ahead)
         self.control = self.control.next(forecast, cost=self.cost, planned=plan.at(step))
         self._set_strengths(self._held_strength(left, plan.at(step)))
 
@@ -127,8 +125,12 @@ class Piece:
     def _held_strength(self, steps: int, planned: float) -> float:
         if self.held == 0 or self.cost <= planned:
             return 0.0
-        soonest = float(self.penalty.emptying_times()[1].min())
-        return float(min(self.held, 0.5 * soonest / (steps * self._step_size)))
+        soonest = float(self._emptying_times()[1].min())
+        return float(min(self.held, 0.5 * soonest / steps))
+
+    def _emptying_times(self) -> tuple[Tensor, Tensor]:
+        """In strength times steps at the full learning rate."""
+        return self.penalty.emptying_times(self.learning_rate * self.optimizer.unit_step())
 
     def _set_strengths(self, held: float) -> None:
         is_depth = self.kind == "depth"

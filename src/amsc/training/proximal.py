@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
 from amsc.errors import TrainingError
 from amsc.penalty import Penalty
+from amsc.training.shared_moment import SharedSecondMoment
 
 __all__ = ["ProximalStep", "accumulated_step_size"]
 
@@ -30,23 +31,24 @@ class ProximalStep(Optimizer):
     cleared when it becomes zero (not while it stays so: there it gathers the gradient that may bring the group back).
 
     Args:
-        optimizer: torch.optim.SGD over all parameters of the penalised model. Learning rates may change at any time.
-        penalty: the groups. Their parameters must all be trained, with one learning rate, momentum and dampening.
+        optimizer: torch.optim.SGD, Adam or AdamW over all parameters of the penalised model. Learning rates may change
+            at any time. With Adam all coordinates of a leaf share one second moment (see `SharedSecondMoment`).
+        penalty: the groups. Their parameters must all be trained, with one learning rate and momentum.
         depth_strength: lambda0, for blocks; may be set at any time.
         width_strength: lambda1, for channels; may be set at any time.
 
     Raises:
-        TrainingError: `optimizer` is not SGD, lacks a penalised parameter, or has a scheduler already.
+        TrainingError: `optimizer` is another one, lacks a penalised parameter, or has a scheduler already.
     """
 
     def __init__(
         self, optimizer: Optimizer, penalty: Penalty, *, depth_strength: float = 0.0, width_strength: float = 0.0
     ) -> None:
         # Optimizer.__init__ is not called: groups, state and defaults stay those of the wrapped optimiser.
-        if not isinstance(optimizer, SGD):
+        if not isinstance(optimizer, SGD | Adam):
             raise TrainingError(
-                f"ProximalStep needs torch.optim.SGD, got {type(optimizer).__name__}: its step size differs between "
-                "coordinates, and the proximal map with a single one would be wrong"
+                f"ProximalStep needs torch.optim.SGD, Adam or AdamW, got {type(optimizer).__name__}, whose step sizes "
+                "it does not know; the proximal map with others would be wrong"
             )
         self.optimizer = optimizer
         self.penalty = penalty
@@ -55,6 +57,7 @@ class ProximalStep(Optimizer):
         _check_trained(optimizer, penalty.parameters())
         _move_out_of_weight_decay(optimizer, penalty.normalised_parameters())
         self._penalised_groups = _groups_with(optimizer, penalty.parameters())
+        self._shared = SharedSecondMoment(optimizer, penalty) if isinstance(optimizer, Adam) else None
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
@@ -81,10 +84,14 @@ class ProximalStep(Optimizer):
         if not self._penalised_groups or self.depth_strength == self.width_strength == 0:
             loss: float | None = self.optimizer.step(closure)
             return loss
-        has_momentum = any(self.param_groups[index]["momentum"] for index in self._penalised_groups)
+        has_momentum = any(_momentum(self.param_groups[index]) for index in self._penalised_groups)
         were_zero = self.penalty.zero_leaves() if has_momentum else None
+        if self._shared is not None:
+            self._shared.remember()
         loss = self.optimizer.step(closure)
-        self.penalty.prox_(self._step_size(), self.depth_strength, self.width_strength)
+        if self._shared is not None:
+            self._shared.repeat()
+        self.penalty.prox_(self._rate() * self.unit_step(), self.depth_strength, self.width_strength)
         if were_zero is not None:
             self.penalty.clear_(self._momenta(), self.penalty.zero_leaves() & ~were_zero)
         return loss
@@ -123,21 +130,40 @@ class ProximalStep(Optimizer):
         self.depth_strength = state_dict["depth_strength"]
         self.width_strength = state_dict["width_strength"]
 
-    def _step_size(self) -> float:
-        """The one step size of all penalised parameters."""
-        sizes = {accumulated_step_size(self.param_groups[index]) for index in self._penalised_groups}
-        if len(sizes) > 1:
+    def unit_step(self) -> float | Tensor:
+        """How far one gradient moves the penalised parameters in the end, for a learning rate of 1: one number for SGD,
+        one for each leaf for Adam (0 before its first step).
+
+        Raises:
+            TrainingError: their parameter groups differ.
+        """
+        if self._shared is not None:
+            return self._shared.unit_steps()
+        return self._one_of(
+            [accumulated_step_size({**self.param_groups[i], "lr": 1.0}) for i in self._penalised_groups]
+        )
+
+    def _rate(self) -> float:
+        return self._one_of([float(self.param_groups[index]["lr"]) for index in self._penalised_groups])
+
+    def _one_of(self, sizes: list[float]) -> float:
+        if len(set(sizes)) > 1:
             raise TrainingError(
                 "the penalised parameters need one step size lr * (1 - dampening) / (1 - momentum); their parameter "
-                f"groups have {sorted(sizes)}"
+                f"groups have {sorted(set(sizes))}"
             )
-        return sizes.pop()
+        return sizes[0]
 
     def _momenta(self) -> list[Tensor]:
         """Momentum of every penalised parameter; a stand-in where there is none yet."""
-        buffers = [self.state[p].get("momentum_buffer") for p in self.penalty.parameters()]
+        kind = "momentum_buffer" if self._shared is None else "exp_avg"
+        buffers = [self.state[p].get(kind) for p in self.penalty.parameters()]
         pairs = zip(buffers, self.penalty.parameters(), strict=True)
         return [torch.zeros_like(p) if buffer is None else buffer for buffer, p in pairs]
+
+
+def _momentum(group: Mapping[str, Any]) -> float:
+    return float(group["momentum"] if "momentum" in group else group["betas"][0])
 
 
 def _check_trained(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:

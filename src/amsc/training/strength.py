@@ -53,7 +53,7 @@ class StrengthControl:
 def forecast_strength(times: Tensor, costs: Tensor, needed: float, travel: float) -> float:
     """The strength that would empty groups worth `needed` of the cost within `travel`, if the loss did not resist.
 
-    `travel` is a sum of step sizes. Between two groups the strength is interpolated, so that with little needed it
+    `travel` is in what `times` are in. Between two groups the strength is interpolated, so that with little needed it
     starts at the smallest strength that could empty anything.
 
     Args:

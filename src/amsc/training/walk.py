@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from amsc.data import Data
 from amsc.errors import TrainingError
@@ -17,6 +17,7 @@ from amsc.training.choose import one_standard_error_choice
 from amsc.training.evaluation import Evaluation, evaluate, reestimate_batchnorm
 from amsc.training.gating import StandIn, choose_gates, find_gates, gate_derivatives
 from amsc.training.loop import Batches, Stretch, train_steps
+from amsc.training.optimizers import Moments, cut_moments, make_optimizer, moments_of, restore_moments
 from amsc.training.piece import Piece, Position, settling_steps
 from amsc.training.progress import NoProgress, Progress
 from amsc.training.proximal import ProximalStep
@@ -131,11 +132,11 @@ def num_channels(structure: Structure) -> int:
 
 @dataclass(frozen=True)
 class _Step:
-    """What a piece did: what it removed, the network without it, its momentum, the mean loss, how it steered."""
+    """What a piece did: what it removed, the network without it, its moments, the mean loss, how it steered."""
 
     removal: Removal
     cut: Shrunk
-    momentum: Mapping[str, Tensor]
+    moments: Moments
     loss: float
     control: StrengthControl
 
@@ -189,7 +190,7 @@ class _Walker:
         snapshot = Snapshot(
             compose_removals(self.structure, state.snapshot.removal, done.removal),
             _copied(done.cut.model.state_dict()),
-            _copied(done.momentum),
+            done.moments,
         )
         error = max(state.error, done.cut.error)
         now = replace(state, index=state.index + 1, snapshot=snapshot, control=done.control, error=error)
@@ -199,7 +200,7 @@ class _Walker:
     def _proximal_step(self, live: Shrunk, state: WalkState) -> "_Step":
         """Train with the penalty, then cut what it has emptied."""
         penalty = _bound(live, live.slice_tensors(self.dense.state_dict()), self.data, self.task, self.settings)
-        optimizer = ProximalStep(self._sgd(live.model, state.snapshot.momentum), penalty)
+        optimizer = ProximalStep(self._optimizer(live.model, state.snapshot.moments), penalty)
         piece = Piece(
             state.phase,
             live.model,
@@ -214,7 +215,9 @@ class _Walker:
         loss = self._train(live.model, optimizer, state, hooks)
         removal = self._removal(live, piece, state)
         cut = self.shrink(live.model, live.structure, removal)
-        return _Step(removal, cut, cut.slice_tensors(_momentum(live.model, optimizer)), loss, piece.control)
+        return _Step(
+            removal, cut, cut_moments(moments_of(live.model, optimizer), cut.slice_tensors), loss, piece.control
+        )
 
     def _gate_step(self, live: Shrunk, state: WalkState) -> "_Step":
         """Scan the network and cut what closes first, then train the rest without a penalty: a proximal Newton step in
@@ -223,9 +226,9 @@ class _Walker:
         goal = round(position.plan.at(position.first + position.active))
         removal = self._scanned_removal(live, goal, state.phase) if live.structure.cost() > goal else Removal()
         cut = self.shrink(live.model, live.structure, removal)
-        optimizer = self._sgd(cut.model, cut.slice_tensors(state.snapshot.momentum))
+        optimizer = self._optimizer(cut.model, cut_moments(state.snapshot.moments, cut.slice_tensors))
         loss = self._train(cut.model, optimizer, state, {})
-        return _Step(removal, cut, _momentum(cut.model, optimizer), loss, state.control)
+        return _Step(removal, cut, moments_of(cut.model, optimizer), loss, state.control)
 
     def _scanned_removal(self, live: Shrunk, goal: int, phase: str) -> Removal:
         """What a scan takes away: blocks, as long as the cost stays at the goal or above, or channels (and blocks where
@@ -240,18 +243,18 @@ class _Walker:
         )
         return Removal(blocks_above(structure, choice.block_order, goal)) if phase == "depth" else choice.removal(goal)
 
-    def _sgd(self, model: nn.Module, momentum: Mapping[str, Tensor]) -> torch.optim.SGD:
-        """The optimiser of a network, with its momentum by parameter name."""
-        choices, names = self.settings, dict(model.named_parameters())
-        sgd = torch.optim.SGD(
-            [parameter for parameter in names.values() if parameter.requires_grad],
-            lr=choices.learning_rate,
+    def _optimizer(self, model: nn.Module, moments: Moments) -> Optimizer:
+        """The optimiser of a network, with what it remembers."""
+        choices = self.settings
+        optimizer = make_optimizer(
+            model,
+            choices.optimizer,
+            learning_rate=choices.learning_rate,
             momentum=choices.momentum,
             weight_decay=choices.weight_decay,
         )
-        for name, buffer in momentum.items():
-            sgd.state[names[name]]["momentum_buffer"] = buffer.to(names[name].device, copy=True)
-        return sgd
+        restore_moments(model, optimizer, moments)
+        return optimizer
 
     def _position(self, state: WalkState) -> Position:
         """Where the coming piece lies in the plan of its phase, settling steps not counted."""
@@ -344,14 +347,6 @@ def _bound(live: Shrunk, reference: Mapping[str, Tensor], data: Data, task: Task
     if by_sensitivity:
         penalty.reweight(*gate_sensitivities(live.model, penalty, data, task))
     return penalty
-
-
-def _momentum(model: nn.Module, optimizer: ProximalStep | torch.optim.SGD) -> dict[str, Tensor]:
-    """Momentum buffers by parameter name, of the parameters that have one."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    states: Mapping[Any, Any] = optimizer.state
-    buffers = ((names[p], state.get("momentum_buffer")) for p, state in states.items())
-    return {name: buffer for name, buffer in buffers if buffer is not None}
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from amsc.structure.rounding import Rounding
+from amsc.training.optimizers import Moments
 from amsc.training.removal import ANY_NUMBER, Removal
 from amsc.training.strength import StrengthControl
 
@@ -21,8 +22,8 @@ class WalkSettings:
     fraction) are divided into `points` equal pieces, of which depth gets the share `depth_share`, rounded, at least
     one and never all: a path of a single piece has no depth phase. Depth may use at most that share of the cost to
     be saved, to the nearest block. `depth_rule` is "one-standard-error" or "share", `weights` are "fisher" (see
-    `gate_sensitivities`) or those of `Penalty`, as is `currency`. `epochs_before` is what was trained before the
-    walk; `rounding` says how many channels a group may be cut to.
+    `gate_sensitivities`) or those of `Penalty`, as is `currency`. `optimizer` is "sgd" or "adamw". `epochs_before` is
+    what was trained before the walk; `rounding` says how many channels a group may be cut to.
     """
 
     seed: int = 0
@@ -33,6 +34,7 @@ class WalkSettings:
     depth_rule: str = "one-standard-error"
     weights: str = "amsc"
     currency: str = "target"
+    optimizer: str = "sgd"
     learning_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -42,11 +44,11 @@ class WalkSettings:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A network on the path: what was removed from the dense one, its state dict, and momentum by parameter name."""
+    """A network on the path: what was removed from the dense one, its state dict, and its optimiser's moments."""
 
     removal: Removal
     weights: Mapping[str, Tensor]
-    momentum: Mapping[str, Tensor]
+    moments: Moments
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,10 @@ def walk_state_from_plain(plain: Mapping[str, Any]) -> WalkState:
 
 def _snapshot_to_plain(snapshot: Snapshot) -> dict[str, Any]:
     removal = {"blocks": snapshot.removal.blocks, "channels": snapshot.removal.channels}
-    return {"removal": removal, "weights": snapshot.weights, "momentum": snapshot.momentum}
+    return {"removal": removal, "weights": snapshot.weights, "moments": snapshot.moments}
 
 
 def _snapshot_from_plain(plain: Mapping[str, Any]) -> Snapshot:
     removal = plain["removal"]
     channels = {name: tuple(indices) for name, indices in removal["channels"].items()}
-    return Snapshot(Removal(tuple(removal["blocks"]), channels), dict(plain["weights"]), dict(plain["momentum"]))
+    return Snapshot(Removal(tuple(removal["blocks"]), channels), dict(plain["weights"]), dict(plain["moments"]))

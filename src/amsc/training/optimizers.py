@@ -1,0 +1,59 @@
+"""The optimisers of all training, and what they remember of each parameter: kept by name, cut with the network."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+__all__ = ["OPTIMIZERS", "Moments", "cut_moments", "make_optimizer", "moments_of", "restore_moments"]
+
+OPTIMIZERS = ("sgd", "adamw")
+
+Moments = Mapping[str, Mapping[str, Tensor]]
+"""What an optimiser remembers (momentum, second moments, numbers of steps), by kind and then by parameter name."""
+
+
+def make_optimizer(
+    model: nn.Module, kind: str, *, learning_rate: float, momentum: float, weight_decay: float
+) -> Optimizer:
+    """SGD with heavy-ball momentum, or AdamW with that momentum as its first beta, over all trained parameters."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if kind == "adamw":
+        betas = (momentum, 0.999)
+        return torch.optim.AdamW(parameters, lr=learning_rate, betas=betas, weight_decay=weight_decay)
+    return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+
+
+def moments_of(model: nn.Module, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
+    """A copy of what the optimiser remembers of the model's parameters."""
+    found: dict[str, dict[str, Tensor]] = {}
+    states: Mapping[Any, Any] = optimizer.state
+    for name, parameter in model.named_parameters():
+        for kind, value in states.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                found.setdefault(kind, {})[name] = value.clone()
+    return found
+
+
+def restore_moments(model: nn.Module, optimizer: Optimizer, moments: Moments) -> None:
+    """Give a new optimiser what `moments_of` took; names that the model no longer has are passed over."""
+    names = dict(model.named_parameters())
+    for kind, values in moments.items():
+        for name, value in values.items():
+            if name in names:
+                device = names[name].device if value.ndim else value.device
+                optimizer.state[names[name]][kind] = value.to(device, copy=True)
+    for parameter in [p for p, state in optimizer.state.items() if "exp_avg" in state and "step" not in state]:
+        del optimizer.state[parameter]  # of a bias that a cut has made
+
+
+def cut_moments(
+    moments: Moments, slice_tensors: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+) -> dict[str, dict[str, Tensor]]:
+    """The moments of the cut network; numbers of steps have no axis to cut."""
+    return {
+        kind: slice_tensors(values) if all(value.ndim for value in values.values()) else dict(values)
+        for kind, values in moments.items()
+    }
