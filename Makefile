@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-CODE := $(wildcard src tests benchmarks)
+CODE := $(wildcard src tests benchmarks examples)
 # Small tensors: more threads than one only get in each other's way, and timings spread.
 export OMP_NUM_THREADS ?= 1
 

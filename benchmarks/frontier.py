@@ -3,9 +3,9 @@
     python benchmarks/frontier.py --data FOLDER --weights FILE [--seeds 0 1 2] [--shares 0.6 0.45 0.3] [--arms ...]
 
 Every arm has `--epochs` epochs in all: one-shot rules cut at once and fine-tune; paths walk for `--path-epochs` of them
-and fine-tune for the rest. The dense network is that of cifar10_jpeg.py. Every finished run is appended to --results
-and skipped when the script is started again. "CIFAR-10 JPEG" is not the original CIFAR-10: compare only within this
-file.
+and fine-tune for the rest; all train in bfloat16, channels last. The dense network is that of cifar10_jpeg.py. Every
+finished run is appended to --results and skipped when the script is started again. "CIFAR-10 JPEG" is not the original
+CIFAR-10: compare only within this file.
 """
 
 import argparse
@@ -28,10 +28,15 @@ from amsc.data import Data, open_data
 from amsc.measure import count_macs, machine_stamp
 from amsc.structure import Structure
 from amsc.surgery import plan_of
-from amsc.training import TrainSettings, finetune, reestimate_batchnorm
+from amsc.training import Speed, TrainSettings, finetune, reestimate_batchnorm
 
 RESULTS = Path(__file__).parent / "results" / "frontier.json"
 Arm = Callable[[nn.Module, Data, float, int, argparse.Namespace], nn.Module]
+
+
+def tuning(options: argparse.Namespace, seed: int) -> TrainSettings:
+    speed = Speed("bfloat16", channels_last=True)
+    return TrainSettings("finetune", options.epochs, options.learning_rate, seed=seed, speed=speed)
 
 
 def path(**choices: Any) -> Arm:
@@ -44,6 +49,8 @@ def path(**choices: Any) -> Arm:
             path_epochs=options.path_epochs,
             finetune_epochs=options.epochs - options.path_epochs,
             finetune_learning_rate=options.learning_rate,
+            precision="bfloat16",
+            channels_last=True,
             **said,
         )
         return compress(dense, data.example_inputs(), data, target=Target(macs=share), settings=settings).model
@@ -58,7 +65,7 @@ def at_once(removal: Callable[[nn.Module, Structure, Data, float, int], Mapping[
         structure = trace(dense, data.example_inputs())
         model = cut(dense, plan_cut(structure, **removal(dense, structure, data, share, seed)))
         reestimate_batchnorm(model, data)
-        finetune(model, data, TASK, TrainSettings("finetune", options.epochs, options.learning_rate, seed=seed))
+        finetune(model, data, TASK, tuning(options, seed))
         return model
 
     return run
@@ -95,7 +102,7 @@ def scanned(dimensions: str) -> Arm:
 def longer(dense: nn.Module, data: Data, share: float, seed: int, options: argparse.Namespace) -> nn.Module:
     """The dense network, trained for as many epochs as the others in all."""
     model = copy.deepcopy(dense)
-    finetune(model, data, TASK, TrainSettings("finetune", options.epochs, options.learning_rate, seed=seed))
+    finetune(model, data, TASK, tuning(options, seed))
     return model
 
 

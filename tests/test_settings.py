@@ -51,7 +51,7 @@ def test_every_number_has_a_range_and_every_word_its_choices() -> None:
     from amsc.settings import CHOICES, RANGES
 
     unchecked = {field.name for field in dataclasses.fields(Settings)} - set(RANGES) - set(CHOICES)
-    assert unchecked == {"device", "deterministic", "keep", "only"}  # checked by pattern and by type
+    assert unchecked == {"device", "deterministic", "channels_last", "keep", "only"}  # checked by pattern and by type
 
 
 runs = st.builds(

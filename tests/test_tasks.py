@@ -1,11 +1,14 @@
-"""Classification: loss, score, and refusals in words."""
+"""Tasks: loss, score, and refusals in words."""
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from amsc.errors import DataError, ModelError, SettingsError
-from amsc.tasks import Classification, Task
+from amsc.tasks import Classification, Regression, Segmentation, Task, open_task
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
@@ -64,3 +67,70 @@ def test_labels_beyond_the_classes_are_refused(target: Tensor) -> None:
 def test_impossible_smoothing_is_refused(value: float) -> None:
     with pytest.raises(SettingsError, match="label_smoothing"):
         Classification(label_smoothing=value)
+
+
+def test_regression_is_judged_by_its_squared_error() -> None:
+    task = Regression()
+    assert isinstance(task, Task)
+    assert (task.name, task.higher_is_better) == ("mean squared error", False)
+    output, target = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[1.0, 0.0], [3.0, 1.0]])
+    assert task.per_example(output, target).tolist() == [2.0, 5.0]
+    assert float(task.loss(output, target)) == 3.5
+
+
+@pytest.mark.parametrize(
+    ("output", "target", "error", "words"),
+    [
+        ((torch.zeros(2),), torch.zeros(2), ModelError, "one float tensor, got tuple"),
+        (torch.zeros(2, 1), torch.zeros(2), DataError, r"output's shape \(2, 1\), got torch.float32 \(2,\)"),
+        (torch.zeros(2), torch.zeros(2, dtype=torch.long), DataError, "float targets"),
+    ],
+)
+def test_regression_refuses_what_does_not_fit(output: Any, target: Tensor, error: type, words: str) -> None:
+    with pytest.raises(error, match=words):
+        Regression().loss(output, target)
+
+
+def test_segmentation_is_judged_by_the_classes_that_are_there() -> None:
+    task = Segmentation()
+    assert isinstance(task, Task)
+    assert (task.name, task.higher_is_better) == ("mean IoU", True)
+    target = torch.tensor([[[0, 0], [1, 1]], [[2, 2], [2, 255]], [[255, 255], [255, 255]]])
+    found = torch.tensor([[[0, 1], [1, 1]], [[2, 2], [2, 0]], [[0, 1], [2, 0]]])
+    output = 5 * torch.nn.functional.one_hot(found, 3).movedim(-1, 1).float()
+    first = (1 / 2 + 2 / 3) / 2  # class 2 is not in this image
+    assert task.per_example(output, target).tolist() == pytest.approx([first, 1.0, 1.0])
+    kept = output.movedim(1, -1)[target != 255]
+    torch.testing.assert_close(
+        task.loss(output, target), torch.nn.functional.cross_entropy(kept, target[target != 255])
+    )
+    assert float(task.loss(output[2:], target[2:])) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("output", "target", "error", "words"),
+    [
+        (torch.zeros(2, 3), torch.zeros(2), ModelError, r"shape \(batch, classes, ...\), got torch.float32 \(2, 3\)"),
+        (torch.zeros(2, 3, 4, 4), torch.zeros(2, 2, 2), DataError, r"integer labels of shape \(2, 4, 4\)"),
+        (torch.zeros(1, 3, 2), torch.tensor([[0, 3]]), DataError, "between 0 and 2 or be 255"),
+    ],
+)
+def test_segmentation_refuses_what_does_not_fit(output: Tensor, target: Tensor, error: type, words: str) -> None:
+    for look in (Segmentation().loss, Segmentation().per_example):
+        with pytest.raises(error, match=words):
+            look(output, target)
+
+
+def test_tasks_by_name_or_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_tasks.py").write_text(
+        "from amsc.tasks import Segmentation\n"
+        "def mine():\n    return Segmentation(ignored=0)\n"
+        "def number():\n    return 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert open_task("regression") == Regression()
+    assert open_task("my_tasks:mine") == Segmentation(ignored=0)
+    with pytest.raises(SettingsError, match="did you mean regression"):
+        open_task("regresion")
+    with pytest.raises(SettingsError, match=r"my_tasks:number returned a int, which has no"):
+        open_task("my_tasks:number")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from amsc.budget import Budget, find_budget
 from amsc.data import Data
-from amsc.errors import DataError, ModelError, RunFolderError, SettingsError, TargetError
+from amsc.errors import DataError, InputError, ModelError, RunFolderError, SettingsError, TargetError
 from amsc.job import Job
 from amsc.model_access import borrowed, copied, run_model
 from amsc.records import Record, Timing
@@ -133,6 +133,7 @@ def prepared(
     Raises:
         TargetError, ModelError, InputError, DataError, SettingsError: see `compress`.
     """
+    _check_layout(model, example_inputs, settings)
     structure = cuttable(model, trace(model, example_inputs), example_inputs)
     structure = select(structure, keep=settings.keep, only=settings.only)
     check_data(model, data, task)
@@ -187,6 +188,18 @@ def check_kinds(model: Any, data: Any, settings: Settings) -> None:
             f"the model is on {', '.join(sorted(devices))}, settings.device is {settings.device}; "
             f"move the model with model.to({settings.device!r}), or set Settings(device=...) to where it is"
         )
+
+
+def _check_layout(model: nn.Module, example_inputs: Any, settings: Settings) -> None:
+    """Refuse `channels_last` for a model that does not run in that layout."""
+    if not settings.channels_last:
+        return
+    trial = copied(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        with borrowed(trial):
+            run_model(trial, example_inputs)
+    except InputError as error:
+        raise SettingsError(f"channels_last: the model does not run in that layout; leave it out ({error})") from error
 
 
 # What each split of the data is for.

@@ -29,6 +29,7 @@ from amsc.training import (
     Removal,
     Shrunk,
     Snapshot,
+    Speed,
     TrainSettings,
     WalkSettings,
     WalkState,
@@ -41,7 +42,7 @@ from amsc.training import (
     walk,
 )
 
-__all__ = ["Job", "versions", "walk_settings"]
+__all__ = ["Job", "speed_of", "versions", "walk_settings"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,6 +262,7 @@ class Job:
                 choices.seed,
                 ema,
                 choices.optimizer,
+                speed_of(choices),
             ),
             state=state.train,
             save=lambda train: self._saved(replace(state, train=train), clock),
@@ -380,7 +382,13 @@ def walk_settings(settings: Settings) -> WalkSettings:
         weight_decay=settings.weight_decay,
         epochs_before=settings.dense_epochs,
         rounding=Rounding(settings.round_to, settings.min_channels),
+        speed=speed_of(settings),
     )
+
+
+def speed_of(settings: Settings) -> Speed:
+    """How training computes."""
+    return Speed(settings.precision, settings.channels_last)
 
 
 def versions() -> dict[str, str]:

@@ -37,6 +37,7 @@ CHOICES = {
     "weights": ("fisher", "amsc", "ssl", "gl", "rw"),
     "currency": ("target", "macs", "params"),
     "optimizer": ("sgd", "adamw"),
+    "precision": ("float32", "bfloat16"),
 }
 
 # key -> (lowest, highest, is the lowest itself allowed, is the highest itself allowed)
@@ -104,6 +105,8 @@ class Settings:
     distillation: float = 0.0
     temperature: float = 2.0
     ema: float = 0.0
+    precision: str = "float32"  # or bfloat16: training computes under autocast
+    channels_last: bool = False  # for networks of 2-d convolutions that run in that layout
     device: str = "cpu"
     deterministic: bool = False
     limit: int | None = None
@@ -125,14 +128,16 @@ class Settings:
 class RunSettings:
     """A whole run as it is typed: what to compress, on which data, to which target, with which choices.
 
-    `target` is text such as "macs=50%". `num_classes` and `in_channels` are what the model was built with, so that it
-    can be built again without the data. None means "not said".
+    `target` is text such as "macs=50%", `task` a name or function that `amsc.tasks.open_task` takes. `num_classes` and
+    `in_channels` are what the model was built with, so that it can be built again without the data. None means "not
+    said".
     """
 
     model: str | None = None
     weights: str | None = None
     data: str | None = None
     target: str | None = None
+    task: str | None = None
     num_classes: int | None = None
     in_channels: int | None = None
     settings: Settings = dataclasses.field(default_factory=Settings)

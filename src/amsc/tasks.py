@@ -1,5 +1,7 @@
 """What the network is for: the loss it is trained with, and the score it is judged by."""
 
+import difflib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -7,14 +9,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from amsc.errors import DataError, ModelError, SettingsError
+from amsc.models.function import call_function
 
-__all__ = ["Classification", "Task"]
+__all__ = ["TASKS", "Classification", "Regression", "Segmentation", "Task", "open_task"]
 
 
 @runtime_checkable
 class Task(Protocol):
     """A loss, and a score that is the mean of one value per example (so that scores of two networks on the
-    same examples can be compared pairwise)."""
+    same examples can be compared pairwise). `output` is what the model returns, `target` what the data give beside the
+    inputs: a tensor, or more (see `amsc.data.batch`)."""
 
     @property
     def name(self) -> str:
@@ -24,10 +28,10 @@ class Task(Protocol):
     def higher_is_better(self) -> bool:
         """Whether a larger score is the better one."""
 
-    def loss(self, output: Any, target: Tensor) -> Tensor:
+    def loss(self, output: Any, target: Any) -> Tensor:
         """The training loss of a batch, a scalar."""
 
-    def per_example(self, output: Any, target: Tensor) -> Tensor:
+    def per_example(self, output: Any, target: Any) -> Tensor:
         """The score of each example, float, shape (batch,); the score of a data set is their mean."""
 
 
@@ -77,10 +81,9 @@ class Classification:
 def _checked(output: Any, target: Tensor, *, check_range: bool) -> Tensor:
     """`output`, once it and `target` are known to be logits and their labels."""
     if not isinstance(output, Tensor) or output.dim() != 2 or not output.is_floating_point():
-        came = f"{output.dtype} {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         raise ModelError(
-            f"classification expects the model to return one float tensor of shape (batch, classes), got {came};"
-            " wrap the model so that it returns the logits alone"
+            f"classification expects the model to return one float tensor of shape (batch, classes), got"
+            f" {_came(output)}; wrap the model so that it returns the logits alone"
         )
     if target.shape != output.shape[:1] or target.is_floating_point() or target.is_complex():
         raise DataError(
@@ -93,3 +96,140 @@ def _checked(output: Any, target: Tensor, *, check_range: bool) -> Tensor:
             f" data have labels from {int(target.min())} to {int(target.max())}; build the model with that many classes"
         )
     return output
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Real numbers to each example: mean squared error, judged by the same.
+
+    Outputs and targets are float tensors of one shape, (batch, ...).
+    """
+
+    @property
+    def name(self) -> str:
+        """The score is the mean squared error."""
+        return "mean squared error"
+
+    @property
+    def higher_is_better(self) -> bool:
+        """No."""
+        return False
+
+    def loss(self, output: Any, target: Tensor) -> Tensor:
+        """Mean squared error of the batch, a scalar.
+
+        Raises:
+            ModelError: `output` is not a float tensor.
+            DataError: the targets are not floats of the same shape.
+        """
+        return self.per_example(output, target).mean()
+
+    def per_example(self, output: Any, target: Tensor) -> Tensor:
+        """Mean squared error of each example, shape (batch,).
+
+        Raises: as `loss`.
+        """
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            raise ModelError(f"regression expects the model to return one float tensor, got {_came(output)}")
+        if not isinstance(target, Tensor) or target.shape != output.shape or not target.is_floating_point():
+            raise DataError(
+                f"regression expects float targets of the output's shape {tuple(output.shape)}, got {_came(target)}"
+            )
+        return (output - target).square().reshape(len(output), -1).mean(1)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A class to each pixel: cross-entropy, judged by the mean over images of the mean intersection over union of the
+    classes that are in the image or were found there (0 to 1).
+
+    Outputs are unnormalised log-probabilities (batch, classes, ...), targets integer labels (batch, ...), of which
+    `ignored` ones count for nothing.
+    """
+
+    ignored: int = 255
+
+    @property
+    def name(self) -> str:
+        """The score is the mean intersection over union."""
+        return "mean IoU"
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Yes."""
+        return True
+
+    def loss(self, output: Any, target: Tensor) -> Tensor:
+        """Mean cross-entropy of the pixels that count, a scalar; 0 where none does.
+
+        Raises:
+            ModelError: `output` is not a float tensor with an axis of classes.
+            DataError: the targets are not integers of the remaining shape, or a label is no class (the range is not
+                looked at on an accelerator; `per_example` does).
+        """
+        self._check(output, target, check_range=target.device.type == "cpu")
+        counted = (target != self.ignored).sum().clamp(min=1)
+        return functional.cross_entropy(output, target, ignore_index=self.ignored, reduction="sum") / counted
+
+    def per_example(self, output: Any, target: Tensor) -> Tensor:
+        """Mean intersection over union of each image, shape (batch,); 1 for an image of which nothing counts.
+
+        Raises: as `loss`.
+        """
+        self._check(output, target, check_range=True)
+        classes = output.shape[1]
+        counted = (target != self.ignored).flatten(1)
+        found = functional.one_hot(output.argmax(1).flatten(1), classes) * counted[:, :, None]
+        wanted = functional.one_hot(target.flatten(1).where(counted, 0), classes) * counted[:, :, None]
+        both, either = (found * wanted).sum(1), (found + wanted).clamp(max=1).sum(1)
+        present = either > 0
+        shares = (both / either.clamp(min=1)).where(present, 0.0)
+        scores = shares.sum(1) / present.sum(1).clamp(min=1)
+        return scores.where(present.any(1), 1.0).float()
+
+    def _check(self, output: Any, target: Tensor, *, check_range: bool) -> None:
+        if not isinstance(output, Tensor) or output.dim() < 3 or not output.is_floating_point():
+            raise ModelError(
+                "segmentation expects the model to return one float tensor of shape (batch, classes, ...), got "
+                f"{_came(output)}; wrap the model so that it returns the logits alone, in the size of the labels"
+            )
+        wanted = (len(output), *output.shape[2:])
+        if not isinstance(target, Tensor) or target.shape != wanted or target.is_floating_point():
+            raise DataError(f"segmentation expects integer labels of shape {wanted}, got {_came(target)}")
+        labels = target[target != self.ignored] if check_range else target[:0]
+        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < output.shape[1]:
+            raise DataError(
+                f"labels must lie between 0 and {output.shape[1] - 1} or be {self.ignored} (ignored), but the data "
+                f"have labels from {int(labels.min())} to {int(labels.max())}"
+            )
+
+
+def _came(value: Any) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+TASKS: Mapping[str, Callable[[], Task]] = {
+    "classification": Classification,
+    "regression": Regression,
+    "segmentation": Segmentation,
+}
+
+
+def open_task(name: str) -> Task:
+    """A built-in task by its name, or what a function of the user's, `package.module:function`, returns.
+
+    Raises:
+        SettingsError: there is no such task or function, or it returns something else.
+    """
+    if name in TASKS:
+        return TASKS[name]()
+    if ":" not in name:
+        near = difflib.get_close_matches(name, TASKS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise SettingsError(f"task: expected {', '.join(TASKS)} or package.module:function, got {name!r}{hint}")
+    task = call_function(name, SettingsError)
+    if not isinstance(task, Task):
+        raise SettingsError(
+            f"task: {name} returned a {type(task).__name__}, which has no name, higher_is_better, loss and per_example"
+        )
+    return task

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from amsc.data import Data, LoaderData
+from amsc.data import Data, LoaderData, batch_size, moved, some_examples
 from amsc.errors import DataError
 
 EXAMPLES = TensorDataset(torch.arange(10.0)[:, None], torch.arange(10) % 2)
@@ -97,8 +97,35 @@ def test_inputs_of_any_form_are_moved() -> None:
     data = LoaderData(DataLoader(Named(), 4), DataLoader(EXAMPLES), device="meta")
     inputs, target = next(iter(data.batches("train")))
     assert inputs["a"].device.type == inputs["b"].device.type == target.device.type == "meta"
-    with pytest.raises(DataError, match="one tensor, they are dict"):
-        data.example_inputs()
+    assert {name: len(tensor) for name, tensor in data.example_inputs(2).items()} == {"a": 2, "b": 2}
+
+
+def test_batches_of_another_form_are_split_by_a_function() -> None:
+    loader = DataLoader([{"x": torch.ones(2) * i, "boxes": torch.zeros(i, 4)} for i in range(3)], 3, collate_fn=list)
+    with pytest.raises(DataError, match=r"it yielded a list of dict, dict, dict; make them with LoaderData\(split"):
+        next(iter(LoaderData(loader, loader).batches("train")))
+
+    def split(batch: list[Any]) -> tuple[Any, Any]:
+        return torch.stack([one["x"] for one in batch]), [one["boxes"] for one in batch]
+
+    data = LoaderData(loader, loader, split=split, device="meta")
+    inputs, boxes = next(iter(data.batches("train")))
+    assert inputs.shape == (3, 2)
+    assert [len(one) for one in boxes] == [0, 1, 2]
+    assert all(one.device.type == "meta" for one in boxes)
+    assert batch_size(boxes) == 3
+    assert [len(one) for one in some_examples(boxes, slice(1, 3))] == [1, 2]
+
+
+def test_targets_are_tensors_nested_or_listed() -> None:
+    nested = {"a": torch.arange(4), "b": (torch.zeros(4, 2),)}
+    assert batch_size(nested) == batch_size(torch.arange(4)) == 4
+    part = some_examples(nested, slice(1, 3))
+    assert part["a"].tolist() == [1, 2]
+    assert part["b"][0].shape == (2, 2)
+    assert moved(nested, torch.device("meta"))["b"][0].device.type == "meta"
+    with pytest.raises(DataError, match="targets with a tensor in them"):
+        batch_size({"a": 1})
 
 
 def test_absent_split_is_named() -> None:

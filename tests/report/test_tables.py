@@ -29,7 +29,9 @@ def test_channels_of_removed_blocks_count_as_gone() -> None:
 
 def test_other_scores_are_not_percentages() -> None:
     rows = _rows(score_name="r2", score_before=1.5, score_after=1.25)
-    assert rows["r2"] == Row("r2", "1.5", "1.25", "-0.25")
+    assert rows["r2 (test)"] == Row("r2 (test)", "1.5", "1.25", "-0.25")
+    rows = _rows(score_name="mean IoU", score_before=0.5, score_after=0.25)
+    assert rows["mean IoU (test)"] == Row("mean IoU (test)", "50.00%", "25.00%", "-25.00 points")
 
 
 def test_nothing_before_and_undefined_scores_do_not_break_the_table() -> None:

@@ -4,7 +4,15 @@ import argparse
 from typing import Any
 
 from amsc.cli.console import Console
-from amsc.cli.flags import add_limit_flags, add_output_flags, add_run_flags, add_setting_flags, required, run_settings
+from amsc.cli.flags import (
+    TASK_HELP,
+    add_limit_flags,
+    add_output_flags,
+    add_run_flags,
+    add_setting_flags,
+    required,
+    run_settings,
+)
 from amsc.cli.parser import add_command
 from amsc.cli.working import begin, payload, show_outcome
 
@@ -46,6 +54,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--data", metavar="DATA", help="digits, parquet:PATH, folder:PATH or module:function")
     parser.add_argument("--target", metavar="T", help="what may be left or lost, such as macs=50%%")
+    parser.add_argument("--task", metavar="TASK", help=TASK_HELP)
     parser.add_argument("--weights", metavar="FILE", help="trained weights (.safetensors, .pt, .pth, .th)")
     add_limit_flags(parser)
     add_setting_flags(parser)

@@ -9,7 +9,15 @@ from typing import Any
 from amsc.cli.parser import UsageError
 from amsc.settings import CHOICES, RunSettings, Settings, read_settings
 
-__all__ = ["add_limit_flags", "add_output_flags", "add_run_flags", "add_setting_flags", "required", "run_settings"]
+__all__ = [
+    "TASK_HELP",
+    "add_limit_flags",
+    "add_output_flags",
+    "add_run_flags",
+    "add_setting_flags",
+    "required",
+    "run_settings",
+]
 
 # field of Settings -> (kind, placeholder, help)
 SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
@@ -37,10 +45,12 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     "distillation": (float, "W", "weight of the dense network's soft targets in fine-tuning, 0 (none) to 1"),
     "temperature": (float, "T", "temperature of these soft targets"),
     "ema": (float, "D", "fine-tuning ends with the moving average of its weights, of this decay per step (0: none)"),
+    "precision": (str, "", "training computes in float32, or under autocast in bfloat16"),
     "limit": (int, "N", "use at most N training examples"),
 }
 FIELDS = {"penalty_weights": "weights"}
-COMMON_SETTINGS = ("seed", "deterministic", "device", "threads")
+COMMON_SETTINGS = ("seed", "deterministic", "device", "threads", "channels_last")
+TASK_HELP = "classification (the default), regression, segmentation or module:function"
 LIMITS = ("keep", "only", "round_to", "min_channels")
 
 
@@ -96,6 +106,11 @@ def add_run_flags(parser: argparse.ArgumentParser, *, out: str, defaults: Settin
     group.add_argument("--device", metavar="DEVICE", help=f"cpu, cuda, cuda:N or mps (default: {values.device})")
     group.add_argument(
         "--threads", metavar="N", type=int, help=f"threads of torch; 0: torch decides (default: {values.threads})"
+    )
+    group.add_argument(
+        "--channels-last",
+        action=argparse.BooleanOptionalAction,
+        help="train 2-d convolutions in the channels-last layout, faster where the model runs in it (default: no)",
     )
     group.add_argument(
         "--deterministic",

@@ -19,6 +19,7 @@ from amsc.model_access import random_inputs
 from amsc.models import ZOO, open_model
 from amsc.settings import RunSettings, Settings, read_settings
 from amsc.surgery import load
+from amsc.tasks import Task, open_task
 
 __all__ = [
     "SETTINGS_FILE",
@@ -27,6 +28,7 @@ __all__ = [
     "make_folder",
     "open_both",
     "open_subject",
+    "task_of",
     "torch_as_set",
 ]
 
@@ -73,6 +75,15 @@ def absolute(run: RunSettings) -> RunSettings:
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve())
+
+
+def task_of(run: RunSettings) -> Task | None:
+    """The task of a run; None for classification, which the settings shape.
+
+    Raises:
+        SettingsError: there is no such task.
+    """
+    return None if run.task in (None, "classification") else open_task(str(run.task))
 
 
 def open_both(run: RunSettings) -> tuple[nn.Module, Data, RunSettings]:

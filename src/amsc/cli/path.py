@@ -6,6 +6,7 @@ from typing import Any
 from amsc.cli.console import Console
 from amsc.cli.flags import (
     SETTING_FLAGS,
+    TASK_HELP,
     add_limit_flags,
     add_output_flags,
     add_run_flags,
@@ -48,6 +49,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--data", metavar="DATA", help="digits, parquet:PATH, folder:PATH or module:function")
     parser.add_argument("--target", metavar="T", help="how far down, such as macs=30%% or params=100k")
+    parser.add_argument("--task", metavar="TASK", help=TASK_HELP)
     parser.add_argument("--weights", metavar="FILE", help="trained weights (.safetensors, .pt, .pth, .th)")
     add_limit_flags(parser)
     add_setting_flags(parser, names=NAMES, defaults=DEFAULTS)

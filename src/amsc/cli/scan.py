@@ -5,8 +5,16 @@ import dataclasses
 from typing import Any
 
 from amsc.cli.console import Console
-from amsc.cli.flags import add_limit_flags, add_output_flags, add_run_flags, add_setting_flags, required, run_settings
-from amsc.cli.opening import open_both, torch_as_set
+from amsc.cli.flags import (
+    TASK_HELP,
+    add_limit_flags,
+    add_output_flags,
+    add_run_flags,
+    add_setting_flags,
+    required,
+    run_settings,
+)
+from amsc.cli.opening import open_both, task_of, torch_as_set
 from amsc.cli.parser import add_command
 from amsc.cli.progress import progress
 from amsc.cli.subject import write_json
@@ -49,6 +57,7 @@ def add_parser(commands: Any) -> None:
         "model", metavar="MODEL", nargs="?", help="the network: built-in, torchvision:NAME, module:function"
     )
     parser.add_argument("--data", metavar="DATA", help="digits, parquet:PATH, folder:PATH or module:function")
+    parser.add_argument("--task", metavar="TASK", help=TASK_HELP)
     parser.add_argument("--weights", metavar="FILE", help="trained weights (.safetensors, .pt, .pth, .th)")
     group = parser.add_argument_group("what to look at")
     shares = ", ".join(f"{share:.0%}" for share in SHARES).replace("%", "%%")
@@ -104,6 +113,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
                 model.eval(),
                 data.example_inputs(1),
                 data,
+                task=task_of(wanted),
                 settings=wanted.settings,
                 examples=args.examples,
                 power=args.power,

@@ -8,14 +8,14 @@ from pathlib import Path
 from torch import nn
 
 from amsc.cli.console import Console
-from amsc.cli.opening import SETTINGS_FILE, absolute, free_folder, make_folder, open_both, torch_as_set
+from amsc.cli.opening import SETTINGS_FILE, absolute, free_folder, make_folder, open_both, task_of, torch_as_set
 from amsc.cli.progress import progress
 from amsc.compress import Result, compress
 from amsc.data import Data
 from amsc.errors import DataError, InputError, ModelError, RunFolderError, TargetError
 from amsc.pick import pick
 from amsc.records import Record
-from amsc.report import before_after, group_rows
+from amsc.report import before_after, group_rows, score_format
 from amsc.settings import RunSettings, write_settings
 from amsc.target import Target, format_target, parse_target
 from amsc.training import Progress
@@ -54,6 +54,7 @@ def begin_pick(run: RunSettings, walked: Path, out: Path | None, console: Consol
             data.example_inputs(1),
             data,
             target=target,
+            task=task_of(run),
             settings=run.settings,
             out=folder,
             model_name=run.model or "",
@@ -104,6 +105,7 @@ def _compressed(
         data.example_inputs(1),
         data,
         target=target,
+        task=task_of(run),
         settings=run.settings,
         out=folder,
         model_name=run.model or "",
@@ -132,7 +134,7 @@ def show_path(record: Record, console: Console) -> None:
             f"{point.macs / dense:.1%}",
             f"{point.parameters:,}",
             f"{point.blocks_left}",
-            f"{point.score:.2%}",
+            score_format(record.score_name)(point.score),
         )
         for point in record.path
     ]

@@ -1,5 +1,6 @@
 """Data sets: small images kept on the device, the user's own DataLoaders, and both by name."""
 
+from amsc.data.batch import batch_size, moved, some_examples
 from amsc.data.digits import read_digits
 from amsc.data.folder import read_folder
 from amsc.data.images import ImageData, ImageSplit
@@ -8,4 +9,16 @@ from amsc.data.parquet import read_parquet
 from amsc.data.protocol import Data
 from amsc.data.source import open_data
 
-__all__ = ["Data", "ImageData", "ImageSplit", "LoaderData", "open_data", "read_digits", "read_folder", "read_parquet"]
+__all__ = [
+    "Data",
+    "ImageData",
+    "ImageSplit",
+    "LoaderData",
+    "batch_size",
+    "moved",
+    "open_data",
+    "read_digits",
+    "read_folder",
+    "read_parquet",
+    "some_examples",
+]

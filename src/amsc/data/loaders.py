@@ -1,6 +1,6 @@
 """The user's own DataLoaders as `Data`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,12 @@ __all__ = ["LoaderData"]
 
 @dataclass(frozen=True, eq=False)
 class LoaderData:
-    """DataLoaders that yield (inputs, targets); implements `Data`. Batches are moved to `device`.
+    """DataLoaders that yield (inputs, targets), or what `split` makes such a pair of; implements `Data`.
+
+        LoaderData(train, validation, split=lambda batch: ({"input_ids": batch["input_ids"]}, batch["labels"]))
+
+    Inputs are what the model's forward takes: a tensor, a tuple or a dict of arguments. Targets are a tensor, or what
+    else `amsc.data.batch` knows. Batches are moved to `device`.
 
     Order and augmentation are the loaders' own. So that a run can be repeated, a pass draws its random numbers from
     torch generators started with the seed (0 where the seed is None): torch's own CPU generator and the one the
@@ -30,20 +35,26 @@ class LoaderData:
     num_classes: int | None = None
     device: torch.device | str = "cpu"
     name: str = "loader"
+    split: Callable[[Any], tuple[Any, Any]] | None = None
 
-    def batches(self, split: str, *, seed: int | None = None) -> Iterator[tuple[Any, Tensor]]:
+    def batches(self, split: str, *, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
         """One pass over the loader of `split`.
 
         Raises:
-            DataError: there is no such split, or a batch is not a pair whose second part is a tensor.
+            DataError: there is no such split, or a batch is not a pair of inputs and targets.
         """
         for batch in _seeded(self._loader(split), seed or 0):
-            if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[1], Tensor):
+            pair = batch if self.split is None else self.split(batch)
+            if (
+                not isinstance(pair, tuple | list)
+                or len(pair) != 2
+                or not isinstance(pair[1], Tensor | list | tuple | dict)
+            ):
                 raise DataError(
-                    f"the {split} loader must yield pairs (inputs, targets) with a tensor of targets, it yielded"
-                    f" {_described(batch)}"
+                    f"the {split} loader must yield pairs (inputs, targets), it yielded {_described(pair)}; make them "
+                    "with LoaderData(split=...)"
                 )
-            yield self._moved(batch[0]), batch[1].to(self.device)
+            yield self._moved(pair[0]), self._moved(pair[1])
 
     def num_batches(self, split: str) -> int:
         """How many batches one pass over `split` takes."""
@@ -59,16 +70,14 @@ class LoaderData:
         except TypeError as error:
             raise DataError(f"the data set of the {split} loader has no length; give one that has `__len__`") from error
 
-    def example_inputs(self, batch: int = 1) -> Tensor:
+    def example_inputs(self, batch: int = 1) -> Any:
         """The first `batch` inputs of the first training batch (seed 0).
 
         Raises:
-            DataError: the inputs are not a single tensor, or the loader is empty.
+            DataError: the loader is empty.
         """
         for inputs, _ in self.batches("train"):
-            if isinstance(inputs, Tensor):
-                return inputs[:batch]
-            raise DataError(f"the train loader's inputs must be one tensor, they are {_described(inputs)}")
+            return pytree.tree_map_only(Tensor, lambda tensor: tensor[:batch], inputs)
         raise DataError("the train loader yields nothing")
 
     def _loader(self, split: str) -> DataLoader[Any]:

@@ -3,7 +3,7 @@
 from amsc.report.html import render
 from amsc.report.scan_page import render_scan
 from amsc.report.scan_rows import SCAN_COLUMNS, scan_columns, scan_lines, scan_rows
-from amsc.report.tables import GroupRow, Row, before_after, group_rows
+from amsc.report.tables import GroupRow, Row, before_after, group_rows, score_format
 
 __all__ = [
     "SCAN_COLUMNS",
@@ -16,4 +16,5 @@ __all__ = [
     "scan_columns",
     "scan_lines",
     "scan_rows",
+    "score_format",
 ]

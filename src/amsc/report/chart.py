@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from amsc.records import Record
-from amsc.report.tables import format_count, format_score
+from amsc.report.tables import SHARES, format_count, score_format
 
 __all__ = [
     "BOTTOM",
@@ -70,7 +70,7 @@ def path_chart(record: Record) -> Chart | None:
     y_ticks = nice_ticks(min(p.score for p in points), max(p.score for p in points))
     across = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
     up = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
-    show = format_score if record.score_name == "accuracy" else "{:.4g}".format
+    show = score_format(record.score_name)
     marks = tuple(
         Mark(
             round(across(p.macs), 1),
@@ -125,8 +125,8 @@ def nice_ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
 
 
 def tick_label(value: float, score_name: str, ticks: Sequence[float]) -> str:
-    """A score beside its tick: in percent if it is an accuracy, with a decimal where the ticks need one."""
-    if score_name != "accuracy":
+    """A score beside its tick: in percent if it is a share, with a decimal where the ticks need one."""
+    if score_name not in SHARES:
         return f"{value:.4g}"
     decimals = 0 if all(abs(t * 100 - round(t * 100)) < 1e-6 for t in ticks) else 1
     return f"{value * 100:.{decimals}f} %"

@@ -1,13 +1,12 @@
 """The record as one self-contained page: no script, no font, no request to anywhere."""
 
-from collections.abc import Callable
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
 
 from amsc.records import Record
 from amsc.report.chart import path_chart
-from amsc.report.tables import before_after, format_count, format_score, format_seconds, group_rows
+from amsc.report.tables import before_after, format_count, format_seconds, group_rows, score_format
 
 __all__ = ["render"]
 
@@ -20,7 +19,7 @@ def render(record: Record) -> str:
     Everything is escaped: names from a model or a path cannot become markup.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(count=format_count, seconds=format_seconds, score=_score(record.score_name))
+    environment.filters.update(count=format_count, seconds=format_seconds, score=score_format(record.score_name))
     source = resources.files("amsc.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(source).render(
         record=record,
@@ -28,7 +27,3 @@ def render(record: Record) -> str:
         groups=group_rows(record),
         chart=path_chart(record),
     )
-
-
-def _score(name: str) -> Callable[[float], str]:
-    return format_score if name == "accuracy" else "{:.4g}".format

@@ -3,7 +3,7 @@
 import math
 
 from amsc.records import ScanPoint, ScanRecord
-from amsc.report.tables import format_count, format_score, format_seconds
+from amsc.report.tables import format_count, format_seconds, score_format
 
 __all__ = ["SCAN_COLUMNS", "scan_columns", "scan_lines", "scan_rows"]
 
@@ -61,7 +61,7 @@ def _bar(value: float, highest: float) -> str:
 def _score(record: ScanRecord, score: float | None) -> str:
     if score is None:
         return "-"
-    return format_score(score) if record.score_name == "accuracy" else f"{score:.4g}"
+    return score_format(record.score_name)(score)
 
 
 def _latency(point: ScanPoint) -> str:

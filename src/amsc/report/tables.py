@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from amsc.records import Measurement, Record
 
 __all__ = [
+    "SHARES",
     "GroupRow",
     "Row",
     "before_after",
@@ -15,7 +16,11 @@ __all__ = [
     "format_score",
     "format_seconds",
     "group_rows",
+    "score_format",
 ]
+
+SHARES = ("accuracy", "mean IoU")
+"""Scores that are shares, and shown in percent."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,11 @@ def before_after(record: Record) -> tuple[Row, ...]:
 
 def _score_row(record: Record) -> Row:
     before, after = record.score_before, record.score_after
-    if record.score_name != "accuracy":
-        return Row(record.score_name, f"{before:.4g}", f"{after:.4g}", f"{after - before:+.3g}")
+    name = f"{record.score_name} (test)"
+    if record.score_name not in SHARES:
+        return Row(name, f"{before:.4g}", f"{after:.4g}", f"{after - before:+.3g}")
     change = f"{(after - before) * 100:+.2f} points" if math.isfinite(after - before) else "-"
-    return Row("accuracy (test)", format_score(before), format_score(after), change)
+    return Row(name, format_score(before), format_score(after), change)
 
 
 def _cost_row(name: str, before: int, after: int, write: Callable[[float], str]) -> Row:
@@ -87,6 +93,11 @@ def _relative(before: float, after: float) -> str:
 def format_score(score: float) -> str:
     """A share such as an accuracy in percent."""
     return f"{score:.2%}" if math.isfinite(score) else "-"
+
+
+def score_format(name: str) -> Callable[[float], str]:
+    """How a score of that name is written: in percent if it is a share."""
+    return format_score if name in SHARES else "{:.4g}".format
 
 
 def format_count(number: float) -> str:

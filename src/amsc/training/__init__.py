@@ -8,7 +8,7 @@ from amsc.training.finetune import TrainSettings, TrainState, finetune
 from amsc.training.gate_choice import DIMENSIONS, GateChoice
 from amsc.training.gate_gradients import GateGradients, gate_gradients
 from amsc.training.gating import StandIn, choose_gates, find_gates, gate_derivatives
-from amsc.training.loop import Batches, Stretch, train_steps
+from amsc.training.loop import Batches, Speed, Stretch, train_steps
 from amsc.training.progress import NoProgress, Progress
 from amsc.training.proximal import ProximalStep
 from amsc.training.removal import Removal, Shrink, Shrunk
@@ -30,6 +30,7 @@ __all__ = [
     "Shrink",
     "Shrunk",
     "Snapshot",
+    "Speed",
     "StandIn",
     "Stretch",
     "TrainSettings",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from amsc.data import Data
+from amsc.data import Data, batch_size, moved
 from amsc.errors import DataError
 from amsc.model_access import borrowed
 from amsc.tasks import Task
@@ -35,7 +35,7 @@ def evaluate(model: nn.Module, data: Data, split: str, task: Task) -> Evaluation
     device = device_of(model)
     with borrowed(model):
         parts = [
-            task.per_example(forward(model, inputs, device), target.to(device))
+            task.per_example(forward(model, inputs, device), moved(target, device))
             for inputs, target in data.batches(split)
         ]
     if not parts or not sum(len(part) for part in parts):
@@ -51,7 +51,7 @@ def mean_loss(model: nn.Module, data: Data, task: Task, *, batches: int = 20) ->
     device = device_of(model)
     with borrowed(model):
         losses = [
-            task.loss(forward(model, inputs, device), target.to(device))
+            task.loss(forward(model, inputs, device), moved(target, device))
             for inputs, target in islice(data.batches("train"), batches)
         ]
     return float(torch.stack(losses).double().mean()) if losses else 0.0
@@ -70,7 +70,7 @@ def reestimate_batchnorm(model: nn.Module, data: Data, *, batches: int = 20) -> 
     with _collecting(model, layers), torch.no_grad():
         stride = max(1, data.num_batches("train") // batches)
         for inputs, target in islice(data.batches("train"), 0, stride * batches, stride):
-            if len(target) > 1:  # a single example has no deviation
+            if batch_size(target) > 1:  # a single example has no deviation
                 forward(model, inputs, device)
 
 

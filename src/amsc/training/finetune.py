@@ -10,7 +10,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from amsc.data import Data
 from amsc.tasks import Task
-from amsc.training.loop import Batches, Stretch, cosine, set_learning_rate, train_steps
+from amsc.training.loop import AS_IS, Batches, Speed, Stretch, cosine, set_learning_rate, train_steps
 from amsc.training.optimizers import Moments, make_optimizer, moments_of, restore_moments
 from amsc.training.progress import NoProgress, Progress
 
@@ -33,6 +33,7 @@ class TrainSettings:
     seed: int = 0
     ema: float = 0.0
     optimizer: str = "sgd"
+    speed: Speed = AS_IS
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def finetune(
         count = min(per_epoch, steps - first)
         stretch = Stretch(settings.phase, first, steps)
         taken = batches.take(count, first_epoch=epoch)
-        hooks: dict[str, Any] = {"before": set_rate, "after": average.update, "teach": teach}
+        hooks: dict[str, Any] = {"before": set_rate, "after": average.update, "teach": teach, "speed": settings.speed}
         loss = train_steps(model, optimizer, taken, task, stretch, **hooks, progress=progress)
         save(replace(_state_of(model, optimizer, epoch + 1, loss), average=average.values()))
     average.give()

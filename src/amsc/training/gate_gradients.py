@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
-from amsc.data import Data
+from amsc.data import Data, batch_size, moved, some_examples
 from amsc.errors import DataError, TrainingError
 from amsc.model_access import borrowed, call_arguments
 from amsc.penalty import Coordinates
@@ -99,7 +99,7 @@ def gate_gradients(
     return GateGradients(gradients, coordinates.blocks, coordinates.channels, bool(is_batched))
 
 
-def _chunks(data: Data, examples: int) -> Iterator[tuple[Any, Tensor]]:
+def _chunks(data: Data, examples: int) -> Iterator[tuple[Any, Any]]:
     """About `examples` training examples from batches that lie evenly over an epoch, at most `CHUNK` at a time."""
     if not data.num_batches("train") or examples < 1:
         return
@@ -108,15 +108,15 @@ def _chunks(data: Data, examples: int) -> Iterator[tuple[Any, Tensor]]:
     left = examples
     for number, (inputs, target) in enumerate(data.batches("train")):
         if number % stride == 0:
-            for start in range(0, min(left, len(target)), CHUNK):
-                yield _rows(inputs, target, slice(start, min(start + CHUNK, left, len(target))))
-            left -= min(left, len(target))
+            for start in range(0, min(left, batch_size(target)), CHUNK):
+                yield _rows(inputs, target, slice(start, min(start + CHUNK, left, batch_size(target))))
+            left -= min(left, batch_size(target))
         if not left:
             return
 
 
-def _rows(inputs: Any, target: Tensor, rows: slice) -> tuple[Any, Tensor]:
-    return pytree.tree_map_only(Tensor, operator.itemgetter(rows), inputs), target[rows]
+def _rows(inputs: Any, target: Any, rows: slice) -> tuple[Any, Any]:
+    return pytree.tree_map_only(Tensor, operator.itemgetter(rows), inputs), some_examples(target, rows)
 
 
 class _Run:
@@ -140,7 +140,7 @@ class _Run:
         self.dense = _dense_columns(structure, coordinates)
         self.layers = layer_of(model, self.slices)
 
-    def agrees(self, inputs: Any, target: Tensor) -> bool:
+    def agrees(self, inputs: Any, target: Any) -> bool:
         """Whether many examples can share a backward pass: it gives what each alone does."""
         if self.layers is None:
             return False
@@ -152,27 +152,30 @@ class _Run:
         scale = slow.abs().amax(0)
         return bool(((fast - slow).abs() <= 1e-2 * scale + 1e-3 * slow.abs().max() + 1e-12).all())
 
-    def together(self, inputs: Any, target: Tensor) -> Tensor:
+    def together(self, inputs: Any, target: Any) -> Tensor:
         """All examples in one backward pass. Shape: (example, gate)."""
         assert self.layers is not None, "`agrees` has asked"
-        gates = Gates(len(target), self.num_blocks, self.num_channels, self.device)
+        gates = Gates(batch_size(target), self.num_blocks, self.num_channels, self.device)
         hooks = [*self._block_hooks(gates), *(layer.hook(gates) for layer in self.layers)]
-        target = target.to(self.device)
+        target = moved(target, self.device)
         with GateHooks(hooks):  # also during the backward pass, in which checkpointed parts run again
             output = forward(self.model, inputs, self.device)
-            losses = [self.task.loss(_example(output, i, len(target)), target[i : i + 1]) for i in range(len(target))]
+            losses = [
+                self.task.loss(_example(output, i, batch_size(target)), some_examples(target, slice(i, i + 1)))
+                for i in range(batch_size(target))
+            ]
             return self._finished(gates.derivatives(torch.stack([loss.reshape(()) for loss in losses]).sum()))
 
-    def one_by_one(self, inputs: Any, target: Tensor) -> Tensor:
+    def one_by_one(self, inputs: Any, target: Any) -> Tensor:
         """The same from a pass for each example, in which gates multiply the parameters themselves."""
-        return torch.cat([self._alone(*_rows(inputs, target, slice(i, i + 1))) for i in range(len(target))])
+        return torch.cat([self._alone(*_rows(inputs, target, slice(i, i + 1))) for i in range(batch_size(target))])
 
-    def _alone(self, inputs: Any, target: Tensor) -> Tensor:
+    def _alone(self, inputs: Any, target: Any) -> Tensor:
         gates = Gates(1, self.num_blocks, self.num_channels, self.device)
         with GateHooks(list(self._block_hooks(gates))):
             args, kwargs = call_arguments(_moved(inputs, self.device))
             output = functional_call(self.model, self._gated(gates), args, kwargs)
-            return self._finished(gates.derivatives(self.task.loss(output, target.to(self.device))))
+            return self._finished(gates.derivatives(self.task.loss(output, moved(target, self.device))))
 
     def _gated(self, gates: Gates) -> dict[str, Tensor]:
         """The parameters, each slice multiplied by the gate of its channel."""

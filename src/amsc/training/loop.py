@@ -9,9 +9,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from amsc.data import Data
+from amsc.data import Data, batch_size, moved
 from amsc.errors import DataError, TrainingError
 from amsc.model_access import call_arguments
 from amsc.tasks import Task
@@ -20,6 +19,7 @@ from amsc.training.progress import NoProgress, Progress
 __all__ = [
     "Batches",
     "Optimizer",
+    "Speed",
     "Stretch",
     "cosine",
     "derived_seed",
@@ -64,7 +64,7 @@ class Batches:
         seed = derived_seed(self.seed, self.phase, number)
         torch.manual_seed(seed)
         for index, (inputs, target) in enumerate(self.data.batches("train", seed=seed)):
-            if index == 0 or len(target) > 1:
+            if index == 0 or batch_size(target) > 1:
                 yield inputs, target
 
     def take(self, steps: int, *, first_epoch: int = 0) -> Iterator[tuple[Any, Tensor]]:
@@ -95,6 +95,27 @@ class Stretch:
     steps: int
 
 
+@dataclass(frozen=True)
+class Speed:
+    """How training computes: with `precision` "bfloat16" forward and loss run under autocast (weights stay as they
+    are); with `channels_last` the weights of 2-d convolutions lie in that order."""
+
+    precision: str = "float32"
+    channels_last: bool = False
+
+    def arrange(self, model: nn.Module) -> None:
+        """Lay the weights out, in place."""
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def computing(self, device: torch.device) -> torch.autocast:
+        """The context of a forward pass."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+AS_IS = Speed()
+
+
 def train_steps(
     model: nn.Module,
     optimizer: Optimizer,
@@ -106,25 +127,28 @@ def train_steps(
     after: Callable[[int], None] = lambda step: None,
     watch: Callable[[], dict[str, float]] = dict,
     teach: Callable[[Any, Any, Tensor], Tensor] = lambda inputs, output, loss: loss,
+    speed: Speed = AS_IS,
     progress: Progress = NoProgress(),  # noqa: B008 - it has no state
 ) -> float:
     """Train `model` in place, one step for each batch; returns the mean loss.
 
     `before(i)` and `after(i)` run around step i (0, 1, ... within this call); `watch()` adds values to what `progress`
-    gets; `teach(inputs, output, loss)` is the loss to minimise in place of the task's. The caller's random generators
-    come back as they were.
+    gets; `teach(inputs, output, loss)` is the loss to minimise in place of the task's; `speed` says how to compute. The
+    caller's random generators come back as they were.
 
     Raises:
         TrainingError: a loss is not finite; the message names the step.
     """
     gauge, device = _LossGauge(optimizer, stretch), device_of(model)
+    speed.arrange(model)
     model.train()
     with _own_randomness(device):
         for step, (inputs, target) in enumerate(batches):
             before(step)
             optimizer.zero_grad()
-            output = forward(model, inputs, device)
-            loss = teach(inputs, output, task.loss(output, target.to(device)))
+            with speed.computing(device):
+                output = forward(model, inputs, device)
+                loss = teach(inputs, output, task.loss(output, moved(target, device)))
             loss.backward()
             optimizer.step()
             after(step)
@@ -170,8 +194,7 @@ class _LossGauge:
 def forward(model: nn.Module, inputs: Any, device: torch.device) -> Any:
     """The model's output for one batch of inputs, moved to its device."""
     args, kwargs = call_arguments(inputs)
-    move: Callable[[Any], Any] = lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf  # noqa: E731
-    return model(*pytree.tree_map(move, args), **pytree.tree_map(move, kwargs))
+    return model(*moved(args, device), **moved(kwargs, device))
 
 
 def cosine(step: int, steps: int, *, warmup: int = 0) -> float:

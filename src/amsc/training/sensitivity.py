@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from amsc.data import Data
+from amsc.data import Data, batch_size, moved, some_examples
 from amsc.model_access import borrowed
 from amsc.penalty import Penalty
 from amsc.tasks import Task
@@ -32,11 +32,11 @@ def gate_sensitivities(model: nn.Module, penalty: Penalty, data: Data, task: Tas
     stride = max(1, data.num_batches("train") // BATCHES)
     with borrowed(model), torch.enable_grad():
         for inputs, target in islice(data.batches("train"), 0, stride * BATCHES, stride):
-            for start in range(0, len(target), CHUNK):
+            for start in range(0, batch_size(target), CHUNK):
                 rows = slice(start, start + CHUNK)
                 model.zero_grad()
                 part = pytree.tree_map_only(Tensor, operator.itemgetter(rows), inputs)
-                task.loss(forward(model, part, device), target[rows].to(device)).backward()
+                task.loss(forward(model, part, device), moved(some_examples(target, rows), device)).backward()
                 leaf, block = penalty.gate_gradients()
                 leaves, blocks = leaves + leaf.cpu().square(), blocks + block.cpu().square()
     return leaves, blocks

@@ -274,6 +274,7 @@ class _Walker:
             batches,
             self.task,
             Stretch(state.phase, done, sum(sizes)),
+            speed=self.settings.speed,
             progress=self.progress,
             **hooks,
         )

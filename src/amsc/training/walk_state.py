@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from amsc.structure.rounding import Rounding
+from amsc.training.loop import AS_IS, Speed
 from amsc.training.optimizers import Moments
 from amsc.training.removal import ANY_NUMBER, Removal
 from amsc.training.strength import StrengthControl
@@ -40,6 +41,7 @@ class WalkSettings:
     weight_decay: float = 1e-4
     epochs_before: float = 0.0
     rounding: Rounding = ANY_NUMBER
+    speed: Speed = AS_IS
 
 
 @dataclass(frozen=True)
