@@ -206,7 +206,7 @@ class Job:
         return sorted((p for p, is_in in zip(kept, met, strict=True) if is_in), key=lambda p: cost[p.index])
 
     def _snapshot(self, point: PathPoint) -> Snapshot:
-        return Snapshot(_removal(point), self.folder.read_weights(point), {})
+        return Snapshot(_removal(point), self.folder.read_weights(point))
 
     def _loss_of(self, state: RunState, point: PathPoint) -> float:
         """How far the point's score falls short of the dense network's, on the validation split."""
@@ -375,6 +375,7 @@ def walk_settings(settings: Settings) -> WalkSettings:
         depth_share=settings.depth_share,
         depth_rule=settings.depth_rule,
         weights=settings.weights,
+        theta_hat=settings.theta_hat,
         currency=settings.currency,
         optimizer=settings.optimizer,
         learning_rate=settings.path_learning_rate,

@@ -113,7 +113,7 @@ def _cut_to_target(job: Job, walk: WalkState) -> WalkState:
 
 
 def _snapshot(walked: RunFolder, point: PathPoint) -> Snapshot:
-    return Snapshot(Removal(point.removed_blocks, point.removed_channels), walked.read_weights(point), {})
+    return Snapshot(Removal(point.removed_blocks, point.removed_channels), walked.read_weights(point))
 
 
 def _taken_over(points: tuple[PathPoint, ...], walked: RunFolder, folder: RunFolder, job: Job) -> tuple[PathPoint, ...]:

@@ -35,6 +35,7 @@ CHOICES = {
     "method": ("proximal", "gates"),
     "depth_rule": ("one-standard-error", "share"),
     "weights": ("fisher", "amsc", "ssl", "gl", "rw"),
+    "theta_hat": ("dense", "group-lasso", "refreshed"),
     "currency": ("target", "macs", "params"),
     "optimizer": ("sgd", "adamw"),
     "precision": ("float32", "bfloat16"),
@@ -93,6 +94,7 @@ class Settings:
     depth_share: float = 0.5
     depth_rule: str = "one-standard-error"  # or "share": depth takes its whole share of the budget
     weights: str = "fisher"  # or the paper's amsc, and its ablations ssl, gl, rw
+    theta_hat: str = "dense"  # where adaptive weights come from; or a first group-lasso piece, or refreshed at each
     currency: str = "target"  # what a group's size is counted in: what the target is about, macs or params
     batch_size: int = 128
     dense_learning_rate: float = 0.1

@@ -17,16 +17,20 @@ from amsc.records import PathPoint
 from amsc.structure import Rounding, Structure
 from amsc.surgery import plan_cut
 from amsc.training import (
+    Batches,
     Evaluation,
     Removal,
     Shrunk,
     Snapshot,
+    Speed,
+    Stretch,
     WalkSettings,
     WalkState,
     load_state,
     num_channels,
     rebuild,
     save_state,
+    train_steps,
     walk,
     walk_state_from_plain,
     walk_state_to_plain,
@@ -239,3 +243,48 @@ def test_adamw_meets_the_target_and_goes_on_identically(dense: nn.Module, struct
     again = list(_walk(dense, structure, settings=settings, state=saved))
     assert [point for point, _, _ in again] == [point for point, _, _ in found[2:]]
     assert same_tensors(again[-1][1].weights, found[-1][1].weights)
+
+
+@pytest.mark.parametrize("theta_hat", ["group-lasso", "refreshed"])
+def test_another_theta_hat_leads_to_another_network_and_goes_on_identically(
+    dense: nn.Module, structure: Structure, theta_hat: str
+) -> None:
+    settings = replace(SETTINGS, weights="amsc", theta_hat=theta_hat)
+    found = list(_walk(dense, structure, settings=settings))
+    assert 0.495 <= found[-1][0].macs / structure.macs() <= 0.5
+    plain = list(_walk(dense, structure, settings=replace(settings, theta_hat="dense")))
+    assert found[-1][0].removed_channels != plain[-1][0].removed_channels
+    snapshot = found[1][1]
+    if theta_hat == "group-lasso":
+        assert {name: t.shape for name, t in snapshot.theta_hat.items()} == {
+            name: t.shape for name, t in snapshot.weights.items()
+        }
+        assert not same_tensors(snapshot.theta_hat, snapshot.weights)
+    saved = walk_state_from_plain(walk_state_to_plain(found[1][2]))
+    again = list(_walk(dense, structure, settings=settings, state=saved))
+    assert [point for point, _, _ in again] == [point for point, _, _ in found[2:]]
+
+
+@pytest.mark.parametrize("speed", [Speed("bfloat16"), Speed(channels_last=True), Speed("bfloat16", channels_last=True)])
+def test_a_faster_way_to_compute_keeps_to_the_plan_and_goes_on_identically(
+    dense: nn.Module, structure: Structure, speed: Speed
+) -> None:
+    settings = replace(SETTINGS, speed=speed)
+    found = list(_walk(dense, structure, settings=settings))
+    assert 0.495 <= found[-1][0].macs / structure.macs() <= 0.5
+    assert all(tensor.dtype != torch.bfloat16 for tensor in found[-1][1].weights.values())
+    saved = walk_state_from_plain(walk_state_to_plain(found[1][2]))
+    again = list(_walk(dense, structure, settings=settings, state=saved))
+    assert [point.removed_channels for point, _, _ in again] == [point.removed_channels for point, _, _ in found[2:]]
+
+
+def test_training_computes_as_the_speed_says(dense: nn.Module) -> None:
+    net, seen = copy.deepcopy(dense), []
+    hook = net.conv1.register_forward_hook(lambda module, args, output: seen.append(output))
+    batches = Batches(DATA, 0, "dense").take(1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    train_steps(net, optimizer, batches, TASK, Stretch("dense", 0, 1), speed=Speed("bfloat16", channels_last=True))
+    hook.remove()
+    assert seen[0].dtype == torch.bfloat16
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    assert net.conv1.weight.dtype == torch.float32

@@ -33,6 +33,7 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
         "",
         "weights of the penalty: by sensitivity (fisher), the paper's (amsc), or its ablations",
     ),
+    "theta_hat": (str, "", "what the adaptive weights are taken from"),
     "currency": (str, "", "what a group's size is counted in"),
     "batch_size": (int, "N", "examples per step"),
     "dense_learning_rate": (float, "R", "learning rate of the dense epochs, cosine to zero"),

@@ -57,11 +57,11 @@ def walk(
     The penalty drives blocks to zero first, then channels; its strength is steered so that the cost falls evenly to
     each phase's goal. A piece ends with a settling part at a tenth of the learning rate; what is zero in 90 % of it
     is cut at once, BatchNorm is re-estimated (the network goes on with these statistics) and the network is
-    judged on the validation split. The weights of `Penalty` come from `model` all along (theta_hat), sliced as the
-    network shrinks; "fisher" ones are measured anew for each piece. After the last depth piece, or the first whose
-    score falls out of the one-standard-error rule, the walk goes back to the chosen point (which may be the dense
-    network) and on with width. The last piece ends at `target_cost` or just below; what is not zero by then and has to
-    go **does change the function** (see `cut_to_target`).
+    judged on the validation split. The weights of `Penalty` come from theta_hat, which is `model` unless the settings
+    say otherwise, sliced as the network shrinks; "fisher" ones are measured anew for each piece. After the last depth
+    piece, or the first whose score falls out of the one-standard-error rule, the walk goes back to the chosen point
+    (which may be the dense network) and on with width. The last piece ends at `target_cost` or just below; what is not
+    zero by then and has to go **does change the function** (see `cut_to_target`).
 
     With the method "gates" there is no penalty: every piece begins by scanning the network (see `choose_gates`) and
     cutting what closes first, down to the plan, which changes the function, and then trains what is left.
@@ -122,7 +122,7 @@ def cut_down(
     cut = shrink(live.model, live.structure, removal)
     reestimate_batchnorm(cut.model, data)
     whole = compose_removals(structure, snapshot.removal, removal)
-    return Snapshot(whole, _copied(cut.model.state_dict()), {}), cut.error
+    return Snapshot(whole, _copied(cut.model.state_dict())), cut.error
 
 
 def num_channels(structure: Structure) -> int:
@@ -157,7 +157,7 @@ class _Walker:
 
     def first_state(self) -> WalkState:
         """Before the first piece. The dense network is the first candidate: no depth may be worth its price."""
-        snapshot = Snapshot(Removal(), _copied(self.dense.state_dict()), {})
+        snapshot = Snapshot(Removal(), _copied(self.dense.state_dict()))
         if not self.depth_pieces:
             return WalkState("width", 0, 0, self.structure.cost(), snapshot)
         judged = evaluate(self.dense, self.data, "validation", self.task)
@@ -191,6 +191,7 @@ class _Walker:
             compose_removals(self.structure, state.snapshot.removal, done.removal),
             _copied(done.cut.model.state_dict()),
             done.moments,
+            self._next_theta_hat(state, done.cut),
         )
         error = max(state.error, done.cut.error)
         now = replace(state, index=state.index + 1, snapshot=snapshot, control=done.control, error=error)
@@ -199,7 +200,14 @@ class _Walker:
 
     def _proximal_step(self, live: Shrunk, state: WalkState) -> "_Step":
         """Train with the penalty, then cut what it has emptied."""
-        penalty = _bound(live, live.slice_tensors(self.dense.state_dict()), self.data, self.task, self.settings)
+        choices, theta_hat = self.settings, live.slice_tensors(self.dense.state_dict())
+        if choices.theta_hat == "refreshed":
+            theta_hat = live.model.state_dict()
+        elif choices.theta_hat == "group-lasso" and state.index == 0:
+            choices = replace(choices, weights="gl")
+        elif state.snapshot.theta_hat:
+            theta_hat = dict(state.snapshot.theta_hat)
+        penalty = _bound(live, theta_hat, self.data, self.task, choices)
         optimizer = ProximalStep(self._optimizer(live.model, state.snapshot.moments), penalty)
         piece = Piece(
             state.phase,
@@ -218,6 +226,12 @@ class _Walker:
         return _Step(
             removal, cut, cut_moments(moments_of(live.model, optimizer), cut.slice_tensors), loss, piece.control
         )
+
+    def _next_theta_hat(self, state: WalkState, cut: Shrunk) -> dict[str, Tensor]:
+        """theta_hat for the next piece, where it is neither the dense network nor the one of the piece."""
+        if self.settings.theta_hat != "group-lasso":
+            return {}
+        return _copied(cut.model.state_dict() if state.index == 0 else cut.slice_tensors(state.snapshot.theta_hat))
 
     def _gate_step(self, live: Shrunk, state: WalkState) -> "_Step":
         """Scan the network and cut what closes first, then train the rest without a penalty: a proximal Newton step in

@@ -23,7 +23,9 @@ class WalkSettings:
     fraction) are divided into `points` equal pieces, of which depth gets the share `depth_share`, rounded, at least
     one and never all: a path of a single piece has no depth phase. Depth may use at most that share of the cost to
     be saved, to the nearest block. `depth_rule` is "one-standard-error" or "share", `weights` are "fisher" (see
-    `gate_sensitivities`) or those of `Penalty`, as is `currency`. `optimizer` is "sgd" or "adamw". `epochs_before` is
+    `gate_sensitivities`) or those of `Penalty`, as is `currency`. `theta_hat` is the "dense"
+    network, what a first piece with the weights of the group lasso makes of it ("group-lasso"), or "refreshed" before
+    each piece. `optimizer` is "sgd" or "adamw". `epochs_before` is
     what was trained before the walk; `rounding` says how many channels a group may be cut to.
     """
 
@@ -34,6 +36,7 @@ class WalkSettings:
     depth_share: float = 0.5
     depth_rule: str = "one-standard-error"
     weights: str = "amsc"
+    theta_hat: str = "dense"
     currency: str = "target"
     optimizer: str = "sgd"
     learning_rate: float = 0.01
@@ -46,11 +49,13 @@ class WalkSettings:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A network on the path: what was removed from the dense one, its state dict, and its optimiser's moments."""
+    """A network on the path: what was removed from the dense one, its state dict, its optimiser's moments, and
+    theta_hat (named and shaped as its state dict) where that is not the dense network."""
 
     removal: Removal
     weights: Mapping[str, Tensor]
-    moments: Moments
+    moments: Moments = field(default_factory=dict)
+    theta_hat: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,10 +121,12 @@ def walk_state_from_plain(plain: Mapping[str, Any]) -> WalkState:
 
 def _snapshot_to_plain(snapshot: Snapshot) -> dict[str, Any]:
     removal = {"blocks": snapshot.removal.blocks, "channels": snapshot.removal.channels}
-    return {"removal": removal, "weights": snapshot.weights, "moments": snapshot.moments}
+    rest = {name: getattr(snapshot, name) for name in ("weights", "moments", "theta_hat")}
+    return {"removal": removal, **rest}
 
 
 def _snapshot_from_plain(plain: Mapping[str, Any]) -> Snapshot:
     removal = plain["removal"]
     channels = {name: tuple(indices) for name, indices in removal["channels"].items()}
-    return Snapshot(Removal(tuple(removal["blocks"]), channels), dict(plain["weights"]), dict(plain["moments"]))
+    rest = {name: dict(plain[name]) for name in ("weights", "moments", "theta_hat")}
+    return Snapshot(Removal(tuple(removal["blocks"]), channels), **rest)
