@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,15 +17,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 import amsc
 from amsc import Result, Settings, Target, compress
-from amsc.data import Data, ImageData
+from amsc.data import Data, ImageData, LoaderData
 from amsc.errors import AmscError, DataError, ModelError, RunFolderError, SettingsError, TargetError, TrainingError
 from amsc.measure import count_macs
 from amsc.records import Record, from_json, to_json
 from amsc.surgery import load, plan_of
-from amsc.tasks import Classification
+from amsc.tasks import Classification, Regression
 from amsc.training import load_state
 from training.small import same_tensors, small_data, small_net
 
@@ -75,6 +77,25 @@ class Margins:
 
     def per_example(self, output: Tensor, target: Tensor) -> Tensor:
         return output.gather(1, target[:, None])[:, 0]
+
+
+@dataclasses.dataclass
+class Broken(Margins):
+    """A task with a fault."""
+
+    score: float = 0.0
+    loss_value: float = 0.0
+    examples: int = 0
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return -super().per_example(output, target).mean() + self.loss_value
+
+    def per_example(self, output: Tensor, target: Tensor) -> Tensor:
+        return super().per_example(output, target)[: self.examples or None] + self.score
+
+
+ROWS = list(zip(torch.randn(20, 1, 8, 8), torch.zeros(20, dtype=torch.long), strict=True))
+LOADED = LoaderData(*(DataLoader(ROWS, 10) for _ in range(3)))  # type: ignore[arg-type]
 
 
 def _run(out: Path | None = None, *, model: nn.Module | None = None, data: Data = DATA, **options: Any) -> Result:
@@ -399,6 +420,12 @@ def test_a_network_with_a_reshape_is_compressed(size: int | None) -> None:
         ({"settings": Settings(device="cuda")}, SettingsError, "the model is on cpu"),
         ({"task": Classification(), "settings": Settings(label_smoothing=0.1)}, SettingsError, "a task of yours"),
         ({"task": Margins(), "settings": Settings(distillation=0.5)}, SettingsError, "logits.*Margins"),
+        ({"task": Broken(score=math.nan)}, DataError, "the margin of the first batch must be finite"),
+        ({"task": Broken(loss_value=math.inf)}, DataError, "the loss of the first batch must be finite"),
+        ({"task": Broken(examples=1)}, DataError, r"a tensor of shape \(16,\), one score each; got \(1,\)"),
+        ({"target": Target(drop=2)}, TargetError, "for so many points write drop=2%"),
+        ({"task": Regression()}, DataError, "float targets"),
+        ({"data": dataclasses.replace(LOADED, num_classes=1)}, DataError, "a single class"),
     ],
 )
 def test_arguments_of_the_wrong_kind_are_refused(options: dict[str, Any], error: type[AmscError], words: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from amsc.budget import Budget, find_budget
-from amsc.data import Data
+from amsc.data import Data, moved
 from amsc.errors import DataError, InputError, ModelError, RunFolderError, SettingsError, TargetError
 from amsc.job import Job
 from amsc.model_access import borrowed, copied, run_model
@@ -22,8 +22,8 @@ from amsc.settings import Settings
 from amsc.structure import Structure, select, trace
 from amsc.surgery import CutPlan, cuttable
 from amsc.target import Target
-from amsc.tasks import Classification, Task
-from amsc.training import NoProgress, Progress
+from amsc.tasks import Classification, Segmentation, Task
+from amsc.training import NoProgress, Progress, device_of, forward, scores_of
 
 __all__ = [
     "Result",
@@ -137,6 +137,10 @@ def prepared(
     structure = cuttable(model, trace(model, example_inputs), example_inputs)
     structure = select(structure, keep=settings.keep, only=settings.only)
     check_data(model, data, task)
+    if target.drop is not None and target.drop >= 1 and isinstance(task, Classification | Segmentation):
+        raise TargetError(
+            f"drop={target.drop:g} lets all of the {task.name} go; for so many points write drop={target.drop:g}%"
+        )
     return find_budget(model, structure, example_inputs, target, settings, timing)
 
 
@@ -190,6 +194,19 @@ def check_kinds(model: Any, data: Any, settings: Settings) -> None:
         )
 
 
+def _check_task(model: nn.Module, task: Task, inputs: Any, target: Any) -> None:
+    """Refuse a task whose loss or score of a first batch is no number."""
+    device = device_of(model)
+    with borrowed(model):
+        output = forward(model, inputs, device)
+        loss, scores = task.loss(output, moved(target, device)), scores_of(task, output, moved(target, device))
+    for name, value in (("loss", loss), (task.name, scores)):
+        if not isinstance(value, Tensor) or not bool(torch.isfinite(value).all()):
+            raise DataError(f"the {name} of the first batch must be finite, it is {value}; check the task and the data")
+    if loss.numel() != 1:
+        raise DataError(f"the loss of a batch must be one number, got shape {tuple(loss.shape)}; check the task")
+
+
 def _check_layout(model: nn.Module, example_inputs: Any, settings: Settings) -> None:
     """Refuse `channels_last` for a model that does not run in that layout."""
     if not settings.channels_last:
@@ -216,8 +233,13 @@ def check_data(model: nn.Module, data: Data, task: Task, splits: Sequence[str] =
             )
     with borrowed(model):
         output = run_model(model, data.example_inputs(2))
+    for inputs, target in data.batches("validation" if "validation" in splits else "train"):
+        _check_task(model, task, inputs, target)
+        break
     if not isinstance(task, Classification) or data.num_classes is None:
         return
+    if data.num_classes < 2:
+        raise DataError(f"{data.name} has a single class: there is nothing to tell apart; give data of two or more")
     if not isinstance(output, Tensor) or output.dim() != 2:
         came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ModelError(

@@ -3,12 +3,12 @@
 from amsc.training.checkpoint import load_state, save_state
 from amsc.training.choose import one_standard_error_choice, paired_shortfall
 from amsc.training.distillation import Distillation
-from amsc.training.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm
+from amsc.training.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm, scores_of
 from amsc.training.finetune import TrainSettings, TrainState, finetune
 from amsc.training.gate_choice import DIMENSIONS, GateChoice
 from amsc.training.gate_gradients import GateGradients, gate_gradients
 from amsc.training.gating import StandIn, choose_gates, find_gates, gate_derivatives
-from amsc.training.loop import Batches, Speed, Stretch, train_steps
+from amsc.training.loop import Batches, Speed, Stretch, device_of, forward, train_steps
 from amsc.training.progress import NoProgress, Progress
 from amsc.training.proximal import ProximalStep
 from amsc.training.removal import Removal, Shrink, Shrunk
@@ -39,10 +39,12 @@ __all__ = [
     "WalkState",
     "choose_gates",
     "cut_down",
+    "device_of",
     "evaluate",
     "fewest_channels",
     "find_gates",
     "finetune",
+    "forward",
     "gate_derivatives",
     "gate_gradients",
     "load_state",
@@ -53,6 +55,7 @@ __all__ = [
     "rebuild",
     "reestimate_batchnorm",
     "save_state",
+    "scores_of",
     "train_steps",
     "walk",
     "walk_state_from_plain",

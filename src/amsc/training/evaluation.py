@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from amsc.model_access import borrowed
 from amsc.tasks import Task
 from amsc.training.loop import device_of, forward
 
-__all__ = ["Evaluation", "evaluate", "mean_loss", "reestimate_batchnorm"]
+__all__ = ["Evaluation", "evaluate", "mean_loss", "reestimate_batchnorm", "scores_of"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ def evaluate(model: nn.Module, data: Data, split: str, task: Task) -> Evaluation
     """Scores of `model` in eval mode on a split of the data; the model is left as it was.
 
     Raises:
-        DataError: the split is empty.
+        DataError: the split is empty, or a score is not finite, or there is not one for each example.
     """
     device = device_of(model)
     with borrowed(model):
         parts = [
-            task.per_example(forward(model, inputs, device), moved(target, device))
+            scores_of(task, forward(model, inputs, device), moved(target, device))
             for inputs, target in data.batches(split)
         ]
     if not parts or not sum(len(part) for part in parts):
@@ -43,7 +44,26 @@ def evaluate(model: nn.Module, data: Data, split: str, task: Task) -> Evaluation
             f"the {split} split of {data.name} is empty; amsc needs at least one example to judge a network"
         )
     per_example = torch.cat(parts).float().cpu()
+    if not bool(torch.isfinite(per_example).all()):
+        bad = int((~torch.isfinite(per_example)).sum())
+        raise DataError(
+            f"{task.name} is not a finite number for {bad} of {len(per_example)} examples of the {split} split of "
+            f"{data.name}, so that networks cannot be compared; check the task's per_example and the data"
+        )
     return Evaluation(per_example, float(per_example.double().mean()))
+
+
+def scores_of(task: Task, output: Any, target: Any) -> Tensor:
+    """The scores of a batch, one for each example.
+
+    Raises:
+        DataError: the task gives something else.
+    """
+    scores, wanted = task.per_example(output, target), batch_size(target)
+    if not isinstance(scores, Tensor) or scores.shape != (wanted,):
+        came = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise DataError(f"per_example of the task must give a tensor of shape ({wanted},), one score each; got {came}")
+    return scores
 
 
 def mean_loss(model: nn.Module, data: Data, task: Task, *, batches: int = 20) -> float:
