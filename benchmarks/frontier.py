@@ -1,6 +1,8 @@
 """Accuracy at three budgets: amsc's paths, its ablations and rivals; same dense network, data and epochs for all.
 
     python benchmarks/frontier.py --data FOLDER --weights FILE [--seeds 0 1 2] [--shares 0.6 0.45 0.3] [--arms ...]
+    python benchmarks/frontier.py --data digits --model digits_resnet --epochs 12 --path-epochs 6 --path-points 6 \\
+        --dense-epochs 8 --dense-learning-rate 0.1 --results benchmarks/results/frontier_digits.json
 
 Every arm has `--epochs` epochs in all: one-shot rules cut at once and fine-tune; paths walk for `--path-epochs` of them
 and fine-tune for the rest; all train in bfloat16, channels last. The dense network is that of cifar10_jpeg.py. Every
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 from amsc import Settings, Target, compress, cut, plan_cut, scan, trace
 from amsc.data import Data, open_data
 from amsc.measure import count_macs, machine_stamp
+from amsc.models import open_model
 from amsc.structure import Structure
 from amsc.surgery import plan_of
 from amsc.training import Speed, TrainSettings, finetune, reestimate_batchnorm
@@ -108,7 +111,8 @@ def longer(dense: nn.Module, data: Data, share: float, seed: int, options: argpa
 
 ARMS: dict[str, Arm] = {
     "proximal": path(),
-    "gates": path(method="gates", path_points=1),
+    "gates": path(method="gates"),
+    "gates at once": path(method="gates", path_points=1),
     "proximal, width only": path(depth_share=0.0),
     "proximal, blocks as far as they go": path(depth_share=1.0, depth_rule="share"),
     "amsc weights": path(weights="amsc", currency="params"),
@@ -160,8 +164,8 @@ def table(runs: list[dict[str, Any]], shares: list[float]) -> str:
 
 def options_of() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder with train.parquet and test.parquet")
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--data", required=True, help="folder with train.parquet and test.parquet; or digits")
+    parser.add_argument("--weights", type=Path, help="of the dense network; on digits it is trained for each seed")
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--work", type=Path, default=Path("runs/cifar10_jpeg"), help="cache of the dense network")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -181,17 +185,32 @@ def options_of() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def opened(options: argparse.Namespace, seed: int) -> tuple[Any, nn.Module]:
+    """The data and the dense network."""
+    if options.data == "digits":
+        data = open_data("digits", seed=seed, batch_size=32, device="cpu")
+        torch.manual_seed(seed)
+        dense = open_model(options.model, num_classes=10, in_channels=1)
+        finetune(
+            dense, data, TASK, TrainSettings("dense", options.dense_epochs, options.dense_learning_rate, seed=seed)
+        )
+        reestimate_batchnorm(dense, data)
+        return data, dense
+    whole = open_data(f"parquet:{options.data}", seed=seed, batch_size=128, device="cpu", limit=options.limit)
+    some: Any = FirstOf(whole, {"test": options.judged, "validation": options.judged // 5})
+    return some, adapted(options, some)
+
+
 def main() -> None:
     options = options_of()
     torch.set_num_threads(options.threads)
     found = json.loads(options.results.read_text()) if options.results.exists() else {"runs": []}
     kept = ("model", "limit", "judged", "epochs", "path_epochs", "path_points", "path_learning_rate", "learning_rate")
-    found |= {"data": "CIFAR-10 JPEG", **{key: vars(options)[key] for key in kept}, "machine": dict(machine_stamp())}
+    name = "digits" if options.data == "digits" else "CIFAR-10 JPEG"
+    found |= {"data": name, **{key: vars(options)[key] for key in kept}, "machine": dict(machine_stamp())}
     for seed in options.seeds:
-        whole = open_data(f"parquet:{options.data}", seed=seed, batch_size=128, device="cpu", limit=options.limit)
-        data: Any = FirstOf(whole, {"test": options.judged, "validation": options.judged // 5})
-        dense = adapted(options, data)
-        found["dense_accuracy"] = round(score(dense, data), 2)
+        data, dense = opened(options, seed)
+        found.setdefault("dense_accuracy", {})[str(seed)] = round(score(dense, data), 2)
         for share in options.shares:
             for name in options.arms:
                 if any((run["arm"], run["share"], run["seed"]) == (name, share, seed) for run in found["runs"]):
