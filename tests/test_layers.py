@@ -19,6 +19,7 @@ LAYERS = {
     "settings": 6,
     "target": 6,
     "budget": 6,
+    "search": 6,
     "keeping": 6,
     "live_memory": 6,
     "timing": 6,

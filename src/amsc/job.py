@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from amsc.budget import Budget
 from amsc.data import Data
-from amsc.errors import TargetError
 from amsc.keeping import is_met, keep_to_limits
 from amsc.measure import measure
 from amsc.model_access import copied
 from amsc.records import PathPoint, Record
 from amsc.run_folder import RunFolder, RunState
+from amsc.search import Search, removal_of
 from amsc.settings import Settings, plain_settings
 from amsc.structure import Rounding, Structure
 from amsc.surgery import CutPlan, apply_plan, cut_tensors, plan_cut, save, stand_in, unfolded, verify
@@ -33,6 +33,7 @@ from amsc.training import (
     TrainSettings,
     WalkSettings,
     WalkState,
+    cut_down,
     evaluate,
     finetune,
     mean_loss,
@@ -115,7 +116,7 @@ class Job:
         )
         for point, snapshot, walk_state in path:
             point = replace(point, index=len(state.points))
-            if all(_removal(known) != snapshot.removal for known in state.points):
+            if all(removal_of(known) != snapshot.removal for known in state.points):
                 point = self.folder.save_point(point, snapshot.weights, self.plan(snapshot.removal))
             state = self._saved(replace(state, walk=walk_state, points=(*state.points, point)), clock)
         if self.target.drop is None:
@@ -151,7 +152,7 @@ class Job:
         if self.target.drop is None:
             state = self._finetuned(state, self._end(state), state.points[-1].epochs, clock)
         else:
-            state = self._searched(state, self.target.drop, clock)
+            state = self._search(self.target.drop, clock).run(state)
         small = self._small(state)
         assert state.small is not None, "set by the training"
         small.model.load_state_dict(dict(state.small))
@@ -170,58 +171,35 @@ class Job:
         point = self._point("finetune", state, small.structure, snapshot.removal, small.model, trained + epochs)
         return replace(state, points=(*state.points, point), small=_state_of(small.model), train=None)
 
-    def _searched(self, state: RunState, drop: float, clock: "_Clock") -> RunState:
-        """The state with the smallest network of the path that loses no more than `drop`, found by bisection: of two
-        networks the smaller is taken to lose more. Every network looked at is fine-tuned and becomes a point."""
-        candidates = self._candidates(state)
-        low, high = 0, len(candidates)
-        while low < high:
-            middle = (low + high) // 2
-            point = candidates[middle]
-            snapshot = self._snapshot(point)
-            found = _tried(state, snapshot.removal)
-            if found is None:
-                assert state.walk is not None, "the path has been walked"
-                tried = self._finetuned(state, snapshot, point.epochs, clock)
-                if self._loss_of(tried, tried.points[-1]) <= drop:
-                    tried = replace(tried, walk=replace(state.walk, snapshot=snapshot))
-                else:
-                    tried = replace(tried, small=state.small)
-                found, state = tried.points[-1], self._saved(tried, clock)
-            low, high = (low, middle) if self._loss_of(state, found) <= drop else (middle + 1, high)
-        if low == len(candidates):
-            raise TargetError(self._too_much_lost(state, drop))
-        chosen = _tried(state, _removal(candidates[low]))
-        assert chosen is not None, "it was looked at last, or before"
-        return replace(state, points=(*(p for p in state.points if p != chosen), chosen))
+    def _search(self, drop: float, clock: "_Clock") -> Search:
+        return Search(
+            self.structure,
+            self.budget.met,
+            drop,
+            self.task.higher_is_better,
+            snapshot=lambda point: Snapshot(removal_of(point), self.folder.read_weights(point)),
+            cut=lambda snapshot, goal: self.cut_down(snapshot, goal)[0],
+            keeps=self._keeps,
+            finetune=lambda state, snapshot, epochs: self._finetuned(state, snapshot, epochs, clock),
+            save=lambda state: self._saved(state, clock),
+        )
 
-    def _candidates(self, state: RunState) -> list[PathPoint]:
-        """The points of the path that meet the limits, with the smallest first."""
-        cost = {
-            point.index: self.structure.cost(point.removed_channels, point.removed_blocks) for point in state.points
-        }
-        kept = [p for p in state.points if p.weights is not None and _removal(p) and cost[p.index] <= self.budget.met]
-        small = (rebuild(self.dense, self.structure, self.shrink, self._snapshot(p)).model for p in kept)
-        met = [is_met(self.dense, one, self.target, self.example_inputs) for one in small]
-        return sorted((p for p, is_in in zip(kept, met, strict=True) if is_in), key=lambda p: cost[p.index])
+    def _keeps(self, snapshot: Snapshot) -> bool:
+        """Whether a network keeps to the limits that are measured."""
+        small = rebuild(self.dense, self.structure, self.shrink, snapshot)
+        return is_met(self.dense, small.model, self.target, self.example_inputs)
 
-    def _snapshot(self, point: PathPoint) -> Snapshot:
-        return Snapshot(_removal(point), self.folder.read_weights(point))
-
-    def _loss_of(self, state: RunState, point: PathPoint) -> float:
-        """How far the point's score falls short of the dense network's, on the validation split."""
-        short = state.points[0].score - point.score
-        return short if self.task.higher_is_better else -short
-
-    def _too_much_lost(self, state: RunState, drop: float) -> str:
-        tried = [point for point in state.points if point.phase == "finetune"]
-        if not tried:
-            return "no network of the path meets the other limits; walk a longer one, with more path_points"
-        best = min(tried, key=lambda point: self._loss_of(state, point))
-        return (
-            f"drop={drop:g} cannot be kept to: of {len(tried)} networks that were fine-tuned the best falls short of "
-            f"the dense one by {self._loss_of(state, best):.4g} ({self.task.name}, validation), with "
-            f"{best.macs / self.structure.macs():.1%} of the MACs; allow more, fine-tune longer, or walk in more points"
+    def cut_down(self, snapshot: Snapshot, goal: int) -> tuple[Snapshot, float]:
+        """See `amsc.training.cut_down`."""
+        return cut_down(
+            self.dense,
+            self.structure,
+            self.data,
+            self.task,
+            snapshot,
+            shrink=self.shrink,
+            target_cost=goal,
+            settings=walk_settings(self.settings),
         )
 
     def shrink(self, model: nn.Module, structure: Structure, removal: Removal) -> Shrunk:
@@ -350,15 +328,6 @@ class _Clock:
         seconds = dict(self.before.seconds)
         seconds[self.stage] = seconds.get(self.stage, 0.0) + time.monotonic() - self.start
         return replace(state, seconds=seconds)
-
-
-def _tried(state: RunState, removal: Removal) -> PathPoint | None:
-    """The point of the network that was fine-tuned with this removed, if it was."""
-    return next((p for p in state.points if p.phase == "finetune" and _removal(p) == removal), None)
-
-
-def _removal(point: PathPoint) -> Removal:
-    return Removal(point.removed_blocks, point.removed_channels)
 
 
 def _state_of(model: nn.Module) -> dict[str, Tensor]:

@@ -10,14 +10,15 @@ from torch import nn
 from amsc.compress import Result, check_kinds, check_target, chosen_task, deterministic, finished, prepared
 from amsc.data import Data
 from amsc.errors import ModelError, RunFolderError, TargetError
-from amsc.job import Job, walk_settings
+from amsc.job import Job
 from amsc.model_access import copied
 from amsc.records import PathPoint
 from amsc.run_folder import RunFolder, RunState, run_identity
+from amsc.search import removal_of
 from amsc.settings import Settings
 from amsc.target import Target
 from amsc.tasks import Task
-from amsc.training import NoProgress, Progress, Removal, Snapshot, WalkState, cut_down
+from amsc.training import NoProgress, Progress, Snapshot, WalkState
 
 __all__ = ["pick"]
 
@@ -98,22 +99,13 @@ def _cut_to_target(job: Job, walk: WalkState) -> WalkState:
     """The walk's end, cut down to the target if it is above it."""
     removal = walk.snapshot.removal
     if job.structure.cost(removal.channels, removal.blocks) > job.budget.met:
-        snapshot, error = cut_down(
-            job.dense,
-            job.structure,
-            job.data,
-            job.task,
-            walk.snapshot,
-            shrink=job.shrink,
-            target_cost=job.budget.met,
-            settings=walk_settings(job.settings),
-        )
+        snapshot, error = job.cut_down(walk.snapshot, job.budget.met)
         walk = replace(walk, snapshot=snapshot, error=error)
     return job.kept_to_limits(walk)
 
 
 def _snapshot(walked: RunFolder, point: PathPoint) -> Snapshot:
-    return Snapshot(Removal(point.removed_blocks, point.removed_channels), walked.read_weights(point))
+    return Snapshot(removal_of(point), walked.read_weights(point))
 
 
 def _taken_over(points: tuple[PathPoint, ...], walked: RunFolder, folder: RunFolder, job: Job) -> tuple[PathPoint, ...]:
