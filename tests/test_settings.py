@@ -51,7 +51,20 @@ def test_every_number_has_a_range_and_every_word_its_choices() -> None:
     from amsc.settings import CHOICES, RANGES
 
     unchecked = {field.name for field in dataclasses.fields(Settings)} - set(RANGES) - set(CHOICES)
-    assert unchecked == {"device", "deterministic", "channels_last", "keep", "only"}  # checked by pattern and by type
+    assert unchecked == {
+        "device",
+        "deterministic",
+        "channels_last",
+        "streams",
+        "keep",
+        "only",
+    }  # checked by pattern and by type
+
+
+def test_streams_go_with_the_gates_alone() -> None:
+    assert Settings(streams=True, method="gates").streams
+    with pytest.raises(SettingsError, match="--method gates"):
+        Settings(streams=True)
 
 
 runs = st.builds(

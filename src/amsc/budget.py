@@ -10,14 +10,14 @@ from torch import nn
 from amsc.errors import TargetError
 from amsc.live_memory import memory_limits, weight_costs
 from amsc.measure import time_in_turns
-from amsc.penalty import Penalty
+from amsc.penalty import Coordinates, Penalty
 from amsc.records import Timing
 from amsc.settings import Settings
 from amsc.structure import MET, Limit, Rounding, Structure, parameter_costs
 from amsc.surgery import apply_plan, plan_cut
 from amsc.target import COSTS, Amount, Target
 from amsc.timing import fit_timing, latency_costs
-from amsc.training import Removal, fewest_channels
+from amsc.training import Removal, fewest_channels, find_gates
 
 __all__ = ["Budget", "find_budget"]
 
@@ -150,10 +150,12 @@ def _dense_words(known: _Known, amounts: Mapping[str, Amount]) -> str:
 
 def _lowest(structure: Structure, model: nn.Module, settings: Settings) -> Removal:
     """All that may go."""
-    penalty = Penalty(structure, model)
-    left = structure.after({}, penalty.blocks)
+    found: Penalty | Coordinates = Penalty(structure, model)
+    if settings.streams:
+        structure, found = find_gates(structure, model, streams=True)
+    left = structure.after({}, found.blocks)
     rounding = Rounding(settings.round_to, settings.min_channels)
-    return Removal(tuple(penalty.blocks), fewest_channels(left, penalty.channels, rounding))
+    return Removal(tuple(found.blocks), fewest_channels(left, found.channels, rounding))
 
 
 def _limits_said(settings: Settings) -> str:

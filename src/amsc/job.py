@@ -352,6 +352,7 @@ def walk_settings(settings: Settings) -> WalkSettings:
         weight_decay=settings.weight_decay,
         epochs_before=settings.dense_epochs,
         rounding=Rounding(settings.round_to, settings.min_channels),
+        streams=settings.streams,
         speed=speed_of(settings),
     )
 

@@ -122,8 +122,8 @@ def scan(
     Args:
         example_inputs: a tensor, or a tuple or dict of arguments, for which MACs and latency are counted.
         task: loss and score; classification if None.
-        settings: `currency`, `depth_share`, `keep`, `only`, `round_to`, `min_channels`, `device` and `deterministic`
-            are used.
+        settings: `currency`, `depth_share`, `streams`, `keep`, `only`, `round_to`, `min_channels`, `device` and
+            `deterministic` are used.
         examples: how many training examples are looked at.
         power: a gate's weight is its size in `settings.currency` to this power: with 1 the penalty is the expected
             cost of what is left, 0.5 is the square root of AMSC.
@@ -230,7 +230,7 @@ def _gated(model: nn.Module, example_inputs: Any, settings: Settings) -> tuple[S
     """
     structure = cuttable(model, trace(model, example_inputs), example_inputs)
     structure = select(structure, keep=settings.keep, only=settings.only)
-    return find_gates(structure, model)
+    return find_gates(structure, model, streams=settings.streams)
 
 
 def _removal(choice: GateChoice, share: float) -> Removal:

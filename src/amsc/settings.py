@@ -115,6 +115,7 @@ class Settings:
     threads: int = 0
     keep: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    streams: bool = False  # channels of residual streams may go as well; with method="gates", and in scans
     round_to: int = 1
     min_channels: int = 1
 
@@ -124,6 +125,11 @@ class Settings:
             value = getattr(self, field.name)
             _check_type(field.name, value, hints[field.name])
             _check_value(field.name, value)
+        if self.streams and self.method != "gates":
+            raise SettingsError(
+                'streams: channels of residual streams can go with method="gates" (--method gates); the penalty leaves '
+                "them, since its groups would overlap"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

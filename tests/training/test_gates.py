@@ -1,5 +1,6 @@
 """The gate path: it meets its budget step by step, goes on after a stop, and cuts what the loss depends on least."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -8,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from amsc.errors import TrainingError
+from amsc.errors import TargetError, TrainingError
 from amsc.penalty import Penalty
-from amsc.structure import Structure, trace
+from amsc.structure import ChannelGroup, Structure, trace
 from amsc.training import (
     WalkSettings,
     choose_gates,
@@ -99,3 +100,41 @@ def test_blocks_that_need_a_stand_in_are_named_if_there_is_none() -> None:
     )
     with pytest.raises(TrainingError, match=r"stand_in=amsc\.surgery\.stand_in"):
         list(walk(net, structure, data, TASK, shrink=shrink, target_cost=structure.macs() // 2, settings=settings))
+
+
+def test_channels_of_a_residual_stream_have_gates_if_asked_for(dense: nn.Module, structure: Structure) -> None:
+    (stream,) = (group for group in structure.channels if group.kind == "stream" and group.exact)
+    inner, coordinates = find_gates(structure, dense, streams=True)
+    names = [name for name, _ in coordinates.channels]
+    assert names.count(stream.name) == stream.size
+    assert stream.name not in {name for name, _ in find_gates(structure, dense)[1].channels}
+    found = gate_derivatives(dense, inner, coordinates, DATA, TASK, stand_in=lambda call: nn.Identity(), examples=32)
+    channel, step = 3, 1e-3
+    above, below = (gated_loss(dense, stream, channel, 1 + sign * step) for sign in (1, -1))
+    expected = (above - below) / (2 * step)
+    mine = float(found.gradients[:, found.column((stream.name, channel))].mean())
+    assert mine == pytest.approx(expected, rel=0.02, abs=1e-4)
+
+
+def gated_loss(dense: nn.Module, group: ChannelGroup, channel: int, gate: float) -> float:
+    """The mean loss of the 32 examples of a scan with all that makes a channel of the stream multiplied by a gate."""
+    net = copy.deepcopy(dense).eval().double()
+    for member in group.members:
+        if member.role == "affine":
+            net.get_parameter(member.parameter).data[list(member.indices[channel])] *= gate
+    batches = list(DATA.batches("train"))
+    chosen = batches[:: max(1, len(batches) // 2)][:2]
+    losses = [TASK.loss(net(images.double()), labels) for images, labels in chosen]
+    return float(torch.stack(losses).mean())
+
+
+def test_a_path_with_streams_goes_below_the_floor_of_one_without(dense: nn.Module, structure: Structure) -> None:
+    gated, coordinates = find_gates(structure, dense)
+    lowest = gated.after({}, coordinates.blocks)
+    floor = lowest_cost(lowest, coordinates.channels) / structure.macs()
+    quick = {"depth_share": 0.5, "points": 2, "epochs": 0.4}
+    with pytest.raises(TargetError, match="the lowest is"):
+        list(gate_path(dense, structure, 0.8 * floor, settings=quick))
+    *_, (point, snapshot, _) = gate_path(dense, structure, 0.8 * floor, settings={**quick, "streams": True})
+    assert point.macs <= 0.8 * floor * structure.macs()
+    assert any(structure.group(name).kind == "stream" for name in snapshot.removal.channels)

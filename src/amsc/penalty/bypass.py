@@ -21,14 +21,15 @@ TOLERANCE = 1e-4
 """Largest relative difference of outputs that counts as rounding; a real bypass changes them by far more."""
 
 
-def find_bypassed_groups(structure: Structure, model: nn.Module) -> frozenset[str]:
+def find_bypassed_groups(structure: Structure, model: nn.Module, *, streams: bool = False) -> frozenset[str]:
     """Penalised groups whose channels are still heard when their scales and shifts are zero.
 
     Only groups with several readers can be such; without any the model is not run. With some, it runs twice on random
     inputs of the traced shapes, and twice more for each such group if the outputs differ. A group counts as well where
-    the output is not finite, so that nothing can be said. The model comes back as it was.
+    the output is not finite, so that nothing can be said. `streams` as in `find_coordinates`. The model comes back as
+    it was.
     """
-    coordinates = find_coordinates(structure)
+    coordinates = find_coordinates(structure, streams=streams)
     suspects = _suspects(structure, coordinates)
     if not suspects:
         return frozenset()

@@ -47,7 +47,7 @@ class Coordinates:
     normalisations: tuple[Normalisation, ...]
 
 
-def find_coordinates(structure: Structure, bypassed: Collection[str] = ()) -> Coordinates:
+def find_coordinates(structure: Structure, bypassed: Collection[str] = (), *, streams: bool = False) -> Coordinates:
     """The leaves of `structure` and their blocks.
 
     Groups whose coordinates lie in several blocks, or that are normalised without a scale, get no leaves of their
@@ -59,12 +59,18 @@ def find_coordinates(structure: Structure, bypassed: Collection[str] = ()) -> Co
         structure: what tracing found.
         bypassed: groups whose channels are read past their normalisation as well: filter, bias, scale and shift all
             are their coordinates, in the units they have.
+        streams: give the channels of residual streams leaves as well, under no block. What all blocks on a stream add
+            to it is in them then, so that the leaves under a block are no longer all of it: these are coordinates for
+            gates, not for the penalty.
     """
     blocks = tuple(block for block in structure.outer_blocks if not set(structure.unused).issuperset(block.parameters))
     builder = _Builder(structure, blocks, bypassed)
     for group in structure.channels:
         if group.kind != "stream" and group.exact:
             builder.add_channels(group)
+    for group in structure.channels if streams else ():
+        if group.kind == "stream" and group.exact:
+            builder.add_channels(group, root=-1)
     for index, block in enumerate(blocks):
         builder.add_rest_of_block(index, block)
     return Coordinates(
@@ -95,11 +101,13 @@ class _Builder:
         self.root: list[int] = []
         self.silent: dict[str, set[int]] = {}  # output slices that zero coordinates elsewhere make mute
 
-    def add_channels(self, group: ChannelGroup) -> None:
-        """One leaf for each channel of `group`, if the group can be penalised."""
+    def add_channels(self, group: ChannelGroup, root: int | None = None) -> None:
+        """One leaf for each channel of `group`, if the group can be penalised; under `root` whatever the blocks are."""
         members = _coordinate_members(group, list(self.shapes), group.name in self.bypassed)
-        roots = {self.block_of.get(member.parameter, -1) for member in members}
-        if members and group.name in self.maker:
+        roots = {self.block_of.get(member.parameter, -1) for member in members} if root is None else {root}
+        if not members:
+            return
+        if group.name in self.maker:
             roots = {self.maker[group.name]}
         elif len(roots) > 1 and roots <= {-1, *self.maker.values()}:  # dense layers read it; each normalises it anew
             roots = {self.block_of.get(member.parameter, -1) for member in group.members if member.role == "out"}

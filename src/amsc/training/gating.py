@@ -23,20 +23,20 @@ StandIn = Callable[[BlockCall | None], nn.Module]
 """Makes what returns what is left where a block with this call is gone."""
 
 
-def find_gates(structure: Structure, model: nn.Module) -> tuple[Structure, Coordinates]:
+def find_gates(structure: Structure, model: nn.Module, *, streams: bool = False) -> tuple[Structure, Coordinates]:
     """The structure without blocks that have no gate (those whose channels go with them, if these have no coordinates),
-    and the coordinates of the gates.
+    and the coordinates of the gates, of residual streams too if asked for.
 
     Raises:
         TargetError: there is no gate.
     """
-    bypassed = find_bypassed_groups(structure, model)
-    coordinates = find_coordinates(structure, bypassed)
+    bypassed = find_bypassed_groups(structure, model, streams=streams)
+    coordinates = find_coordinates(structure, bypassed, streams=streams)
     gated = {name for name, _ in coordinates.channels}
     blocks = tuple(block for block in structure.blocks if gated.issuperset(block.channels))
     if len(blocks) < len(structure.blocks):
         structure = replace(structure, blocks=blocks)
-        coordinates = find_coordinates(structure, bypassed)
+        coordinates = find_coordinates(structure, bypassed, streams=streams)
     if not coordinates.channels and not coordinates.blocks:
         raise TargetError("nothing in this network can be removed: `amsc inspect` shows what is pinned, and why")
     return structure, coordinates

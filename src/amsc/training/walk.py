@@ -247,7 +247,7 @@ class _Walker:
     def _scanned_removal(self, live: Shrunk, goal: int, phase: str) -> Removal:
         """What a scan takes away: blocks, as long as the cost stays at the goal or above, or channels (and blocks where
         these are not enough), down to it."""
-        structure, coordinates = find_gates(live.structure, live.model)
+        structure, coordinates = find_gates(live.structure, live.model, streams=self.settings.streams)
         found = gate_derivatives(
             live.model, structure, coordinates, self.data, self.task, stand_in=self.stand_in, examples=SCANNED
         )

@@ -26,7 +26,8 @@ class WalkSettings:
     `gate_sensitivities`) or those of `Penalty`, as is `currency`. `theta_hat` is the "dense"
     network, what a first piece with the weights of the group lasso makes of it ("group-lasso"), or "refreshed" before
     each piece. `optimizer` is "sgd" or "adamw". `epochs_before` is
-    what was trained before the walk; `rounding` says how many channels a group may be cut to.
+    what was trained before the walk; `rounding` says how many channels a group may be cut to, `streams` that those of
+    residual streams may go as well (with "gates").
     """
 
     seed: int = 0
@@ -44,6 +45,7 @@ class WalkSettings:
     weight_decay: float = 1e-4
     epochs_before: float = 0.0
     rounding: Rounding = ANY_NUMBER
+    streams: bool = False
     speed: Speed = AS_IS
 
 
