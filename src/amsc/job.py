@@ -126,7 +126,7 @@ class Job:
         return self._saved(replace(state, stage="finetune"), clock)
 
     def kept_to_limits(self, walked: WalkState) -> WalkState:
-        """The end of the path, cut further where what was measured on it is above a limit."""
+        """The end of a path, cut down to the budget, also where it is only measured to be above a limit."""
         snapshot, error = keep_to_limits(
             self.dense,
             self.budget,
@@ -178,7 +178,7 @@ class Job:
             drop,
             self.task.higher_is_better,
             snapshot=lambda point: Snapshot(removal_of(point), self.folder.read_weights(point)),
-            cut=lambda snapshot, goal: self.cut_down(snapshot, goal)[0],
+            cut=self._cut_down,
             keeps=self._keeps,
             finetune=lambda state, snapshot, epochs: self._finetuned(state, snapshot, epochs, clock),
             save=lambda state: self._saved(state, clock),
@@ -189,8 +189,7 @@ class Job:
         small = rebuild(self.dense, self.structure, self.shrink, snapshot)
         return is_met(self.dense, small.model, self.target, self.example_inputs)
 
-    def cut_down(self, snapshot: Snapshot, goal: int) -> tuple[Snapshot, float]:
-        """See `amsc.training.cut_down`."""
+    def _cut_down(self, snapshot: Snapshot, goal: int) -> Snapshot:
         return cut_down(
             self.dense,
             self.structure,
@@ -200,7 +199,7 @@ class Job:
             shrink=self.shrink,
             target_cost=goal,
             settings=walk_settings(self.settings),
-        )
+        )[0]
 
     def shrink(self, model: nn.Module, structure: Structure, removal: Removal) -> Shrunk:
         """A cut and verified copy of `model`; a plain copy where nothing goes."""

@@ -11,6 +11,7 @@ from amsc.compress import Result, check_kinds, check_target, chosen_task, determ
 from amsc.data import Data
 from amsc.errors import ModelError, RunFolderError, TargetError
 from amsc.job import Job
+from amsc.keeping import MEASURED
 from amsc.model_access import copied
 from amsc.records import PathPoint
 from amsc.run_folder import RunFolder, RunState, run_identity
@@ -87,21 +88,12 @@ def pick(
     with deterministic(settings.deterministic):
         if target.drop is None:
             known = tuple(replace(each, weights=None) for each in path if each.index <= point.index)
-            start = replace(start, walk=_cut_to_target(job, walk), points=known)
+            start = replace(start, walk=job.kept_to_limits(walk), points=known)
         else:
             start = replace(start, points=path)
         folder.open(resume=False)
         folder.write_settings(settings, model_name, target)
         return finished(job, replace(start, points=_taken_over(start.points, walked, folder, job)))
-
-
-def _cut_to_target(job: Job, walk: WalkState) -> WalkState:
-    """The walk's end, cut down to the target if it is above it."""
-    removal = walk.snapshot.removal
-    if job.structure.cost(removal.channels, removal.blocks) > job.budget.met:
-        snapshot, error = job.cut_down(walk.snapshot, job.budget.met)
-        walk = replace(walk, snapshot=snapshot, error=error)
-    return job.kept_to_limits(walk)
 
 
 def _snapshot(walked: RunFolder, point: PathPoint) -> Snapshot:
@@ -137,6 +129,8 @@ def _nearest(points: tuple[PathPoint, ...], job: Job, run: Path | None) -> PathP
     close = [point for point in kept if CLOSE * wanted <= cost[point.index] <= wanted]
     above = [point for point in kept if cost[point.index] > wanted]
     lowest = min((cost[point.index] for point in kept), default=cost[0])
+    if lowest > wanted and MEASURED & job.target.limits.keys():  # the model of the cost may be wrong; it is measured
+        return min(kept, key=lambda point: cost[point.index])
     if lowest > wanted:
         raise TargetError(
             f"the path in {run} goes down to {lowest / job.structure.cost():.1%} of what the dense network costs, the "
