@@ -73,7 +73,7 @@ def drawn(chooser: random.Random) -> Target:
 
 def costs(model: nn.Module, dense: nn.Module, inputs: Any) -> dict[str, float]:
     """What the model costs, as shares of the dense network's."""
-    before, after = time_in_turns([dense, model], inputs, rounds=60)
+    (before, _), (after, _) = time_in_turns([dense, model], inputs, rounds=60)
     of = {
         "macs": lambda m: count_macs(m, inputs),
         "params": lambda m: sum(p.numel() for p in m.parameters()),

@@ -130,14 +130,14 @@ def test_latency_is_modelled_from_networks_that_were_timed() -> None:
     for seed in (5, 6):
         channels, blocks = drawn(structure, seed)
         small = apply_plan(model, plan_cut(structure, channels=channels, blocks=blocks), inputs)
-        dense, seconds = time_in_turns([model, small], inputs)
+        (dense, _), (seconds, _) = time_in_turns([model, small], inputs)
         predicted = structure.costing(latency_costs(structure, timing), channels, blocks)
         assert 0.5 < (predicted / timing.dense_seconds) / (seconds / dense) < 2  # other work goes on beside the tests
 
 
 def test_a_latency_target_ends_in_a_faster_network(tmp_path: Path) -> None:
     result = run(Target(latency=0.8), out=tmp_path / "run")
-    dense, small = time_in_turns([small_net(), result.model], INPUTS, rounds=40)
+    (dense, _), (small, _) = time_in_turns([small_net(), result.model], INPUTS, rounds=40)
     assert small < dense
     assert result.record.removed_channels or result.record.removed_blocks
     again = pick(tmp_path / "run", small_net(), INPUTS, DATA, target=Target(params=0.9), settings=SETTINGS)

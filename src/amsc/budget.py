@@ -124,7 +124,7 @@ def _timed(known: _Known, lowest: Removal) -> tuple[float, float]:
     """Seconds of the dense network, and of the smallest, in turns."""
     plan = plan_cut(known.structure, channels=lowest.channels, blocks=lowest.blocks)
     small = apply_plan(known.model, plan, known.example_inputs)
-    dense, left = time_in_turns([known.model, small], known.example_inputs)
+    (dense, _), (left, _) = time_in_turns([known.model, small], known.example_inputs)
     return dense, left
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from amsc.budget import Budget
 from amsc.data import Data
 from amsc.keeping import is_met, keep_to_limits
-from amsc.measure import measure
+from amsc.measure import measure, time_in_turns
 from amsc.model_access import copied
-from amsc.records import PathPoint, Record
+from amsc.records import Measurement, PathPoint, Record
 from amsc.run_folder import RunFolder, RunState
 from amsc.search import Search, removal_of
 from amsc.settings import Settings, plain_settings
@@ -268,6 +268,7 @@ class Job:
 
     def _record(self, state: RunState, small: Shrunk) -> Record:
         assert state.before is not None, "the first stage has set it"
+        before, after = self._timed_in_turns(state.before, measure(small.model, self.example_inputs), small.model)
         assert state.walk is not None, "the second stage has set it"
         removal = self._end(state).removal
         return Record(
@@ -278,8 +279,8 @@ class Job:
             score_name=self.task.name,
             score_before=state.score_before,
             score_after=evaluate(small.model, self.data, "test", self.task).score,
-            before=state.before,
-            after=measure(small.model, self.example_inputs),
+            before=before,
+            after=after,
             removed_blocks=removal.blocks,
             removed_channels=removal.channels,
             blocks_before=len(self.structure.outer_blocks),
@@ -288,6 +289,18 @@ class Job:
             path=state.points,
             versions=versions(),
             seconds=state.seconds,
+        )
+
+    def _timed_in_turns(
+        self, before: Measurement, after: Measurement, small: nn.Module
+    ) -> tuple[Measurement, Measurement]:
+        """Both with latencies that were taken at the same time."""
+        (dense, dense_spread), (cut, cut_spread) = time_in_turns(
+            [self.dense, small], self.example_inputs, rounds=after.latency_runs
+        )
+        return (
+            replace(before, latency_seconds=dense, latency_spread_seconds=dense_spread),
+            replace(after, latency_seconds=cut, latency_spread_seconds=cut_spread),
         )
 
     def _final_error(self, removal: Removal, small: Shrunk) -> float:

@@ -92,7 +92,7 @@ def _used(dense: nn.Module, small: nn.Module, target: Target, example_inputs: An
         if cost not in MEASURED:
             continue
         if cost == "latency":
-            before, after = time_in_turns([dense, small], example_inputs)
+            (before, _), (after, _) = time_in_turns([dense, small], example_inputs)
         else:
             before, after = (float(peak_memory(model, example_inputs)) for model in (dense, small))
         used[cost] = after / amount.of(before)

@@ -32,7 +32,7 @@ def fit_timing(model: nn.Module, structure: Structure, example_inputs: Any, *, s
     removals: list[_Removal] = [({}, ()), *(removal for removal in drawn if any(removal))]
     plans = (plan_cut(structure, channels=channels, blocks=blocks) for channels, blocks in removals[1:])
     networks = [model, *(apply_plan(model, plan, example_inputs) for plan in plans)]
-    seconds = np.array(time_in_turns(networks, example_inputs))
+    seconds = np.array([median for median, _ in time_in_turns(networks, example_inputs)])
     features = time_features(structure)
     rows = np.array([[structure.costing(costs, *removal) for costs in features] for removal in removals])
     scale = rows[0].clip(min=1)

@@ -16,6 +16,7 @@ from amsc.model_access import borrowed, call_arguments, run_model
 __all__ = ["time_in_turns", "time_model"]
 
 WARM_UP_RUNS = 3
+_QUARTILES = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
 
 
 def time_model(model: nn.Module, example_inputs: Any, *, runs: int = 20) -> tuple[float, float]:
@@ -37,13 +38,13 @@ def time_model(model: nn.Module, example_inputs: Any, *, runs: int = 20) -> tupl
             run_model(model, example_inputs)
         timer = timeit.Timer(lambda: model(*args, **kwargs), timer=benchmark.timer)
         seconds = torch.tensor(timer.repeat(repeat=runs, number=1), dtype=torch.float64)
-    low, middle, high = torch.quantile(seconds, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+    low, middle, high = seconds.quantile(_QUARTILES).tolist()
     return middle, high - low
 
 
-def time_in_turns(models: Sequence[nn.Module], example_inputs: Any, *, rounds: int = 20) -> list[float]:
-    """Median seconds of a call of each model, timed one after the other in each of `rounds` rounds, so that whatever
-    else the machine does meets all of them alike. Otherwise as `time_model`.
+def time_in_turns(models: Sequence[nn.Module], example_inputs: Any, *, rounds: int = 20) -> list[tuple[float, float]]:
+    """Median and interquartile range, in seconds, of the calls of each model, which are timed one after the other in
+    each of `rounds` rounds, so that whatever else the machine does meets all of them alike. Otherwise as `time_model`.
 
     Raises:
         InputError: a model fails on the inputs.
@@ -57,5 +58,5 @@ def time_in_turns(models: Sequence[nn.Module], example_inputs: Any, *, rounds: i
                 run_model(model, example_inputs)
             timers.append(timeit.Timer(functools.partial(model, *args, **kwargs), timer=benchmark.timer))
         seconds = [[timer.timeit(number=1) for timer in timers] for _ in range(rounds)]
-    medians: list[float] = torch.tensor(seconds, dtype=torch.float64).quantile(0.5, dim=0).tolist()
-    return medians
+    low, middle, high = torch.tensor(seconds, dtype=torch.float64).quantile(_QUARTILES, dim=0)
+    return list(zip(middle.tolist(), (high - low).tolist(), strict=True))
