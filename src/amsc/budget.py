@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
 from amsc.errors import TargetError
-from amsc.live_memory import memory_limits, weight_costs
+from amsc.live_memory import memory_costs, weight_costs
 from amsc.measure import time_in_turns
 from amsc.penalty import Coordinates, Penalty
 from amsc.records import Timing
 from amsc.settings import Settings
-from amsc.structure import MET, Limit, Rounding, Structure, parameter_costs
+from amsc.structure import MET, LayerCost, Limit, Rounding, Structure, parameter_costs
 from amsc.surgery import apply_plan, plan_cut
 from amsc.target import COSTS, Amount, Target
 from amsc.timing import fit_timing, latency_costs
@@ -23,6 +23,10 @@ __all__ = ["Budget", "find_budget"]
 
 DROP_FLOOR = 0.1
 """How far down the path goes for a target that says only how much may be lost, as a share of the cost."""
+ABOVE_LOWEST = 1.02
+"""Where the model of the latency thinks a target out of reach, the path goes down to this times its lowest."""
+NEVER_NEAR = 0.9
+"""Moments at which the dense network takes less memory than this share of the limit are not looked at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,23 +84,27 @@ class _Known:
     structure: Structure
     example_inputs: Any
     timing: Timing | None
+    _counted: dict[str, tuple[tuple[LayerCost, ...], ...]] = field(default_factory=dict)
 
-    def limits(self, cost: str, amount: float | None) -> tuple[Limit, ...]:
-        """The limit of `amount` on a cost; with None, the most that the dense network takes."""
-        if cost == "memory":
-            return memory_limits(self.model, self.structure, self.example_inputs, amount)
-        if cost == "latency":
-            assert self.timing is not None, "fitted before"
-            costs = latency_costs(self.structure, self.timing)
-        else:
-            counted = {"macs": lambda: self.structure.costs, "params": lambda: parameter_costs(self.structure)}
-            costs = counted.get(cost, lambda: weight_costs(self.model, self.structure))()
-        return (Limit(cost, amount if amount is not None else 1.0, costs),)
+    def sums(self, cost: str) -> tuple[tuple[LayerCost, ...], ...]:
+        """What is summed up to a cost; of several sums (memory) the largest counts."""
+        if cost not in self._counted:
+            self._counted[cost] = self._count(cost)
+        return self._counted[cost]
 
     def amount(self, cost: str, removal: Removal) -> float:
-        """What is left of a cost, as it is counted (memory: at its largest)."""
-        limits = self.limits(cost, None)
-        return max(self.structure.costing(limit.costs, removal.channels, removal.blocks) for limit in limits)
+        """What is left of a cost, as it is counted."""
+        return max(self.structure.costing(costs, removal.channels, removal.blocks) for costs in self.sums(cost))
+
+    def _count(self, cost: str) -> tuple[tuple[LayerCost, ...], ...]:
+        if cost == "memory":
+            return memory_costs(self.model, self.structure, self.example_inputs)
+        if cost == "latency":
+            assert self.timing is not None, "fitted before"
+            return (latency_costs(self.structure, self.timing),)
+        if cost == "bytes":
+            return (weight_costs(self.model, self.structure),)
+        return (parameter_costs(self.structure) if cost == "params" else self.structure.costs,)
 
 
 def _checked(known: _Known, cost: str, amount: Amount, lowest: Removal, settings: Settings) -> tuple[Limit, ...]:
@@ -105,19 +113,17 @@ def _checked(known: _Known, cost: str, amount: Amount, lowest: Removal, settings
     Raises:
         TargetError: it cannot be met.
     """
-    dense = known.amount(cost, Removal())
-    left = known.amount(cost, lowest)
-    if cost == "latency":
-        assert known.timing is not None, "fitted before"
-        dense, left = _timed(known, lowest)
-    wanted = amount.of(dense)
+    modelled = known.amount(cost, Removal()), known.amount(cost, lowest)
+    dense, left = _timed(known, lowest) if cost == "latency" else modelled
+    wanted = amount.of(dense) if cost == "latency" else math.floor(amount.of(dense))
     if wanted >= dense:
         return ()
-    if left > (math.floor(wanted) if cost != "latency" else wanted):
+    if left > wanted:
         raise TargetError(_refusal(cost, amount, left, dense, len(lowest.blocks), settings))
-    if cost == "latency":  # the model has its own idea of the dense network
-        wanted *= known.amount(cost, Removal()) / dense
-    return known.limits(cost, math.floor(wanted) if cost != "latency" else wanted)
+    if cost == "latency":  # the model has its own idea of the dense network, and of the smallest
+        wanted = max(wanted * modelled[0] / dense, ABOVE_LOWEST * modelled[1])
+    near = [costs for costs in known.sums(cost) if known.structure.costing(costs) > NEVER_NEAR * wanted]
+    return tuple(Limit(cost, wanted, costs) for costs in near)
 
 
 def _timed(known: _Known, lowest: Removal) -> tuple[float, float]:

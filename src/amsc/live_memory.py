@@ -1,4 +1,4 @@
-"""Peak memory as limits that follow a cut: at each moment of the forward pass, the weights and what is alive then."""
+"""Peak memory as costs that follow a cut: at each moment of the forward pass, the weights and what is alive then."""
 
 from collections import defaultdict
 from typing import Any
@@ -8,10 +8,10 @@ from torch.utils import _pytree as pytree
 
 from amsc.measure import Activations, live_activations
 from amsc.model_access import call_arguments, named_tensors
-from amsc.structure import ChannelGroup, LayerCost, Limit, Structure, byte_costs
+from amsc.structure import ChannelGroup, LayerCost, Structure, byte_costs
 from amsc.surgery import apply_plan, plan_cut
 
-__all__ = ["memory_limits", "weight_costs"]
+__all__ = ["memory_costs", "weight_costs"]
 
 Axis = tuple[str, int]
 
@@ -22,25 +22,18 @@ def weight_costs(model: nn.Module, structure: Structure) -> tuple[LayerCost, ...
     return byte_costs(structure, sizes)
 
 
-def memory_limits(
-    model: nn.Module, structure: Structure, example_inputs: Any, amount: float | None = None
-) -> tuple[Limit, ...]:
-    """A limit of `amount` bytes for each moment of a forward pass; None: what the dense network takes at its peak.
+def memory_costs(model: nn.Module, structure: Structure, example_inputs: Any) -> tuple[tuple[LayerCost, ...], ...]:
+    """The bytes that are alive at each moment of a forward pass: weights, buffers, inputs and activations.
 
     What an activation's size follows is found by removing half of each group in turn and looking. Exact for removed
-    channels; with a removed block what it returned is counted on, beside its input, which now takes its place. Moments
-    at which the dense network takes no more than `amount` are left out.
+    channels; with a removed block what it returned is counted on, beside its input, which now takes its place.
     """
     live = live_activations(model, example_inputs)
     leaves = pytree.tree_leaves(call_arguments(example_inputs))
     inputs = sum(leaf.untyped_storage().nbytes() for leaf in leaves if isinstance(leaf, Tensor))
     fixed = (*weight_costs(model, structure), LayerCost("", inputs))
-    held = sum(cost.at(structure.shapes) for cost in fixed)
-    totals = [held + sum(live.sizes[i] for i in moment) for moment in live.moments]
-    limit = max(totals, default=held) if amount is None else amount
-    moments = [moment for moment, total in zip(live.moments, totals, strict=True) if amount is None or total > amount]
     costs = _activation_costs(model, structure, example_inputs, live)
-    return tuple(Limit("memory", limit, (*fixed, *(c for i in moment for c in costs[i]))) for moment in moments)
+    return tuple((*fixed, *(cost for i in moment for cost in costs[i])) for moment in live.moments)
 
 
 def _activation_costs(
