@@ -165,6 +165,28 @@ def test_what_cannot_be_reached_is_refused_before_training(target: Target, words
     assert not list((tmp_path / "run").rglob("*.*"))
 
 
+class OneStream(nn.Module):
+    """Only the channels of its stream could go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.conv, self.last, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.stem(x)).relu()
+        return self.head((x + self.last(self.conv(x))).relu().mean((2, 3)))
+
+
+def test_a_stream_that_could_lose_channels_is_named_where_nothing_else_can() -> None:
+    with pytest.raises(TargetError, match="residual streams can lose channels with method"):
+        compress(OneStream(), INPUTS, DATA, target=Target(macs=0.6), settings=SETTINGS)
+    settings = Settings(method="gates", streams=True, path_epochs=0.5, path_points=2, finetune_epochs=0.5)
+    record = compress(OneStream(), INPUTS, DATA, target=Target(macs=0.6), settings=settings).record
+    assert record.after.macs <= 0.6 * record.before.macs
+    assert record.removed_channels
+
+
 class Silent:
     """Nothing may be trained."""
 

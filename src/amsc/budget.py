@@ -58,7 +58,11 @@ def find_budget(
     if structure.macs(lowest.channels, lowest.blocks) == structure.macs():
         said = _limits_said(settings)
         why = f" with {said}" if said else ""
-        raise TargetError(f"nothing in this network can be removed{why}: `amsc inspect` shows what is pinned, and why")
+        streams = [group for group in structure.channels if group.kind == "stream" and group.exact]
+        hint = '; its residual streams can lose channels with method="gates" and streams=True' if streams else ""
+        raise TargetError(
+            f"nothing in this network can be removed{why}: `amsc inspect` shows what is pinned, and why{hint}"
+        )
     if "latency" in target.limits and timing is None:
         timing = fit_timing(model, structure, example_inputs, seed=settings.seed)
     known = _Known(model, structure, example_inputs, timing)
