@@ -61,7 +61,7 @@ class SharedSecondMoment:
         """Step size of each leaf for a learning rate of 1, as of the last step; 0 before the first. Shape: leaf."""
         states = [self._optimizer.state.get(parameter, {}) for parameter in self._penalty.parameters()]
         if not all(states):
-            return torch.zeros(self._penalty.num_leaves)
+            return torch.zeros(self._penalty.num_leaves, device=self._penalty.parameters()[0].device)
         roots = [
             _root_of_second_moment(s, self._group_of(p))
             for s, p in zip(states, self._penalty.parameters(), strict=True)
