@@ -1,5 +1,6 @@
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -262,3 +263,12 @@ def test_traced_resnet_loses_every_block_and_still_runs() -> None:
         block = model.get_submodule(name)
         x = torch.rand(1, *structure.shapes[f"{name}.conv1.weight"][1:2], 8, 8)
         assert torch.equal(block(x), x)
+
+
+def test_theta_hat_may_lack_buffers_that_a_state_dict_leaves_out() -> None:
+    model = randomized(Net())
+    model.register_buffer("places", torch.arange(3), persistent=False)
+    structure = replace(net_structure(), buffers=(*net_structure().buffers, "places"))
+    structure = replace(structure, shapes={**structure.shapes, "places": (3,)})
+    found = Penalty(structure, model, reference=model.state_dict())
+    assert torch.equal(found.leaf_weights, Penalty(net_structure(), model).leaf_weights)

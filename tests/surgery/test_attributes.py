@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amsc.errors import VerificationError
-from amsc.surgery import CutPlan, apply_plan, cut, masked
+from amsc.errors import CutError, VerificationError
+from amsc.measure import count_macs
+from amsc.structure import trace
+from amsc.surgery import CutPlan, apply_plan, cut, cuttable, masked, plan_cut
 from amsc.surgery.attributes.names import projection_role
 from amsc.surgery.heads import HeadSizes, fused_cuts, head_cut, removed_mask
 from surgery.nets import randomized
@@ -306,3 +308,21 @@ def test_layouts_are_told_apart() -> None:
 def test_same_number_of_positions_must_stay_in_every_head() -> None:
     assert head_cut("q", torch.tensor([[True, False], [False, False]])) is None
     assert head_cut("q", torch.ones(2, 2, dtype=torch.bool)) is None
+
+
+def test_dimensions_that_one_attribute_counts_go_together() -> None:
+    """Of queries and keys, and of values: each works with the other alone, so they become one group."""
+    model = randomized(Wrapped()).eval()
+    structure = trace(model, tokens())
+    dims_of = [group for group in structure.channels if group.kind == "head_dim"]
+    assert [group.size for group in dims_of] == [SIZE, SIZE]
+    for group in dims_of:
+        with pytest.raises(CutError):
+            cut(model, plan_cut(structure, channels={group.name: [0]}), tokens())
+    found = cuttable(model, structure, tokens())
+    (paired,) = (group for group in found.channels if group.kind == "head_dim")
+    assert paired.exact
+    assert set(paired.members) == {member for group in dims_of for member in group.members}
+    small = cut(model, plan_cut(found, channels={paired.name: [0]}), tokens())
+    assert small.get_submodule("self").attention_head_size == SIZE - 1
+    assert found.macs({paired.name: [0]}) == count_macs(small, tokens())

@@ -273,10 +273,11 @@ class _Constants:
 
 
 def _check_fit(structure: Structure, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Refuse tensors that are not the structure's. Buffers may be missing: a state dict leaves some out."""
     for name, shape in structure.shapes.items():
-        if name not in tensors:
+        if name not in tensors and name not in structure.buffers:
             raise ModelError(f"{what} has no tensor {name!r} of shape {shape}, which the structure names; trace anew")
-        if tuple(tensors[name].shape) != shape:
+        if name in tensors and tuple(tensors[name].shape) != shape:
             raise ModelError(f"{name} should have shape {shape}; {what} has {tuple(tensors[name].shape)}; trace anew")
 
 

@@ -26,7 +26,8 @@ def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Str
     after that all outer blocks with them, the blocks inside others, and plain convolutions alone. What fails is divided
     until the groups are found that cannot be cut together with those that work: they are followed by
     `x.view(-1, 400)`, say, or share an attribute with others. Of alike layers one is tried for all when they fail
-    together.
+    together. Groups that can be cut together and not alone (the dimensions of keys and of values, where one attribute
+    tells both) become one group, unit by unit, if two of them make up what works.
     """
     trial = _Trial(model, structure, example_inputs)
     groups = [group for group in structure.channels if group.exact and group.size > 1]
@@ -35,20 +36,22 @@ def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Str
         alike.setdefault((KINDS.index(group.kind), _without_numbers(group)), []).append(group.name)
     good: list[str] = []
     reasons: dict[str, str] = {}
-    trial.add(good, reasons, [group.name for group in groups], list(map(alike.__getitem__, sorted(alike))))
+    families = list(map(alike.__getitem__, sorted(alike)))
+    trial.add(good, reasons, [group.name for group in groups], families)
+    pairs = trial.pair(good, reasons, families) if len(families) > 1 else []
     stuck: dict[str, str] = {}
     plain = [block.name for block in structure.blocks if block.kind == "plain"]
     outer = [block.name for block in structure.outer_blocks]
     inner = [block.name for block in structure.blocks if block.name not in (*outer, *plain)]
     for channels, blocks in ((good, outer), (good, inner), ([], plain)):
         trial.add_blocks(channels, stuck, blocks)
-    if not reasons and not stuck:
+    if not reasons and not stuck and not pairs:
         return structure
     return replace(
         structure,
         channels=tuple(
             replace(group, exact=False, reason=reasons[group.name], folds=()) if group.name in reasons else group
-            for group in structure.channels
+            for group in _paired(structure.channels, pairs)
         ),
         blocks=tuple(block for block in structure.blocks if block.name not in stuck),
     )
@@ -67,6 +70,28 @@ class _Trial:
             return
         for family in families:
             self._add_family(good, reasons, family)
+
+    def pair(self, good: list[str], reasons: dict[str, str], families: Sequence[list[str]]) -> list[tuple[str, str]]:
+        """Groups of `good` that must be cut alike, two and two. Those that fail alone and have no partner leave `good`;
+        `reasons` tells why."""
+        left = [family for family in families if set(family) <= set(good)]
+        alone = [family for family in left if self._failure(family[:1], [], steps=(2,))]
+        pairs: list[tuple[str, str]] = []
+        while alone:
+            family = alone.pop(0)
+            partner = next((other for other in alone if self._go_together(family, other)), None)
+            if partner is not None:
+                alone.remove(partner)
+                pairs += zip(family, partner, strict=True)
+            else:
+                reasons.update(dict.fromkeys(family, self._failure(family[:1], [], steps=(2,))))
+                good[:] = [name for name in good if name not in family]
+        return pairs
+
+    def _go_together(self, family: list[str], other: list[str]) -> bool:
+        """Whether two families have a group of the same size for each other, and the first two work together."""
+        sizes = [[self._structure.group(name).size for name in names] for names in (family, other)]
+        return sizes[0] == sizes[1] and not self._failure([family[0], other[0]], [], steps=(2,))
 
     def _add_family(self, good: list[str], reasons: dict[str, str], family: list[str]) -> None:
         """Alike groups: all at once, or if one of them fails with those before, none, or by halves."""
@@ -93,11 +118,12 @@ class _Trial:
             else:
                 left += [some[len(some) // 2 :], some[: len(some) // 2]]
 
-    def _failure(self, groups: Iterable[str], blocks: list[str]) -> str:
-        """Why channels of each of `groups` and all of `blocks` cannot be removed together; "" if they can."""
+    def _failure(self, groups: Iterable[str], blocks: list[str], steps: Sequence[int] = ()) -> str:
+        """Why channels of each of `groups` (of every so many one) and all of `blocks` cannot be removed together; "" if
+        they can."""
         left = {group.name: group.size for group in self._structure.after({}, blocks).channels}
         chosen = [name for name in groups if name in left]
-        for step in (1, 2, max(left.values(), default=1)) if chosen else (1,):
+        for step in steps or ((1, 2, max(left.values(), default=1)) if chosen else (1,)):
             channels = {name: range(0, left[name] - 1, step) for name in chosen if left[name] > 1}
             if not channels and not blocks:
                 continue
@@ -108,6 +134,23 @@ class _Trial:
             except CutError as error:
                 return str(error).split(". A size", 1)[0].split(". The cut model is not", 1)[0]
         return ""
+
+
+def _paired(groups: Sequence[ChannelGroup], pairs: Sequence[tuple[str, str]]) -> tuple[ChannelGroup, ...]:
+    """The groups, those of each pair as one: a unit of it is one of each."""
+    by_name, partner = {group.name: group for group in groups}, dict(pairs)
+    second = set(partner.values())
+    return tuple(
+        replace(
+            group,
+            members=(*group.members, *by_name[partner[group.name]].members),
+            folds=tuple(dict.fromkeys((*group.folds, *by_name[partner[group.name]].folds))),
+        )
+        if group.name in partner
+        else group
+        for group in groups
+        if group.name not in second
+    )
 
 
 def _without_numbers(group: ChannelGroup) -> str:
