@@ -75,7 +75,7 @@ class _Trial:
         """Groups of `good` that must be cut alike, two and two. Those that fail alone and have no partner leave `good`;
         `reasons` tells why."""
         left = [family for family in families if set(family) <= set(good)]
-        alone = [family for family in left if self._failure(family[:1], [], steps=(2,))]
+        alone = [family for family in left if self._fails_alone(family)]
         pairs: list[tuple[str, str]] = []
         while alone:
             family = alone.pop(0)
@@ -84,14 +84,19 @@ class _Trial:
                 alone.remove(partner)
                 pairs += zip(family, partner, strict=True)
             else:
-                reasons.update(dict.fromkeys(family, self._failure(family[:1], [], steps=(2,))))
+                reasons.update(dict.fromkeys(family, self._fails_alone(family)))
                 good[:] = [name for name in good if name not in family]
         return pairs
 
+    def _fails_alone(self, *families: list[str]) -> str:
+        """Why the first or the last groups of alike ones cannot be cut without the others; "" if they can."""
+        ends = ([family[0] for family in families], [family[-1] for family in families])
+        return next(filter(None, (self._failure(names, [], steps=(2,)) for names in ends)), "")
+
     def _go_together(self, family: list[str], other: list[str]) -> bool:
-        """Whether two families have a group of the same size for each other, and the first two work together."""
+        """Whether two families have a group of the same size for each other, and these work together."""
         sizes = [[self._structure.group(name).size for name in names] for names in (family, other)]
-        return sizes[0] == sizes[1] and not self._failure([family[0], other[0]], [], steps=(2,))
+        return sizes[0] == sizes[1] and not self._fails_alone(family, other)
 
     def _add_family(self, good: list[str], reasons: dict[str, str], family: list[str]) -> None:
         """Alike groups: all at once, or if one of them fails with those before, none, or by halves."""
