@@ -62,8 +62,10 @@ def keep_to_limits(
                 dense, structure, data, task, start, shrink=shrink, target_cost=budget.met, settings=settings
             )
             error = max(error, one)
+        if not MEASURED & target.limits.keys():
+            return snapshot, error
         used = _used(dense, rebuild(dense, structure, shrink, snapshot).model, target, example_inputs)
-        worst = max(used.values(), default=1.0)
+        worst = max(used.values())
         missed, met = (scale, met) if worst > 1 else (missed, scale)
         if worst <= 1 and (best is None or worst > best[0]):
             best = (worst, snapshot)

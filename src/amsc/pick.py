@@ -43,8 +43,9 @@ def pick(
     """The network of a walked path that meets `target`, fine-tuned; the path is not walked again.
 
     It is the last point of the path above the target, without what the penalty would empty next, or the point that is
-    within half a percent below it. The run folder of the path is only read; the result is a run of its own, which
-    `compress(..., resume=True)` goes on with if it is stopped.
+    within half a percent below it; for a drop, the smallest network that keeps to it (see `amsc.search`). The run
+    folder of the path is only read; the result is a run of its own, which `compress(..., resume=True)` goes on with if
+    it is stopped.
 
         compress(model, images[:1], data, target=Target(macs=0.3), out="runs/path")
         result = pick("runs/path", model, images[:1], data, target=Target(macs=0.6))

@@ -11,7 +11,7 @@ __all__ = ["byte_costs", "parameter_costs", "time_features"]
 
 def parameter_costs(structure: Structure) -> tuple[LayerCost, ...]:
     """One cost per parameter: the number of its elements, as `Structure.parameters` counts them."""
-    return _held(structure, {name: 1 for name in structure.shapes if name not in structure.buffers}, 1)
+    return _held(structure, {name: 1 for name in structure.shapes if name not in structure.buffers})
 
 
 def byte_costs(structure: Structure, sizes: Mapping[str, tuple[int, int]]) -> tuple[LayerCost, ...]:
@@ -24,7 +24,7 @@ def byte_costs(structure: Structure, sizes: Mapping[str, tuple[int, int]]) -> tu
         LayerCost(_module(name), count * size) for name, (count, size) in sizes.items() if name not in structure.shapes
     )
     element = {name: sizes[name][1] for name in structure.shapes}
-    return (*_held(structure, element, max(element.values(), default=4)), *others)
+    return (*_held(structure, element), *others)
 
 
 def time_features(structure: Structure) -> tuple[tuple[LayerCost, ...], ...]:
@@ -52,13 +52,15 @@ def _ends(structure: Structure, cost: LayerCost) -> tuple[LayerCost | None, Laye
     return next(found), next(found)
 
 
-def _held(structure: Structure, element: Mapping[str, int], new: int) -> tuple[LayerCost, ...]:
-    """`element` for each position of the tensors, and `new` for those of the biases that layers get (`with_biases`)."""
+def _held(structure: Structure, element: Mapping[str, int]) -> tuple[LayerCost, ...]:
+    """`element` for each position of the tensors, and for those of the biases that layers get (`with_biases`) that of
+    their weights."""
     own = (
         LayerCost(_module(name), size, tuple((name, axis) for axis in range(len(structure.shapes[name]))))
         for name, size in element.items()
     )
-    return (*own, *(LayerCost(layer, new, ((f"{layer}.bias", 0),)) for layer in _foldable(structure)))
+    made = (LayerCost(layer, element[f"{layer}.weight"], ((f"{layer}.bias", 0),)) for layer in _foldable(structure))
+    return (*own, *made)
 
 
 def _foldable(structure: Structure) -> Iterator[str]:
