@@ -3,6 +3,11 @@
     python benchmarks/frontier.py --data FOLDER --weights FILE [--seeds 0 1 2] [--shares 0.6 0.45 0.3] [--arms ...]
     python benchmarks/frontier.py --data digits --model digits_resnet --epochs 12 --path-epochs 6 --path-points 6 \\
         --dense-epochs 8 --dense-learning-rate 0.1 --results benchmarks/results/frontier_digits.json
+    PYTHONPATH=benchmarks python benchmarks/frontier.py --data FOLDER --model plain_networks:vgg16_quarter \\
+        --dense-epochs 10 --dense-learning-rate 0.1 --limit 20000 --epochs 3 --path-epochs 0.5 \\
+        --path-points 4 --shares 0.6 0.4 --seeds 0 1 --results benchmarks/results/frontier_plain.json \\
+        --arms proximal "plain, one-standard-error rule" "plain, half of the saving" "plain, as far as it goes" \\
+        "L1, uniform"
 
 Every arm has `--epochs` epochs in all: one-shot rules cut at once and fine-tune; paths walk for `--path-epochs` of them
 and fine-tune for the rest; all train in bfloat16, channels last. The dense network is that of cifar10_jpeg.py. Every
@@ -115,6 +120,9 @@ ARMS: dict[str, Arm] = {
     "gates at once": path(method="gates", path_points=1),
     "proximal, width only": path(depth_share=0.0),
     "proximal, blocks as far as they go": path(depth_share=1.0, depth_rule="share"),
+    "plain, one-standard-error rule": path(plain=True),
+    "plain, half of the saving": path(plain=True, depth_rule="share"),
+    "plain, as far as it goes": path(plain=True, depth_rule="share", depth_share=1.0),
     "amsc weights": path(weights="amsc", currency="params"),
     "ssl weights": path(weights="ssl", currency="params"),
     "gl weights": path(weights="gl", currency="params"),

@@ -19,7 +19,7 @@ from amsc.records import Record, Timing
 from amsc.report import render
 from amsc.run_folder import RunFolder, RunState, run_identity
 from amsc.settings import Settings
-from amsc.structure import Structure, select, trace
+from amsc.structure import Structure, select, trace, without_plain
 from amsc.surgery import CutPlan, cuttable
 from amsc.target import Target
 from amsc.tasks import Classification, Segmentation, Task
@@ -35,6 +35,7 @@ __all__ = [
     "deterministic",
     "finished",
     "prepared",
+    "removable",
 ]
 
 
@@ -134,14 +135,20 @@ def prepared(
         TargetError, ModelError, InputError, DataError, SettingsError: see `compress`.
     """
     _check_layout(model, example_inputs, settings)
-    structure = cuttable(model, trace(model, example_inputs), example_inputs)
-    structure = select(structure, keep=settings.keep, only=settings.only)
+    structure = removable(model, example_inputs, settings)
     check_data(model, data, task)
     if target.drop is not None and target.drop >= 1 and isinstance(task, Classification | Segmentation):
         raise TargetError(
             f"drop={target.drop:g} lets all of the {task.name} go; for so many points write drop={target.drop:g}%"
         )
     return find_budget(model, structure, example_inputs, target, settings, timing)
+
+
+def removable(model: nn.Module, example_inputs: Any, settings: Settings) -> Structure:
+    """The structure of what may go."""
+    structure = cuttable(model, trace(model, example_inputs), example_inputs)
+    structure = select(structure, keep=settings.keep, only=settings.only)
+    return structure if settings.plain else without_plain(structure)
 
 
 def finished(job: Job, state: RunState) -> Result:

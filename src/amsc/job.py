@@ -20,7 +20,7 @@ from amsc.run_folder import RunFolder, RunState
 from amsc.search import Search, removal_of
 from amsc.settings import Settings, plain_settings
 from amsc.structure import Rounding, Structure
-from amsc.surgery import CutPlan, apply_plan, cut_tensors, plan_cut, save, stand_in, unfolded, verify
+from amsc.surgery import CutPlan, apply_plan, cut_tensors, match_channels, plan_cut, save, stand_in, unfolded, verify
 from amsc.target import Target, format_target
 from amsc.tasks import Task
 from amsc.training import (
@@ -86,6 +86,7 @@ class Job:
         """Train the dense network if asked to, judge and measure it; it is the first point of the path."""
         clock = _Clock("dense", state)
         self._train(self.dense, "dense", self.settings.dense_epochs, self.settings.dense_learning_rate, state, clock)
+        match_channels(self.dense, self.structure)
         point = self._point("dense", state, self.structure, Removal(), self.dense, self.settings.dense_epochs)
         weights = _state_of(self.dense)
         state = replace(

@@ -9,7 +9,7 @@ from torch import nn
 
 from amsc.compress import Result, check_kinds, check_target, chosen_task, deterministic, finished, prepared
 from amsc.data import Data
-from amsc.errors import ModelError, RunFolderError, TargetError
+from amsc.errors import ModelError, RunFolderError, SettingsError, TargetError
 from amsc.job import Job
 from amsc.keeping import MEASURED
 from amsc.model_access import copied
@@ -55,11 +55,12 @@ def pick(
         model: the dense network of that run; its weights are taken from the run.
         example_inputs: what that run was given.
         data: what to fine-tune on.
-        settings: choices of the fine-tuning; `keep`, `only` and `round_to` should be those of the run.
+        settings: choices of the fine-tuning, and of what may go as the run had them; all those of the run if None.
         out: the new run's folder; with None nothing is written.
 
     Raises:
         TargetError: the path does not go down to the target.
+        SettingsError: the path removed what these settings keep.
         RunFolderError: there is no path in `run`, or `out` cannot be used.
         ModelError: the run's weights are not of this model.
     """
@@ -70,18 +71,19 @@ def pick(
                 run, model, example_inputs, data, target=target, task=task, settings=settings,
                 out=Path(scratch) / "run", model_name=model_name, progress=progress,
             )  # fmt: skip
-    settings = settings or Settings()
+    walked = RunFolder(Path(run), {})
+    past = walked.read()
+    settings = settings or walked.read_settings().settings
     task = chosen_task(task, settings)
     check_kinds(model, data, settings)
     name = model_name or type(model).__name__
-    walked = RunFolder(Path(run), {})
-    past = walked.read()
     folder = RunFolder(None if out is None else Path(out), run_identity(name, data.name, target, settings))
     budget = prepared(model, example_inputs, data, task, target, settings, past.timing)
     dense = _dense(model, past, walked.path)
     listener = progress or NoProgress()
     job = Job(dense, budget, example_inputs, data, task, settings, name, target, folder, listener)
     path = tuple(point for point in past.points if point.phase != "finetune")
+    _check_choices(path, job, walked.path)
     point = path[-1] if target.drop is not None else _nearest(path, job, walked.path)
     folder.check(resume=False)
     walk = WalkState("done", point.index, 0, 0, _snapshot(walked, point))
@@ -109,6 +111,18 @@ def _taken_over(points: tuple[PathPoint, ...], walked: RunFolder, folder: RunFol
         else folder.save_point(point, walked.read_weights(point), job.plan(_snapshot(walked, point).removal))
         for point in points
     )
+
+
+def _check_choices(path: tuple[PathPoint, ...], job: Job, run: Path | None) -> None:
+    """Refuse settings by which something that the path removed has to stay."""
+    blocks = {block.name for block in job.structure.blocks}
+    groups = {group.name for group in job.structure.channels if group.exact}
+    for point in path:
+        for name in (*(set(point.removed_blocks) - blocks), *(set(point.removed_channels) - groups)):
+            raise SettingsError(
+                f"the path in {run} removed {name}, which stays by these settings; leave settings out, or give keep, "
+                "only, plain and streams as the run had them"
+            )
 
 
 def _dense(model: nn.Module, past: RunState, run: Path | None) -> nn.Module:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from amsc.errors import RunFolderError
 from amsc.records import Measurement, PathPoint, Record, Timing, from_json, to_json
-from amsc.settings import RunSettings, Settings, plain_settings, write_settings
+from amsc.settings import RunSettings, Settings, plain_settings, read_settings, write_settings
 from amsc.surgery import CutPlan
 from amsc.target import Target, format_target
 from amsc.training import TrainState, WalkState, load_state, save_state, walk_state_from_plain, walk_state_to_plain
@@ -143,6 +143,15 @@ class RunFolder:
         if self.path is not None and not (self.path / SETTINGS_FILE).exists():
             run = RunSettings(model=model_name or None, target=format_target(target), settings=settings)
             write_settings(self.path / SETTINGS_FILE, run)
+
+    def read_settings(self) -> RunSettings:
+        """What the run was started with.
+
+        Raises:
+            SettingsError: there is no such file, or it cannot be read.
+        """
+        assert self.path is not None, "nothing was written"
+        return read_settings(self.path / SETTINGS_FILE)
 
     def save_point(self, point: PathPoint, weights: Mapping[str, Tensor], plan: CutPlan | None) -> PathPoint:
         """Write the weights of a new structure and the plan that leads to it; the point with the file's name in it."""

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from torch import nn
 
-from amsc.compress import check_data, check_kinds, chosen_task, deterministic
+from amsc.compress import check_data, check_kinds, chosen_task, deterministic, removable
 from amsc.data import Data
 from amsc.errors import RunFolderError, SettingsError, TargetError
 from amsc.job import versions
@@ -18,8 +18,8 @@ from amsc.penalty import Coordinates
 from amsc.records import ScanPoint, ScanRecord
 from amsc.report import render_scan, scan_lines
 from amsc.settings import Settings
-from amsc.structure import Rounding, Structure, select, trace
-from amsc.surgery import cut, cuttable, plan_cut, stand_in
+from amsc.structure import Rounding, Structure
+from amsc.surgery import cut, plan_cut, stand_in
 from amsc.target import Target
 from amsc.tasks import Task
 from amsc.training import (
@@ -228,9 +228,7 @@ def _gated(model: nn.Module, example_inputs: Any, settings: Settings) -> tuple[S
     Raises:
         TargetError: there is no gate.
     """
-    structure = cuttable(model, trace(model, example_inputs), example_inputs)
-    structure = select(structure, keep=settings.keep, only=settings.only)
-    return find_gates(structure, model, streams=settings.streams)
+    return find_gates(removable(model, example_inputs, settings), model, streams=settings.streams)
 
 
 def _removal(choice: GateChoice, share: float) -> Removal:

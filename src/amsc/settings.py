@@ -116,6 +116,7 @@ class Settings:
     keep: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     streams: bool = False  # channels of residual streams may go as well; with method="gates", and in scans
+    plain: bool = False  # plain convolutions may go as well: the path draws their kernels to the identity
     round_to: int = 1
     min_channels: int = 1
 

@@ -10,7 +10,6 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from amsc.errors import CutError
 from amsc.measure import count_macs
-from amsc.penalty import Penalty
 from amsc.records import from_json, to_json
 from amsc.structure import Structure, trace
 from amsc.surgery import CutPlan, compose, cut, cuttable, load, masked, plan_cut, plan_of, save
@@ -134,12 +133,23 @@ def test_channels_go_along_if_they_are_the_same_before_and_behind() -> None:
     model = randomized(vgg())
     structure = trace(model, images())
     with pytest.raises(CutError, match="'4' can only go if the same channels"):
-        plan_cut(structure, channels={"2": [1, 3]}, blocks=["4"])
+        plan_cut(structure, channels={"4": [1, 3]}, blocks=["4"])
     with pytest.raises(CutError, match="here 1 and 1"):
         plan_cut(structure, channels={"2": [1], "4": [2]}, blocks=["4"])
     checked(model, plan_cut(structure, channels={"2": [1, 3], "4": [3, 1]}, blocks=["4"]))
     checked(model, plan_cut(structure, channels={"0": [5], "2": [5], "4": [5], "8": [5]}, blocks=NAMES))
     checked(model, plan_cut(structure, channels={"0": [1], "8": [1, 2]}, blocks=["4"]))
+
+
+@pytest.mark.parametrize("blocks", [["2"], ["2", "4"], NAMES])
+def test_what_they_read_goes_behind_them_as_well(blocks: list[str]) -> None:
+    model = randomized(vgg())
+    structure = trace(model, images())
+    plan = plan_cut(structure, channels={"0": [1, 4]}, blocks=blocks)
+    checked(model, plan)
+    gone = structure.channels_gone({"0": [1, 4]}, blocks)
+    assert gone == dict.fromkeys(("0", *blocks), (1, 4))
+    assert structure.after({"0": [1, 4]}, blocks).group("0").size == WIDTH - 2
 
 
 def test_behind_a_removed_one_both_groups_are_one() -> None:
@@ -186,11 +196,3 @@ def test_it_is_saved_and_built_again(tmp_path: Path) -> None:
     small = checked(model, plan)
     save(small, tmp_path / "model")
     torch.testing.assert_close(load(tmp_path / "model", vgg).eval()(x := images()), small(x))
-
-
-def test_the_penalty_leaves_them_alone() -> None:
-    """Their origin is not zero."""
-    model = vgg().eval()
-    structure = trace(model, images())
-    assert structure.outer_blocks == ()
-    assert Penalty(structure, model).blocks == ()

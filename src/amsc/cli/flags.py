@@ -52,7 +52,7 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
 FIELDS = {"penalty_weights": "weights"}
 COMMON_SETTINGS = ("seed", "deterministic", "device", "threads", "channels_last")
 TASK_HELP = "classification (the default), regression, segmentation or module:function"
-LIMITS = ("keep", "only", "streams", "round_to", "min_channels")
+LIMITS = ("keep", "only", "streams", "plain", "round_to", "min_channels")
 
 
 def add_output_flags(parser: argparse.ArgumentParser, *, default: Any = argparse.SUPPRESS) -> None:
@@ -85,6 +85,11 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
         "--streams",
         action=argparse.BooleanOptionalAction,
         help="let channels of residual streams go as well, with --method gates and in scans (default: no)",
+    )
+    group.add_argument(
+        "--plain",
+        action=argparse.BooleanOptionalAction,
+        help="let plain convolutions (VGG) go as well, which the path draws to the identity first (default: no)",
     )
     group.add_argument(
         "--round-to",

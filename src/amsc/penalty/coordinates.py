@@ -3,6 +3,7 @@
 A channel that is normalised is reached through its scale and shift, one that is not through its filter and bias. A
 leaf is either a channel that can be removed alone (of an exact inner group), or one position of a layer of a
 block that cannot (say the last BatchNorm of a residual branch): the block's root needs it, the leaf has no penalty.
+A plain convolution is one such leaf as a whole; it is empty where its kernel is that of Dirac.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -37,7 +38,8 @@ class Normalisation:
 class Coordinates:
     """All leaves. Leaf i < len(channels) is the penalised channel `channels[i]` = (group, index); the others have no
     penalty of their own. `root[i]` is leaf i's block, an index into `blocks`, or -1; `normalised` names the
-    parameters in `slices` that scale or shift a normalised channel."""
+    parameters in `slices` that scale or shift a normalised channel, `kernels` those whose origin is not zero but the
+    Dirac kernel."""
 
     slices: tuple[Slices, ...]
     channels: tuple[tuple[str, int], ...]
@@ -45,6 +47,7 @@ class Coordinates:
     blocks: tuple[str, ...]
     normalised: frozenset[str]
     normalisations: tuple[Normalisation, ...]
+    kernels: frozenset[str] = frozenset()
 
 
 def find_coordinates(structure: Structure, bypassed: Collection[str] = (), *, streams: bool = False) -> Coordinates:
@@ -53,7 +56,8 @@ def find_coordinates(structure: Structure, bypassed: Collection[str] = (), *, st
     Groups whose coordinates lie in several blocks, or that are normalised without a scale, get no leaves of their
     own, but where these blocks are dense layers they belong to the block that makes them, or to none: the channels of a
     dense layer are all under its root, wherever they are normalised. Blocks without parameters and blocks inside
-    another one are left out.
+    another one are left out, and plain convolutions without a normalisation behind them: their filters are leaves of
+    their channels, whose origin is zero.
 
     Args:
         structure: what tracing found.
@@ -63,7 +67,8 @@ def find_coordinates(structure: Structure, bypassed: Collection[str] = (), *, st
             to it is in them then, so that the leaves under a block are no longer all of it: these are coordinates for
             gates, not for the penalty.
     """
-    blocks = tuple(block for block in structure.outer_blocks if not set(structure.unused).issuperset(block.parameters))
+    used = [block for block in structure.outer_blocks if not set(structure.unused).issuperset(block.parameters)]
+    blocks = tuple(block for block in used if block.kind != "plain")
     builder = _Builder(structure, blocks, bypassed)
     for group in structure.channels:
         if group.kind != "stream" and group.exact:
@@ -73,13 +78,19 @@ def find_coordinates(structure: Structure, bypassed: Collection[str] = (), *, st
             builder.add_channels(group, root=-1)
     for index, block in enumerate(blocks):
         builder.add_rest_of_block(index, block)
+    plain = tuple(
+        block for block in used if block.kind == "plain" and builder.slices.keys().isdisjoint(block.parameters)
+    )
+    for index, block in enumerate(plain, start=len(blocks)):
+        builder.add_whole(index, block)
     return Coordinates(
         tuple(Slices(name, axis, tuple(leaf)) for name, (axis, leaf) in builder.slices.items()),
         tuple(builder.channels),
         tuple(builder.root),
-        tuple(block.name for block in blocks),
+        tuple(block.name for block in (*blocks, *plain)),
         frozenset(name for name in builder.slices if builder.roles[name][0] == "affine"),
         builder.normalisations,
+        frozenset(f"{block.name}.weight" for block in plain),
     )
 
 
@@ -139,6 +150,13 @@ class _Builder:
                 leaf = leaves.setdefault((_module(name), position), len(self.root))
                 self.root += [index] * (leaf == len(self.root))
                 self._leaf_numbers(name)[position] = leaf
+
+    def add_whole(self, index: int, block: Block) -> None:
+        """One leaf of all that `block` has."""
+        for name in block.parameters:
+            leaf = self._leaf_numbers(name)
+            leaf[:] = [len(self.root)] * len(leaf)
+        self.root.append(index)
 
     def _is_taken(self, member: Member) -> bool:
         leaf = self.slices.get(member.parameter, (0, []))[1]

@@ -34,7 +34,8 @@ class Penalty:
     normalisations and s_j = ||W_j||/sigma_j frozen at theta_hat; otherwise x_j is its filter and bias (with scale and
     shift, if some readers see them) and s_j = 1. N_l is the root of the sum of the squares over all channels in block
     l, removable alone or not. Zero means gone: a zero channel outputs zero for every input, a zero block returns its
-    input.
+    input. Coordinates are counted from their origin: for the kernel of a plain convolution that is the one of Dirac, so
+    that its N_l is the distance from the identity.
 
     Bound to the model's parameters as they are now: moving or casting the model is followed, new parameter objects
     are not. Parameters in half precision are computed in float32 and then rounded, so that a shrinkage below their
@@ -76,11 +77,15 @@ class Penalty:
         self.channels, self.blocks = found.channels, found.blocks
         self._parameters = [model.get_parameter(slices.parameter) for slices in found.slices]
         self._is_normalised = [slices.parameter in found.normalised for slices in found.slices]
+        shapes = structure.shapes
+        self._origins = [_origin(shapes[s.parameter], s.parameter in found.kernels) for s in found.slices]
+        self._first_leaves = [slices.leaf[0] for slices in found.slices]
         self._rows = _rows_of(found, self._parameters)
         self.leaf_costs, self.block_costs = saved_cost(structure, found)
         held = CURRENCIES[currency](structure, found)
         scales, root = leaf_scales(found, model, theta_hat), torch.tensor(found.root, dtype=torch.long)
-        norms = scales * self._rows.norms([theta_hat[slices.parameter].float().cpu() for slices in found.slices])
+        held_at = [theta_hat[slices.parameter].float().cpu() for slices in found.slices]
+        norms = scales * self._rows.norms(self._from_origins(held_at))
         root[root < 0] = len(self.blocks)
         self._sizes = held
         self.leaf_weights = group_weights(weights, held[0], norms[: len(self.channels)])
@@ -96,8 +101,9 @@ class Penalty:
         """Derivatives of the loss by a gate on each channel and on each block (theta_g times s_g, at s_g = 1), from the
         gradients that the parameters hold now. Shapes: channel, block."""
         self._move()
-        products = [p.detach() * (torch.zeros_like(p) if p.grad is None else p.grad) for p in self._parameters]
-        leaves = self._rows.sums(products)
+        values = self._from_origins(self._parameters)
+        pairs = zip(values, self._parameters, strict=True)
+        leaves = self._rows.sums([x * (torch.zeros_like(x) if p.grad is None else p.grad) for x, p in pairs])
         return leaves[: len(self.channels)], self._by_block(leaves)
 
     @torch.no_grad()
@@ -166,6 +172,13 @@ class Penalty:
         """The parameters that `prox_` changes, penalised in whole or in part."""
         return list(self._parameters)
 
+    @torch.no_grad()
+    def empty_(self, blocks: Tensor) -> None:
+        """Put the coordinates of these blocks at their origin. Shape: block (bool)."""
+        fixed = self._constants
+        chosen = torch.cat([blocks.to(fixed.root.device), blocks.new_zeros(1).to(fixed.root.device)])[fixed.root]
+        self._scale_(torch.where(chosen, 0.0, 1.0))
+
     def normalised_parameters(self) -> list[nn.Parameter]:
         """Those among them that scale or shift a normalised channel: weight decay must leave them alone."""
         return [p for p, is_normalised in zip(self._parameters, self._is_normalised, strict=True) if is_normalised]
@@ -215,7 +228,7 @@ class Penalty:
             depth_strength * fixed.root_weights,
             fixed.root,
         )
-        self._rows.multiply_(self._parameters, factors)
+        self._scale_(factors)
 
     def zero_blocks(self) -> Tensor:
         """Whether each block is exactly zero. Shape: block (bool)."""
@@ -231,7 +244,7 @@ class Penalty:
     def zero_leaves(self) -> Tensor:
         """Whether each leaf is exactly zero: the penalised channels, then what the blocks hold besides. Shape: leaf."""
         self._move()
-        return self._rows.are_zero(self._parameters)
+        return self._rows.are_zero(self._from_origins(self._parameters))
 
     @torch.no_grad()
     def clear_(self, tensors: Sequence[Tensor], leaves: Tensor) -> None:
@@ -241,8 +254,20 @@ class Penalty:
 
     def _norms(self) -> Tensor:
         self._move()
-        norms = self._rows.norms(self._parameters)
+        norms = self._rows.norms(self._from_origins(self._parameters))
         return self._constants_for(norms).scales * norms
+
+    def _from_origins(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """What is left of `tensors`, shaped like `parameters()`, without the origins."""
+        pairs = zip(tensors, self._origins, strict=True)
+        return [tensor.detach() if origin is None else tensor.detach() - origin.to(tensor) for tensor, origin in pairs]
+
+    def _scale_(self, factors: Tensor) -> None:
+        """Multiply the coordinates of each leaf, counted from their origin. Shape: leaf."""
+        self._rows.multiply_(self._parameters, factors)
+        for parameter, origin, leaf in zip(self._parameters, self._origins, self._first_leaves, strict=True):
+            if origin is not None:  # its leaf is the whole of it
+                parameter.add_((1 - factors[leaf]).to(parameter) * origin.to(parameter))
 
     def _constants_for(self, like: Tensor) -> "_Constants":
         """The constants in the dtype of `like`."""
@@ -279,6 +304,11 @@ def _check_fit(structure: Structure, tensors: Mapping[str, Tensor], what: str) -
             raise ModelError(f"{what} has no tensor {name!r} of shape {shape}, which the structure names; trace anew")
         if name in tensors and tuple(tensors[name].shape) != shape:
             raise ModelError(f"{name} should have shape {shape}; {what} has {tuple(tensors[name].shape)}; trace anew")
+
+
+def _origin(shape: tuple[int, ...], is_kernel: bool) -> Tensor | None:
+    """The Dirac kernel; None where the origin is zero."""
+    return nn.init.dirac_(torch.empty(shape)) if is_kernel else None
 
 
 def _rows_of(found: Coordinates, parameters: Sequence[Tensor]) -> Rows:

@@ -2,7 +2,7 @@
 
 from amsc.structure.pricing import byte_costs, parameter_costs, time_features
 from amsc.structure.rounding import Rounding, round_channels
-from amsc.structure.selection import select
+from amsc.structure.selection import select, without_plain
 from amsc.structure.trace import trace
 from amsc.structure.values import (
     MET,
@@ -35,4 +35,5 @@ __all__ = [
     "select",
     "time_features",
     "trace",
+    "without_plain",
 ]

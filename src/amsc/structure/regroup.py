@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from amsc.structure.parts import ChannelGroup, Member
 
-__all__ = ["followed", "group_with", "joined", "renumbering", "shrunk_group", "with_biases"]
+__all__ = ["followed", "group_with", "handed_on", "joined", "renumbering", "shrunk_group", "with_biases"]
 
 
 def renumbering(size: int, removed: tuple[int, ...]) -> dict[int, int]:
@@ -70,8 +70,7 @@ def joined(groups: tuple[ChannelGroup, ...], kernel: str) -> tuple[ChannelGroup,
     read, made = group_with(groups, kernel, 1), group_with(groups, kernel, 0)
     if read is None or made is None or read is made:
         return groups
-    place = {position: channel for channel, position in enumerate(_positions(made, kernel, 0))}
-    order = [place[position] for position in _positions(read, kernel, 1)]
+    order = _counterparts(read, made, kernel)
     members = {(member.parameter, member.axis): member for member in read.members}
     for member in made.members:
         key, owned = (member.parameter, member.axis), tuple(member.indices[channel] for channel in order)
@@ -81,6 +80,23 @@ def joined(groups: tuple[ChannelGroup, ...], kernel: str) -> tuple[ChannelGroup,
     reason = read.reason or made.reason
     both = replace(read, exact=not reason, reason=reason, members=tuple(members.values()))
     return tuple(both if group is read else group for group in groups if group is not made)
+
+
+def handed_on(
+    groups: Sequence[ChannelGroup], kernel: str, channels: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Those of these channels that the convolution with this kernel reads, in the group that it makes."""
+    read, made = group_with(groups, kernel, 1), group_with(groups, kernel, 0)
+    if read is None or made is None or not channels.get(read.name):
+        return {}
+    order = _counterparts(read, made, kernel)
+    return {made.name: tuple(sorted(order[channel] for channel in channels[read.name]))}
+
+
+def _counterparts(read: ChannelGroup, made: ChannelGroup, kernel: str) -> list[int]:
+    """For each channel that a convolution reads the one that it makes at the same position."""
+    place = {position: channel for channel, position in enumerate(_positions(made, kernel, 0))}
+    return [place[position] for position in _positions(read, kernel, 1)]
 
 
 def _positions(group: ChannelGroup, parameter: str, axis: int) -> list[int]:

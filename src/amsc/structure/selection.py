@@ -8,7 +8,7 @@ from amsc.errors import SettingsError
 from amsc.structure.naming import is_named, modules_of, nearest_name
 from amsc.structure.values import Block, ChannelGroup, Structure
 
-__all__ = ["select"]
+__all__ = ["select", "without_plain"]
 
 PRODUCING = frozenset({"out", "affine", "element"})
 
@@ -43,6 +43,12 @@ def select(structure: Structure, *, keep: Sequence[str] = (), only: Sequence[str
         ),
         blocks=tuple(block for block in structure.blocks if _may_go(block, keep, only, named, kept)),
     )
+
+
+def without_plain(structure: Structure) -> Structure:
+    """`structure` without those blocks whose origin is the identity: nothing but training towards it makes them
+    ready to go."""
+    return replace(structure, blocks=tuple(block for block in structure.blocks if block.kind != "plain"))
 
 
 def _check(structure: Structure, option: str, globs: Sequence[str]) -> None:

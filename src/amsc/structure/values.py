@@ -21,7 +21,7 @@ from amsc.structure.parts import (
     Pin,
     is_inside,
 )
-from amsc.structure.regroup import followed, joined, renumbering, shrunk_group, with_biases
+from amsc.structure.regroup import followed, handed_on, joined, renumbering, shrunk_group, with_biases
 
 __all__ = [
     "MET",
@@ -70,19 +70,26 @@ class Structure:
 
     @property
     def outer_blocks(self) -> tuple[Block, ...]:
-        """The blocks that are empty with their parameters at zero and lie in no other block, so that no two of them
-        share a parameter."""
+        """The blocks that lie in no other block, so that no two of them share a parameter."""
         names = {block.name for block in self.blocks}
-        return tuple(
-            block for block in self.blocks if block.kind != "plain" and names.isdisjoint(_ancestors(block.name))
-        )
+        return tuple(block for block in self.blocks if names.isdisjoint(_ancestors(block.name)))
 
     def channels_gone(
         self, channels: Mapping[str, Iterable[int]], blocks: Iterable[str] = ()
     ) -> dict[str, tuple[int, ...]]:
-        """These channels (group name -> sorted indices), and all those that go with these blocks."""
-        chosen = {name: self._checked(self.group(name), indices) for name, indices in channels.items()}
-        return chosen | {name: tuple(range(self.group(name).size)) for name in self._made_by(blocks)}
+        """These channels (group name -> sorted indices), and all those that go with these blocks.
+
+        What a plain convolution that goes reads, it hands on: of the group that it makes the same channels go, unless
+        others are named."""
+        blocks = tuple(blocks)
+        gone = {name: self._checked(self.group(name), indices) for name, indices in channels.items()}
+        for _ in blocks if gone else ():  # one may hand on what another hands on to it
+            before = len(gone)
+            for name in (name for name in blocks if self.block(name).kind == "plain"):
+                gone = handed_on(self.channels, f"{name}.weight", gone) | gone
+            if len(gone) == before:
+                break
+        return gone | {name: tuple(range(self.group(name).size)) for name in self._made_by(blocks)}
 
     def removed_positions(
         self, channels: Mapping[str, Iterable[int]], blocks: Iterable[str] = ()

@@ -4,6 +4,7 @@ from amsc.surgery.apply import apply_plan, cut_tensors, masked, plan_of
 from amsc.surgery.compose import compose
 from amsc.surgery.cut import cut
 from amsc.surgery.fold import unfolded
+from amsc.surgery.matching import match_channels
 from amsc.surgery.passthrough import stand_in
 from amsc.surgery.plan import AxisCut, CutPlan, plan_cut
 from amsc.surgery.store import load, save
@@ -20,6 +21,7 @@ __all__ = [
     "cuttable",
     "load",
     "masked",
+    "match_channels",
     "plan_cut",
     "plan_of",
     "save",

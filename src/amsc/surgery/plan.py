@@ -77,7 +77,8 @@ def plan_cut(
 ) -> CutPlan:
     """The plan that removes `channels` (group name -> indices) and `blocks` from the traced network.
 
-    The channels that only a removed block makes (those of a dense layer) go with it.
+    The channels that only a removed block makes (those of a dense layer) go with it. What a removed plain convolution
+    would have read goes from what it makes as well, unless `channels` names others there.
 
     With `allow_inexact`, groups whose removal is not the same function as their zeroing are accepted too. Such
     a plan does not pass the verification in `cut`; `apply_plan` carries it out unverified.
@@ -147,7 +148,7 @@ def _check_plain(
     structure: Structure, plain: tuple[str, ...], channels: Mapping[str, tuple[int, ...]], blocks: tuple[str, ...]
 ) -> None:
     others = [name for name in blocks if name not in plain]
-    positions = structure.removed_positions(channels, others)
+    positions = structure.removed_positions(structure.channels_gone(channels, plain), others)
     for name in plain:
         if not keeps_shape(name, positions):
             read, made = (len(positions.get((f"{name}.weight", axis), ())) for axis in (1, 0))

@@ -41,7 +41,7 @@ def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Str
     pairs = trial.pair(good, reasons, families) if len(families) > 1 else []
     stuck: dict[str, str] = {}
     plain = [block.name for block in structure.blocks if block.kind == "plain"]
-    outer = [block.name for block in structure.outer_blocks]
+    outer = [block.name for block in structure.outer_blocks if block.kind != "plain"]
     inner = [block.name for block in structure.blocks if block.name not in (*outer, *plain)]
     for channels, blocks in ((good, outer), (good, inner), ([], plain)):
         trial.add_blocks(channels, stuck, blocks)

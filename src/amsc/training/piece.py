@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import compress
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from amsc.penalty import Penalty
 from amsc.structure.rounding import Rounding
@@ -55,7 +55,6 @@ class Piece:
     def __init__(
         self,
         kind: str,
-        model: nn.Module,
         structure: Structure,
         optimizer: ProximalStep,
         position: Position,
@@ -67,13 +66,12 @@ class Piece:
         self.rounding = rounding
         self.kind, self.structure, self.position, self.control, self.held = kind, structure, position, control, held
         self.optimizer, self.penalty = optimizer, optimizer.penalty
-        self.parameters = dict(model.named_parameters())
         self.learning_rate = float(optimizer.param_groups[0]["lr"])
         self._every = max(1, min(10, position.plan.steps // LOOKS))
         self._zeros = _ZeroCount(self.penalty)
         self.cost, self.macs = structure.cost(), structure.macs()
         self._seen: Removal | None = None
-        self._latched: list[Tensor] = []
+        self._latched: Tensor | None = None  # blocks that stay empty until the end of the piece
         self._set_strengths(0.0)
 
     def before(self, step: int) -> None:
@@ -85,9 +83,8 @@ class Piece:
 
     def after(self, step: int) -> None:
         """To be called after it."""
-        if self._latched:
-            with torch.no_grad():
-                torch._foreach_zero_(self._latched)
+        if self._latched is not None:
+            self.penalty.empty_(self._latched)
         if step >= self.position.active:
             self._zeros.look()
 
@@ -143,15 +140,9 @@ class Piece:
         if zero != self._seen:
             self._seen, self.cost = zero, self.structure.cost(zero.channels, zero.blocks)
             self.macs = self.structure.macs(zero.channels, zero.blocks)
-            self._latch(zero.blocks)
-
-    def _latch(self, blocks: tuple[str, ...]) -> None:
-        """Keep these blocks at zero until the end of the piece.
-
-        Behind a ReLU nothing in a zero block has a gradient but its last shift, which would come back alone as soon
-        as the strength falls: a block without a function but with all its cost."""
-        inside = {id(self.parameters[name]) for block in blocks for name in self.structure.block(block).parameters}
-        self._latched = [parameter for parameter in self.penalty.parameters() if id(parameter) in inside]
+            # Behind a ReLU nothing in a zero block has a gradient but its last shift, which would come back alone as
+            # soon as the strength falls: a block without a function but with all its cost.
+            self._latched = blocks if zero.blocks else None
 
 
 def zero_removal(

@@ -211,7 +211,6 @@ class _Walker:
         optimizer = ProximalStep(self._optimizer(live.model, state.snapshot.moments), penalty)
         piece = Piece(
             state.phase,
-            live.model,
             live.structure,
             optimizer,
             self._position(state),
