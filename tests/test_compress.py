@@ -363,14 +363,28 @@ def test_what_is_kept_stays_and_the_rest_is_left_in_multiples(tmp_path: Path) ->
     assert again.record == record
 
 
+def test_groups_can_have_minima_of_their_own() -> None:
+    settings = dataclasses.replace(SETTINGS, minimum=("layer3.*=27", "layer1.0.conv1=7"), depth_share=0.0)
+    structure = amsc.trace(small_net(), DATA.example_inputs(1))
+    for method in ("proximal", "gates"):
+        record = _run(settings=dataclasses.replace(settings, method=method, path_epochs=1.0)).record
+        left = {name: structure.group(name).size - len(gone) for name, gone in record.removed_channels.items()}
+        assert all(number >= 27 for name, number in left.items() if name.startswith("layer3"))
+        assert left.get("layer1.0.conv1", 8) >= 7
+        assert min(left.values()) < 7, "the others have none"
+
+
 def test_limits_that_leave_too_little_are_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    refused: Callable[..., None] = lambda *args, **limits: _refused(  # noqa: E731
-        monkeypatch, *args, target=Target(macs=0.2), settings=dataclasses.replace(SETTINGS, **limits)
+    refused: Callable[..., None] = lambda *args, macs=0.2, **limits: _refused(  # noqa: E731
+        monkeypatch, *args, target=Target(macs=macs), settings=dataclasses.replace(SETTINGS, **limits)
     )
     refused(TargetError, r"all that only=\['layer3.1'\] let go gone", only=("layer3.1",))
     refused(TargetError, r"nothing .* can be removed with keep=\['\*'\]", keep=("*",))
     refused(TargetError, "all that round_to=32 let go gone", round_to=32, keep=())
+    refused(TargetError, r"all that minimum=\['layer\*=8'\] let go gone", minimum=("layer*=8",), macs=0.05)
     refused(SettingsError, "the nearest name is 'layer3'", keep=("layr3",))
+    refused(SettingsError, "the nearest name is 'layer3'", minimum=("layr3=4",))
+    refused(SettingsError, "expected NAME=N", minimum=("layer3=0",))
 
 
 def test_data_and_model_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:

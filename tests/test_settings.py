@@ -58,6 +58,8 @@ def test_every_number_has_a_range_and_every_word_its_choices() -> None:
         "streams",
         "keep",
         "only",
+        "minimum",
+        "plain",
     }  # checked by pattern and by type
 
 

@@ -13,7 +13,7 @@ from amsc.measure import time_in_turns
 from amsc.penalty import Coordinates, Penalty
 from amsc.records import Timing
 from amsc.settings import Settings
-from amsc.structure import MET, LayerCost, Limit, Rounding, Structure, parameter_costs
+from amsc.structure import MET, LayerCost, Limit, Structure, parameter_costs
 from amsc.surgery import apply_plan, plan_cut
 from amsc.target import COSTS, Amount, Target
 from amsc.timing import fit_timing, latency_costs
@@ -164,13 +164,13 @@ def _lowest(structure: Structure, model: nn.Module, settings: Settings) -> Remov
     if settings.streams:
         structure, found = find_gates(structure, model, streams=True)
     left = structure.after({}, found.blocks)
-    rounding = Rounding(settings.round_to, settings.min_channels)
+    rounding = settings.rounding(structure)
     return Removal(tuple(found.blocks), fewest_channels(left, found.channels, rounding))
 
 
 def _limits_said(settings: Settings) -> str:
     """The settings that say what may not go; "" if none does."""
-    chosen = {"keep": list(settings.keep), "only": list(settings.only)}
+    chosen = {name: list(getattr(settings, name)) for name in ("keep", "only", "minimum")}
     said = [f"{name}={globs}" for name, globs in chosen.items() if globs]
     numbers = {"round_to": settings.round_to, "min_channels": settings.min_channels}
     return ", ".join([*said, *(f"{name}={number}" for name, number in numbers.items() if number > 1)])

@@ -19,7 +19,7 @@ from amsc.records import Measurement, PathPoint, Record
 from amsc.run_folder import RunFolder, RunState
 from amsc.search import Search, removal_of
 from amsc.settings import Settings, plain_settings
-from amsc.structure import Rounding, Structure
+from amsc.structure import Structure
 from amsc.surgery import CutPlan, apply_plan, cut_tensors, match_channels, plan_cut, save, stand_in, unfolded, verify
 from amsc.target import Target, format_target
 from amsc.tasks import Task
@@ -110,7 +110,7 @@ class Job:
             self.task,
             shrink=self.shrink,
             target_cost=self.budget.floor,
-            settings=walk_settings(self.settings),
+            settings=walk_settings(self.settings, self.structure),
             stand_in=stand_in,
             state=state.walk,
             progress=self.progress,
@@ -137,7 +137,7 @@ class Job:
             self.task,
             walked.snapshot,
             shrink=self.shrink,
-            settings=walk_settings(self.settings),
+            settings=walk_settings(self.settings, self.structure),
         )
         return replace(walked, snapshot=snapshot, error=max(error, walked.error))
 
@@ -199,7 +199,7 @@ class Job:
             snapshot,
             shrink=self.shrink,
             target_cost=goal,
-            settings=walk_settings(self.settings),
+            settings=walk_settings(self.settings, self.structure),
         )[0]
 
     def shrink(self, model: nn.Module, structure: Structure, removal: Removal) -> Shrunk:
@@ -347,7 +347,7 @@ def _state_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def walk_settings(settings: Settings) -> WalkSettings:
+def walk_settings(settings: Settings, structure: Structure) -> WalkSettings:
     """The choices of the path among all of a run."""
     return WalkSettings(
         seed=settings.seed,
@@ -364,7 +364,7 @@ def walk_settings(settings: Settings) -> WalkSettings:
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         epochs_before=settings.dense_epochs,
-        rounding=Rounding(settings.round_to, settings.min_channels),
+        rounding=settings.rounding(structure),
         streams=settings.streams,
         speed=speed_of(settings),
     )

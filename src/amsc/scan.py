@@ -18,7 +18,7 @@ from amsc.penalty import Coordinates
 from amsc.records import ScanPoint, ScanRecord
 from amsc.report import render_scan, scan_lines
 from amsc.settings import Settings
-from amsc.structure import Rounding, Structure
+from amsc.structure import Structure
 from amsc.surgery import cut, plan_cut, stand_in
 from amsc.target import Target
 from amsc.tasks import Task
@@ -122,8 +122,8 @@ def scan(
     Args:
         example_inputs: a tensor, or a tuple or dict of arguments, for which MACs and latency are counted.
         task: loss and score; classification if None.
-        settings: `currency`, `depth_share`, `streams`, `keep`, `only`, `round_to`, `min_channels`, `device` and
-            `deterministic` are used.
+        settings: `currency`, `depth_share`, what may go (`streams`, `plain`, `keep`, `only`, `round_to`,
+            `min_channels`, `minimum`), `device` and `deterministic` are used.
         examples: how many training examples are looked at.
         power: a gate's weight is its size in `settings.currency` to this power: with 1 the penalty is the expected
             cost of what is left, 0.5 is the square root of AMSC.
@@ -162,7 +162,7 @@ def scan(
             power=power,
             dimensions=dimensions,
             depth_share=settings.depth_share,
-            rounding=Rounding(settings.round_to, settings.min_channels),
+            rounding=settings.rounding(structure),
         )
         points = _frontier(choice, shares)
         clock.lap("path")

@@ -16,6 +16,7 @@ from typing import Any
 import tomli_w
 
 from amsc.errors import RunFolderError, SettingsError
+from amsc.structure import Rounding, Structure, minima
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -79,7 +80,8 @@ class Settings:
     of its soft targets at this `temperature`; with `ema` above 0 its outcome is the moving average of the weights with
     this decay per step. `limit` caps the training examples; `threads` are torch's (0: torch decides). `keep` and `only`
     are names or globs of what must not be touched, or of all that may be (see `amsc.structure.select`); what is left of
-    a group that loses channels is a multiple of `round_to`, at least `min_channels` (see `amsc.structure.Rounding`).
+    a group that loses channels is a multiple of `round_to`, at least `min_channels` (see `amsc.structure.Rounding`);
+    each text in `minimum`, such as "layer3.*=16", says how many must be left where it names groups, as `keep` would.
 
     Raises:
         SettingsError: a value has the wrong type or is impossible.
@@ -119,6 +121,7 @@ class Settings:
     plain: bool = False  # plain convolutions may go as well: the path draws their kernels to the identity
     round_to: int = 1
     min_channels: int = 1
+    minimum: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -131,6 +134,14 @@ class Settings:
                 'streams: channels of residual streams can go with method="gates" (--method gates); the penalty leaves '
                 "them, since its groups would overlap"
             )
+
+    def rounding(self, structure: Structure) -> Rounding:
+        """How many channels may be left in the groups of `structure`.
+
+        Raises:
+            SettingsError: `minimum` is not of its form, or names nothing.
+        """
+        return Rounding(self.round_to, self.min_channels, minima(structure, self.minimum))
 
 
 @dataclasses.dataclass(frozen=True)

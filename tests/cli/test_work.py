@@ -51,9 +51,11 @@ def test_its_settings_repeat_the_run(run_folder: Path, tmp_path: Path, capsys: p
 def test_limits_are_flags_and_are_written_down(tmp_path: Path) -> None:
     out = tmp_path / "limited"
     limits = ["--keep", "layer1*", "--keep", "layer3.2", "--round-to", "8", "--min-channels", "16"]
+    limits += ["--minimum", "layer3.1=32", "--minimum", "layer3.0=40"]
     assert main([*WORDS, *limits, "--out", str(out), "--quiet"]) == 0
     settings = read_settings(out / "settings.toml").settings
     assert (settings.keep, settings.round_to, settings.min_channels) == (("layer1*", "layer3.2"), 8, 16)
+    assert settings.minimum == ("layer3.1=32", "layer3.0=40")
     record = from_json(Record, (out / "record.json").read_text())
     touched = [*record.removed_channels, *record.removed_blocks]
     assert touched

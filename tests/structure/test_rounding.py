@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from amsc import round_channels
 from amsc.errors import CutError, SettingsError
 from amsc.models import open_model
-from amsc.structure import ChannelGroup, Member, Rounding, Structure, trace
+from amsc.structure import ChannelGroup, Member, Rounding, Structure, minima, trace
 from removals import random_removal
 
 
@@ -71,6 +71,12 @@ def test_the_first_named_go_and_all_but_one_at_most() -> None:
     assert round_channels(STRUCTURE, {name: [9, 3, 5, 1, 7, 2, 0, 8, 4, 6]}) == {name: (0, 1, 2, 3, 5, 7, 8, 9)}
     assert round_channels(STRUCTURE, {name: range(7)}) == {}
     assert round_channels(STRUCTURE, {name: range(16)}, to=1) == {name: tuple(range(15))}
+
+
+def test_a_group_may_have_a_minimum_of_its_own() -> None:
+    named = Rounding(4, 2, minima(STRUCTURE, ["layer1=9", "*.1.conv1=5", "layer1.0.conv1=3"]))
+    sizes = {name: list(named.smaller_sizes(STRUCTURE.group(name))) for name in ("layer1.0.conv1", "layer2.1.conv1")}
+    assert sizes == {"layer1.0.conv1": [12], "layer2.1.conv1": [8, 12, 16, 20, 24, 28]}
 
 
 def test_wrong_names_indices_and_numbers_are_refused() -> None:

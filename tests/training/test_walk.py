@@ -13,12 +13,14 @@ from torch import nn
 
 from amsc.errors import TargetError
 from amsc.models.resnet_cifar import BasicBlock
+from amsc.penalty import Penalty
 from amsc.records import PathPoint
 from amsc.structure import Rounding, Structure
 from amsc.surgery import plan_cut
 from amsc.training import (
     Batches,
     Evaluation,
+    ProximalStep,
     Removal,
     Shrunk,
     Snapshot,
@@ -35,6 +37,8 @@ from amsc.training import (
     walk_state_from_plain,
     walk_state_to_plain,
 )
+from amsc.training.piece import Piece, Position
+from amsc.training.strength import CostPlan, StrengthControl
 from training.small import TASK, same_tensors, shrink, small_data, traced, trained_net
 
 DATA = small_data()
@@ -288,3 +292,13 @@ def test_training_computes_as_the_speed_says(dense: nn.Module) -> None:
     assert seen[0].dtype == torch.bfloat16
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
     assert net.conv1.weight.dtype == torch.float32
+
+
+def test_where_no_block_is_left_there_is_no_depth_to_hold(dense: nn.Module, structure: Structure) -> None:
+    without = replace(structure, blocks=())
+    optimizer = ProximalStep(torch.optim.SGD(dense.parameters(), lr=0.05), Penalty(without, dense))
+    plan = CostPlan(structure.cost(), structure.cost() // 2, 20)
+    piece = Piece("width", without, optimizer, Position(plan, 0, 20), StrengthControl(), held=1.0)
+    piece.before(10)  # behind its plan by far
+    assert optimizer.depth_strength == 0
+    assert optimizer.width_strength > 0

@@ -52,7 +52,7 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
 FIELDS = {"penalty_weights": "weights"}
 COMMON_SETTINGS = ("seed", "deterministic", "device", "threads", "channels_last")
 TASK_HELP = "classification (the default), regression, segmentation or module:function"
-LIMITS = ("keep", "only", "streams", "plain", "round_to", "min_channels")
+LIMITS = ("keep", "only", "streams", "plain", "round_to", "min_channels", "minimum")
 
 
 def add_output_flags(parser: argparse.ArgumentParser, *, default: Any = argparse.SUPPRESS) -> None:
@@ -71,7 +71,7 @@ def add_output_flags(parser: argparse.ArgumentParser, *, default: Any = argparse
 
 
 def add_limit_flags(parser: argparse.ArgumentParser) -> None:
-    """--keep, --only, --round-to, --min-channels: what may not go."""
+    """--keep, --only, --streams, --plain, --round-to, --min-channels, --minimum: what may not go."""
     values = Settings()
     group = parser.add_argument_group("what may not go")
     group.add_argument(
@@ -102,6 +102,12 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         help=f"at least N channels are left in each group (default: {values.min_channels})",
+    )
+    group.add_argument(
+        "--minimum",
+        metavar="GLOB=N",
+        action="append",
+        help="at least N channels are left in the groups, modules or parameters that GLOB names (may be repeated)",
     )
 
 

@@ -15,7 +15,7 @@ from amsc.cli.parser import add_command
 from amsc.cli.subject import add_subject_flags, write_json
 from amsc.cli.words import in_words
 from amsc.errors import CutError
-from amsc.structure import ChannelGroup, Pin, Rounding, Structure, select, trace
+from amsc.structure import ChannelGroup, Pin, Structure, select, trace
 from amsc.surgery import cuttable
 
 __all__ = ["add_parser", "run"]
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.show(text)
         result = {"model": wanted.model, "parameter": args.explain, "explanation": text}
     else:
-        rounding = Rounding(wanted.settings.round_to, wanted.settings.min_channels)
+        rounding = wanted.settings.rounding(structure)
         is_tried = not args.no_trial and not failure
         view = View(
             str(wanted.model), structure, _missing(traced, tried), _missing(tried, structure), is_tried, rounding

@@ -2,7 +2,7 @@
 
 from amsc.structure.pricing import byte_costs, parameter_costs, time_features
 from amsc.structure.rounding import Rounding, round_channels
-from amsc.structure.selection import select, without_plain
+from amsc.structure.selection import minima, select, without_plain
 from amsc.structure.trace import trace
 from amsc.structure.values import (
     MET,
@@ -30,6 +30,7 @@ __all__ = [
     "Rounding",
     "Structure",
     "byte_costs",
+    "minima",
     "parameter_costs",
     "round_channels",
     "select",

@@ -12,7 +12,8 @@ __all__ = ["Rounding", "round_channels"]
 
 @dataclass(frozen=True)
 class Rounding:
-    """What is left of a group that loses channels: a multiple of `to` positions on each of its axes, at least `least`.
+    """What is left of a group that loses channels: a multiple of `to` positions on each of its axes, at least `least`,
+    and of the groups named in `minima` at least so many.
 
     A channel may own several positions of an axis (a head of 64, 16 inputs after a reshape): positions count, not
     channels. One channel is always left. A group too small to lose any stays whole.
@@ -23,9 +24,10 @@ class Rounding:
 
     to: int = 1
     least: int = 1
+    minima: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
-        for name, value in (("to", self.to), ("least", self.least)):
+        for name, value in (("to", self.to), ("least", self.least), *self.minima):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise SettingsError(f"{name}: expected a whole number, 1 or more; got {value!r}")
 
@@ -38,7 +40,8 @@ class Rounding:
     def smaller_sizes(self, group: ChannelGroup) -> range:
         """The numbers of channels that `group` can be cut to, its own size not among them; empty if none can go."""
         step, width = self.step(group), min(_widths(group))
-        fewest = max(1, -(-self.least // width))
+        least = max([self.least, *(number for name, number in self.minima if name == group.name)])
+        fewest = max(1, -(-least // width))
         return range(-(-fewest // step) * step, group.size, step)
 
     def most_to_go(self, group: ChannelGroup, count: int) -> int:

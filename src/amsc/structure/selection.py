@@ -8,7 +8,7 @@ from amsc.errors import SettingsError
 from amsc.structure.naming import is_named, modules_of, nearest_name
 from amsc.structure.values import Block, ChannelGroup, Structure
 
-__all__ = ["select", "without_plain"]
+__all__ = ["minima", "select", "without_plain"]
 
 PRODUCING = frozenset({"out", "affine", "element"})
 
@@ -43,6 +43,22 @@ def select(structure: Structure, *, keep: Sequence[str] = (), only: Sequence[str
         ),
         blocks=tuple(block for block in structure.blocks if _may_go(block, keep, only, named, kept)),
     )
+
+
+def minima(structure: Structure, minimum: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    """(group, number) for each of the groups that `minimum`, texts such as "layer3.*=16", names as `keep` would.
+
+    Raises:
+        SettingsError: a text is not of this form, or a glob matches nothing.
+    """
+    found = []
+    for text in minimum:
+        glob, _, number = text.rpartition("=")
+        if not glob or not number.isdecimal() or int(number) < 1:
+            raise SettingsError(f"minimum: expected NAME=N, such as layer3.*=16, got {text!r}")
+        _check(structure, "minimum", [glob])
+        found += [(group.name, int(number)) for group in structure.channels if _is_kept(group, glob)]
+    return tuple(found)
 
 
 def without_plain(structure: Structure) -> Structure:

@@ -120,7 +120,7 @@ class Piece:
         return costs.numel() > 0 and self.cost - self.position.plan.goal > 0.5 * float(costs.min())
 
     def _held_strength(self, steps: int, planned: float) -> float:
-        if self.held == 0 or self.cost <= planned:
+        if self.held == 0 or self.cost <= planned or not self.penalty.blocks:
             return 0.0
         soonest = float(self._emptying_times()[1].min())
         return float(min(self.held, 0.5 * soonest / steps))
