@@ -38,6 +38,7 @@ from amsc.training import (
     walk_state_to_plain,
 )
 from amsc.training.piece import Piece, Position
+from amsc.training.selection import fewest_channels
 from amsc.training.strength import CostPlan, StrengthControl
 from training.small import TASK, same_tensors, shrink, small_data, traced, trained_net
 
@@ -191,7 +192,7 @@ def test_blocks_go_where_channels_alone_cannot_reach_the_target(dense: nn.Module
 def test_the_depth_rule_goes_back_to_the_smallest_depth_that_is_not_worse(
     dense: nn.Module, structure: Structure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def judged(model: nn.Module, *_: Any) -> Evaluation:
+    def judged(model: nn.Module, *_: Any, **__: Any) -> Evaluation:
         """One block may go, a second one is missed."""
         right = 100 if sum(isinstance(module, BasicBlock) for module in model.modules()) >= 5 else 60
         return Evaluation(torch.tensor([1.0] * right + [0.0] * (100 - right)), right / 100)
@@ -213,7 +214,7 @@ def test_by_share_depth_takes_its_share_whatever_the_scores(
     dense: nn.Module, structure: Structure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter(range(100, 0, -5))
-    fallen = lambda *_: Evaluation(torch.tensor([1.0, 0.0]).repeat(10), next(scores) / 100)  # noqa: E731
+    fallen = lambda *_, **__: Evaluation(torch.tensor([1.0, 0.0]).repeat(10), next(scores) / 100)  # noqa: E731
     monkeypatch.setattr(import_module("amsc.training.walk"), "evaluate", fallen)
     steps = list(_walk(dense, structure, settings=replace(SETTINGS, points=8, depth_share=0.7)))
     assert len(steps[-1][0].removed_blocks) >= 2
@@ -302,3 +303,16 @@ def test_where_no_block_is_left_there_is_no_depth_to_hold(dense: nn.Module, stru
     piece.before(10)  # behind its plan by far
     assert optimizer.depth_strength == 0
     assert optimizer.width_strength > 0
+
+
+def test_blocks_in_the_way_of_the_target_go_before_channels_do(dense: nn.Module, structure: Structure) -> None:
+    """With every block, the fewest channels of all cost more than the target."""
+    penalty = Penalty(structure, dense)
+    few = fewest_channels(structure, penalty.channels)
+    target = (structure.macs(few) - 1) / structure.macs()
+    for method in ("proximal", "gates"):
+        settings = replace(SETTINGS, depth_share=0.0, method=method)
+        steps = list(_walk(dense, structure, target, settings=settings))
+        assert all(point.removed_blocks for point, _, _ in steps), "from the first piece on"
+        assert [point.macs for point, _, _ in steps][-1] <= target * structure.macs()
+        assert steps[-1][2].error <= 1e-5

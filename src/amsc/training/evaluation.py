@@ -14,7 +14,7 @@ from amsc.data import Data, batch_size, moved
 from amsc.errors import DataError
 from amsc.model_access import borrowed
 from amsc.tasks import Task
-from amsc.training.loop import device_of, forward
+from amsc.training.loop import AS_IS, Speed, device_of, forward
 
 __all__ = ["Evaluation", "evaluate", "mean_loss", "reestimate_batchnorm", "scores_of"]
 
@@ -27,14 +27,14 @@ class Evaluation:
     score: float
 
 
-def evaluate(model: nn.Module, data: Data, split: str, task: Task) -> Evaluation:
-    """Scores of `model` in eval mode on a split of the data; the model is left as it was.
+def evaluate(model: nn.Module, data: Data, split: str, task: Task, *, speed: Speed = AS_IS) -> Evaluation:
+    """Scores of `model` in eval mode on a split of the data; the model is left as it was. `speed` says how to compute.
 
     Raises:
         DataError: the split is empty, or a score is not finite, or there is not one for each example.
     """
     device = device_of(model)
-    with borrowed(model):
+    with borrowed(model), speed.computing(device):
         parts = [
             scores_of(task, forward(model, inputs, device), moved(target, device))
             for inputs, target in data.batches(split)
@@ -77,17 +77,18 @@ def mean_loss(model: nn.Module, data: Data, task: Task, *, batches: int = 20) ->
     return float(torch.stack(losses).double().mean()) if losses else 0.0
 
 
-def reestimate_batchnorm(model: nn.Module, data: Data, *, batches: int = 20) -> None:
+def reestimate_batchnorm(model: nn.Module, data: Data, *, batches: int = 20, speed: Speed = AS_IS) -> None:
     """Replace the running statistics of every BatchNorm by plain averages over `batches` training batches, in place.
 
     The batches are not augmented and lie evenly over an epoch. Only BatchNorm runs in train mode (dropout
     does not); modes and momenta come back as they were. Weights, gradients and random generators are left alone.
+    `speed` says how to compute.
     """
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     if not layers:
         return
     device = device_of(model)
-    with _collecting(model, layers), torch.no_grad():
+    with _collecting(model, layers), torch.no_grad(), speed.computing(device):
         stride = max(1, data.num_batches("train") // batches)
         for inputs, target in islice(data.batches("train"), 0, stride * batches, stride):
             if batch_size(target) > 1:  # a single example has no deviation

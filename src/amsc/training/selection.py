@@ -22,7 +22,7 @@ from amsc.training.removal import (
     sparing_last,
 )
 
-__all__ = ["blocks_above", "cut_to_target", "cut_zeros", "fewest_channels", "lowest_cost"]
+__all__ = ["blocks_above", "blocks_needed", "cut_to_target", "cut_zeros", "fewest_channels", "lowest_cost"]
 
 Item = TypeVar("Item", str, Leaf)
 
@@ -62,17 +62,36 @@ def cut_to_target(
     Raises:
         TargetError: nothing reaches it.
     """
-    leaf_times, block_times = penalty.emptying_times()
-    gone = list(blocks_above(structure, compress(penalty.blocks, blocks.tolist()), target_cost))
-    spare = [name for name in _cheapest(penalty.blocks, _prices(block_times, blocks)) if name not in gone]
-    while (lowest := lowest_cost(structure.after({}, gone), penalty.channels, rounding)) > target_cost:
+    zero = blocks_above(structure, compress(penalty.blocks, blocks.tolist()), target_cost)
+    gone = blocks_needed(structure, penalty, penalty.channels, target_cost, rounding, zero=zero)
+    left = structure.after({}, gone)
+    ranking = _cheapest(penalty.channels, _prices(penalty.emptying_times()[0], channels))
+    return Removal(gone, channel_map(choose_channels(left, ranking, target_cost, rounding=rounding)))
+
+
+def blocks_needed(
+    structure: Structure,
+    penalty: Penalty,
+    leaves: Sequence[Leaf],
+    target_cost: int,
+    rounding: Rounding = ANY_NUMBER,
+    *,
+    zero: Iterable[str] = (),
+) -> tuple[str, ...]:
+    """The blocks `zero`, and as many of the others as must go so that `target_cost` can be reached with `leaves`: those
+    that the penalty would empty next.
+
+    Raises:
+        TargetError: nothing reaches it.
+    """
+    gone = list(zero)
+    spare = [name for name in _cheapest(penalty.blocks, penalty.emptying_times()[1]) if name not in gone]
+    while (lowest := lowest_cost(structure.after({}, gone), leaves, rounding)) > target_cost:
         if not spare:
             rounded = "" if rounding == ANY_NUMBER else " with channels in the multiples and numbers asked for"
             raise TargetError(f"a cost of {target_cost} cannot be reached{rounded}; the lowest is {lowest}")
         gone.append(spare.pop(0))
-    left = structure.after({}, gone)
-    ranking = _cheapest(penalty.channels, _prices(leaf_times, channels))
-    return Removal(tuple(gone), channel_map(choose_channels(left, ranking, target_cost, rounding=rounding)))
+    return tuple(gone)
 
 
 def lowest_cost(structure: Structure, leaves: Iterable[Leaf], rounding: Rounding = ANY_NUMBER) -> int:

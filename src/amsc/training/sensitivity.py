@@ -11,7 +11,7 @@ from amsc.data import Data, batch_size, moved, some_examples
 from amsc.model_access import borrowed
 from amsc.penalty import Penalty
 from amsc.tasks import Task
-from amsc.training.loop import device_of, forward
+from amsc.training.loop import AS_IS, Speed, device_of, forward
 
 __all__ = ["gate_sensitivities"]
 
@@ -21,11 +21,13 @@ CHUNK = 16
 """Examples per gradient: fewer come closer to the gradient of every example, and take longer."""
 
 
-def gate_sensitivities(model: nn.Module, penalty: Penalty, data: Data, task: Task) -> tuple[Tensor, Tensor]:
+def gate_sensitivities(
+    model: nn.Module, penalty: Penalty, data: Data, task: Task, *, speed: Speed = AS_IS
+) -> tuple[Tensor, Tensor]:
     """Mean square of the loss's derivative by a gate on each channel and each block of `penalty` (Theis et al. 2018,
     Molchanov et al. 2019), over small chunks of training batches, not augmented, BatchNorm in eval mode.
 
-    `model` comes back as it was. Shapes: channel, block.
+    `speed` says how to compute. `model` comes back as it was. Shapes: channel, block.
     """
     device = device_of(model)
     leaves, blocks = torch.zeros(len(penalty.channels)), torch.zeros(len(penalty.blocks))
@@ -36,7 +38,9 @@ def gate_sensitivities(model: nn.Module, penalty: Penalty, data: Data, task: Tas
                 rows = slice(start, start + CHUNK)
                 model.zero_grad()
                 part = pytree.tree_map_only(Tensor, operator.itemgetter(rows), inputs)
-                task.loss(forward(model, part, device), moved(some_examples(target, rows), device)).backward()
+                with speed.computing(device):
+                    loss = task.loss(forward(model, part, device), moved(some_examples(target, rows), device))
+                loss.backward()
                 leaf, block = penalty.gate_gradients()
                 leaves, blocks = leaves + leaf.cpu().square(), blocks + block.cpu().square()
     return leaves, blocks

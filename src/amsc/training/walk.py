@@ -9,7 +9,6 @@ from torch.optim import Optimizer
 
 from amsc.data import Data
 from amsc.errors import TrainingError
-from amsc.penalty import Penalty
 from amsc.records import PathPoint
 from amsc.structure.values import BlockCall, Structure
 from amsc.tasks import Task
@@ -21,13 +20,13 @@ from amsc.training.optimizers import Moments, cut_moments, make_optimizer, momen
 from amsc.training.piece import Piece, Position, settling_steps
 from amsc.training.progress import NoProgress, Progress
 from amsc.training.proximal import ProximalStep
+from amsc.training.reaching import bound, copied, rebuild, tensors_of, without_what_is_in_the_way
 from amsc.training.removal import Removal, Shrink, Shrunk, compose_removals
 from amsc.training.selection import blocks_above, cut_to_target, cut_zeros
-from amsc.training.sensitivity import gate_sensitivities
 from amsc.training.strength import CostPlan, StrengthControl
 from amsc.training.walk_state import Candidate, Snapshot, WalkSettings, WalkState
 
-__all__ = ["cut_down", "num_channels", "rebuild", "walk"]
+__all__ = ["num_channels", "walk"]
 
 SCANNED = 512
 """Training examples in each scan of the method "gates"."""
@@ -87,44 +86,6 @@ def walk(
         yield point, snapshot, state
 
 
-def rebuild(model: nn.Module, structure: Structure, shrink: Shrink, snapshot: Snapshot) -> Shrunk:
-    """The network of `snapshot`, cut from the dense `model` and with the snapshot's weights."""
-    shrunk = shrink(model, structure, snapshot.removal)
-    shrunk.model.load_state_dict(dict(snapshot.weights))
-    return shrunk
-
-
-def cut_down(
-    model: nn.Module,
-    structure: Structure,
-    data: Data,
-    task: Task,
-    snapshot: Snapshot,
-    *,
-    shrink: Shrink,
-    target_cost: int,
-    settings: WalkSettings,
-) -> tuple[Snapshot, float]:
-    """The network of `snapshot` without what the penalty would empty next, so that it costs `target_cost` or just less,
-    and the relative error that verifying the cut gave. **The function changes**; BatchNorm is re-estimated.
-
-    Args:
-        model: the dense network, theta_hat.
-        structure: its structure.
-
-    Raises:
-        TargetError: no removal reaches the target.
-    """
-    live = rebuild(model, structure, shrink, snapshot)
-    penalty = _bound(live, live.slice_tensors(model.state_dict()), data, task, settings)
-    blocks, leaves = penalty.zero_blocks(), penalty.zero_leaves()[: len(penalty.channels)]
-    removal = cut_to_target(live.structure, penalty, blocks, leaves, target_cost, settings.rounding)
-    cut = shrink(live.model, live.structure, removal)
-    reestimate_batchnorm(cut.model, data)
-    whole = compose_removals(structure, snapshot.removal, removal)
-    return Snapshot(whole, _copied(cut.model.state_dict())), cut.error
-
-
 def num_channels(structure: Structure) -> int:
     """How many channels can be removed exactly, one by one."""
     return sum(group.size for group in structure.channels if group.exact and group.kind != "stream")
@@ -157,10 +118,10 @@ class _Walker:
 
     def first_state(self) -> WalkState:
         """Before the first piece. The dense network is the first candidate: no depth may be worth its price."""
-        snapshot = Snapshot(Removal(), _copied(self.dense.state_dict()))
+        snapshot = Snapshot(Removal(), tensors_of(self.dense))
         if not self.depth_pieces:
-            return WalkState("width", 0, 0, self.structure.cost(), snapshot)
-        judged = evaluate(self.dense, self.data, "validation", self.task)
+            return self._start_of_width(0, snapshot)
+        judged = evaluate(self.dense, self.data, "validation", self.task, speed=self.settings.speed)
         dense = Candidate(len(self.structure.outer_blocks), judged.per_example, 0.0, snapshot)
         return WalkState("depth", 0, 0, self.structure.cost(), snapshot, candidates=(dense,))
 
@@ -184,12 +145,15 @@ class _Walker:
     def advance(self, state: WalkState) -> tuple[PathPoint, Snapshot, WalkState]:
         """One piece: train and cut (or, on the gate path, cut and train), judge, decide how to go on."""
         step = self._gate_step if self.settings.method == "gates" else self._proximal_step
-        done = step(rebuild(self.dense, self.structure, self.shrink, state.snapshot), state)
-        reestimate_batchnorm(done.cut.model, self.data)
-        evaluation = evaluate(done.cut.model, self.data, "validation", self.task)
+        speed, live = self.settings.speed, rebuild(self.dense, self.structure, self.shrink, state.snapshot)
+        speed.arrange(live.model)
+        done = step(live, state)
+        speed.arrange(done.cut.model)
+        reestimate_batchnorm(done.cut.model, self.data, speed=speed)
+        evaluation = evaluate(done.cut.model, self.data, "validation", self.task, speed=speed)
         snapshot = Snapshot(
             compose_removals(self.structure, state.snapshot.removal, done.removal),
-            _copied(done.cut.model.state_dict()),
+            tensors_of(done.cut.model),
             done.moments,
             self._next_theta_hat(state, done.cut),
         )
@@ -207,7 +171,7 @@ class _Walker:
             choices = replace(choices, weights="gl")
         elif state.snapshot.theta_hat:
             theta_hat = dict(state.snapshot.theta_hat)
-        penalty = _bound(live, theta_hat, self.data, self.task, choices)
+        penalty = bound(live, theta_hat, self.data, self.task, choices)
         optimizer = ProximalStep(self._optimizer(live.model, state.snapshot.moments), penalty)
         piece = Piece(
             state.phase,
@@ -230,7 +194,7 @@ class _Walker:
         """theta_hat for the next piece, where it is neither the dense network nor the one of the piece."""
         if self.settings.theta_hat != "group-lasso":
             return {}
-        return _copied(cut.model.state_dict() if state.index == 0 else cut.slice_tensors(state.snapshot.theta_hat))
+        return copied(cut.model.state_dict() if state.index == 0 else cut.slice_tensors(state.snapshot.theta_hat))
 
     def _gate_step(self, live: Shrunk, state: WalkState) -> "_Step":
         """Scan the network and cut what closes first, then train the rest without a penalty: a proximal Newton step in
@@ -330,7 +294,8 @@ class _Walker:
         has_failed = candidate.blocks_left < candidates[choice].blocks_left
         if now.index < self.depth_pieces and structure.outer_blocks and not has_failed:
             return replace(now, candidates=candidates)
-        return self._start_of_width(now, candidates[choice])
+        chosen = candidates[choice]
+        return self._start_of_width(now.index, chosen.snapshot, strength=chosen.depth_strength, error=now.error)
 
     def _depth_choice(self, candidates: tuple[Candidate, ...]) -> int:
         """Index of the candidate to go on from; 0 is the dense network."""
@@ -339,29 +304,27 @@ class _Walker:
         depths, values = [c.blocks_left for c in candidates], [c.per_example for c in candidates]
         return one_standard_error_choice(depths, values, higher_is_better=self.task.higher_is_better)
 
-    def _start_of_width(self, now: WalkState, chosen: Candidate) -> WalkState:
-        removal = chosen.snapshot.removal
+    def _start_of_width(
+        self, index: int, snapshot: Snapshot, *, strength: float = 0.0, error: float = 0.0
+    ) -> WalkState:
+        snapshot, own_error = without_what_is_in_the_way(
+            self.dense,
+            self.structure,
+            self.data,
+            self.task,
+            snapshot,
+            shrink=self.shrink,
+            target_cost=self.target_cost,
+            settings=self.settings,
+        )
+        removal = snapshot.removal
         return WalkState(
             phase="width",
-            index=now.index,
-            first=now.index,
+            index=index,
+            first=index,
             start_cost=self.structure.cost(removal.channels, removal.blocks),
-            snapshot=chosen.snapshot,
+            snapshot=snapshot,
             control=StrengthControl(),
-            depth_strength=chosen.depth_strength,
-            error=now.error,
+            depth_strength=strength,
+            error=max(error, own_error),
         )
-
-
-def _bound(live: Shrunk, reference: Mapping[str, Tensor], data: Data, task: Task, settings: WalkSettings) -> Penalty:
-    """The penalty of a network, with the weights that the settings ask for."""
-    by_sensitivity = settings.weights == "fisher"
-    weights = "amsc" if by_sensitivity else settings.weights
-    penalty = Penalty(live.structure, live.model, weights=weights, currency=settings.currency, reference=reference)
-    if by_sensitivity:
-        penalty.reweight(*gate_sensitivities(live.model, penalty, data, task))
-    return penalty
-
-
-def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
