@@ -16,7 +16,7 @@ from amsc.training.selection import blocks_needed, cut_to_target, lowest_cost
 from amsc.training.sensitivity import gate_sensitivities
 from amsc.training.walk_state import Snapshot, WalkSettings
 
-__all__ = ["bound", "copied", "cut_down", "rebuild", "tensors_of", "without_what_is_in_the_way"]
+__all__ = ["bound", "copied_tensors", "cut_down", "rebuild", "without_what_is_in_the_way"]
 
 
 def rebuild(model: nn.Module, structure: Structure, shrink: Shrink, snapshot: Snapshot) -> Shrunk:
@@ -51,10 +51,7 @@ def cut_down(
     penalty = bound(live, live.slice_tensors(model.state_dict()), data, task, settings)
     blocks, channels = penalty.zero_blocks(), penalty.zero_channels()
     removal = cut_to_target(live.structure, penalty, blocks, channels, target_cost, settings.rounding)
-    cut = shrink(live.model, live.structure, removal)
-    reestimate_batchnorm(cut.model, data, speed=settings.speed)
-    whole = compose_removals(structure, snapshot.removal, removal)
-    return Snapshot(whole, tensors_of(cut.model)), cut.error
+    return _without(removal, snapshot, live, structure, data, shrink, settings)
 
 
 def without_what_is_in_the_way(
@@ -83,11 +80,28 @@ def without_what_is_in_the_way(
         return snapshot, 0.0
     penalty = bound(live, live.slice_tensors(model.state_dict()), data, task, settings)
     gone = blocks_needed(live.structure, penalty, gates.channels, target_cost, settings.rounding)
-    cut = shrink(live.model, live.structure, Removal(gone))
+    return _without(Removal(gone), snapshot, live, structure, data, shrink, settings)
+
+
+def _without(
+    removal: Removal,
+    snapshot: Snapshot,
+    live: Shrunk,
+    structure: Structure,
+    data: Data,
+    shrink: Shrink,
+    settings: WalkSettings,
+) -> tuple[Snapshot, float]:
+    """`snapshot`, whose network is `live`, without `removal` (in the numbers of `live`), and the cut's error."""
+    cut = shrink(live.model, live.structure, removal)
     reestimate_batchnorm(cut.model, data, speed=settings.speed)
-    whole = compose_removals(structure, snapshot.removal, Removal(gone))
-    moments, theta_hat = cut_moments(snapshot.moments, cut.slice_tensors), cut.slice_tensors(snapshot.theta_hat)
-    return Snapshot(whole, tensors_of(cut.model), moments, theta_hat), cut.error
+    smaller = Snapshot(
+        compose_removals(structure, snapshot.removal, removal),
+        copied_tensors(cut.model.state_dict()),
+        cut_moments(snapshot.moments, cut.slice_tensors),
+        cut.slice_tensors(snapshot.theta_hat),
+    )
+    return smaller, cut.error
 
 
 def bound(live: Shrunk, reference: Mapping[str, Tensor], data: Data, task: Task, settings: WalkSettings) -> Penalty:
@@ -100,11 +114,6 @@ def bound(live: Shrunk, reference: Mapping[str, Tensor], data: Data, task: Task,
     return penalty
 
 
-def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the state dict."""
-    return copied(model.state_dict())
-
-
-def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def copied_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors, copied."""
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}

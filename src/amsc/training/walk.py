@@ -20,7 +20,7 @@ from amsc.training.optimizers import Moments, cut_moments, make_optimizer, momen
 from amsc.training.piece import Piece, Position, settling_steps
 from amsc.training.progress import NoProgress, Progress
 from amsc.training.proximal import ProximalStep
-from amsc.training.reaching import bound, copied, rebuild, tensors_of, without_what_is_in_the_way
+from amsc.training.reaching import bound, copied_tensors, rebuild, without_what_is_in_the_way
 from amsc.training.removal import Removal, Shrink, Shrunk, compose_removals
 from amsc.training.selection import blocks_above, cut_to_target, cut_zeros
 from amsc.training.strength import CostPlan, StrengthControl
@@ -118,7 +118,7 @@ class _Walker:
 
     def first_state(self) -> WalkState:
         """Before the first piece. The dense network is the first candidate: no depth may be worth its price."""
-        snapshot = Snapshot(Removal(), tensors_of(self.dense))
+        snapshot = Snapshot(Removal(), copied_tensors(self.dense.state_dict()))
         if not self.depth_pieces:
             return self._start_of_width(0, snapshot)
         judged = evaluate(self.dense, self.data, "validation", self.task, speed=self.settings.speed)
@@ -153,7 +153,7 @@ class _Walker:
         evaluation = evaluate(done.cut.model, self.data, "validation", self.task, speed=speed)
         snapshot = Snapshot(
             compose_removals(self.structure, state.snapshot.removal, done.removal),
-            tensors_of(done.cut.model),
+            copied_tensors(done.cut.model.state_dict()),
             done.moments,
             self._next_theta_hat(state, done.cut),
         )
@@ -194,7 +194,9 @@ class _Walker:
         """theta_hat for the next piece, where it is neither the dense network nor the one of the piece."""
         if self.settings.theta_hat != "group-lasso":
             return {}
-        return copied(cut.model.state_dict() if state.index == 0 else cut.slice_tensors(state.snapshot.theta_hat))
+        return copied_tensors(
+            cut.model.state_dict() if state.index == 0 else cut.slice_tensors(state.snapshot.theta_hat)
+        )
 
     def _gate_step(self, live: Shrunk, state: WalkState) -> "_Step":
         """Scan the network and cut what closes first, then train the rest without a penalty: a proximal Newton step in
