@@ -1,7 +1,7 @@
 """What a path costs beside training the dense network for as many epochs, judging and cutting included; in turns.
 
     python benchmarks/bench_path_time.py [--epochs 8] [--points 8] [--target 0.4] [--rounds 3]
-    python benchmarks/bench_path_time.py --data FOLDER --weights FILE --limit 4000 --epochs 4
+    python benchmarks/bench_path_time.py --data FOLDER --weights FILE --epochs 3 --points 3 --rounds 1 --fast
 
 Each round trains the dense network and walks both kinds of path from it. Result: benchmarks/results/path_time.json.
 """
@@ -21,7 +21,7 @@ from amsc.models import open_model
 from amsc.structure import Structure, trace
 from amsc.surgery import apply_plan, cut_tensors, plan_cut, stand_in, verify
 from amsc.tasks import Classification
-from amsc.training import Removal, Shrunk, TrainSettings, WalkSettings, finetune, walk
+from amsc.training import Removal, Shrunk, Speed, TrainSettings, WalkSettings, finetune, walk
 
 RESULTS = Path(__file__).parent / "results" / "path_time.json"
 TASK = Classification()
@@ -36,6 +36,7 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=8)
     parser.add_argument("--target", type=float, default=0.4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--fast", action="store_true", help="bfloat16 and channels last, for all")
     options = parser.parse_args()
     torch.set_num_threads(1)
     is_digits = options.data == "digits"
@@ -46,14 +47,17 @@ def main() -> int:
         finetune(dense, data, TASK, TrainSettings("dense", 4, 0.1))
     structure = trace(dense, data.example_inputs())
     target = int(options.target * structure.macs())
+    speed = Speed("bfloat16", channels_last=True) if options.fast else Speed()
     seconds: dict[str, list[float]] = {"dense": [], "proximal": [], "gates": []}
     for _ in range(options.rounds):
         for name, taken in seconds.items():
             start = time.perf_counter()
             if name == "dense":
-                finetune(copy.deepcopy(dense), data, TASK, TrainSettings("dense", options.epochs, 0.01))
+                finetune(copy.deepcopy(dense), data, TASK, TrainSettings("dense", options.epochs, 0.01, speed=speed))
             else:
-                settings = WalkSettings(method=name, epochs=options.epochs, points=options.points, weights="fisher")
+                settings = WalkSettings(
+                    method=name, epochs=options.epochs, points=options.points, weights="fisher", speed=speed
+                )
                 cut = Cutter(data.example_inputs())
                 path = walk(
                     dense, structure, data, TASK, shrink=cut, target_cost=target, settings=settings, stand_in=stand_in
@@ -67,7 +71,12 @@ def main() -> int:
               f"{max(ratios[name]):.2f})")  # fmt: skip
     said = {key: str(value) for key, value in vars(options).items() if key not in ("data", "weights")}
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    found[model] = {"ratios": ratios, "seconds": seconds, "options": said, "machine": dict(machine_stamp())}
+    found[f"{model}, {data.num_batches('train')} steps an epoch"] = {
+        "ratios": ratios,
+        "seconds": seconds,
+        "options": said,
+        "machine": dict(machine_stamp()),
+    }
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     return 0
 

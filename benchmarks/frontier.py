@@ -4,7 +4,7 @@
     python benchmarks/frontier.py --data digits --model digits_resnet --epochs 12 --path-epochs 6 --path-points 6 \\
         --dense-epochs 8 --dense-learning-rate 0.1 --results benchmarks/results/frontier_digits.json
     PYTHONPATH=benchmarks python benchmarks/frontier.py --data FOLDER --model plain_networks:vgg16_quarter \\
-        --dense-epochs 10 --dense-learning-rate 0.1 --limit 20000 --epochs 3 --path-epochs 0.5 \\
+        --dense-epochs 15 --dense-learning-rate 0.1 --limit 20000 --epochs 3 --path-epochs 0.5 \\
         --path-points 4 --shares 0.6 0.4 --seeds 0 1 --results benchmarks/results/frontier_plain.json \\
         --arms proximal "plain, one-standard-error rule" "plain, half of the saving" "plain, as far as it goes" \\
         "L1, uniform"
