@@ -385,6 +385,7 @@ def test_limits_that_leave_too_little_are_refused_before_training(monkeypatch: p
     refused(SettingsError, "the nearest name is 'layer3'", keep=("layr3",))
     refused(SettingsError, "the nearest name is 'layer3'", minimum=("layr3=4",))
     refused(SettingsError, "expected NAME=N", minimum=("layer3=0",))
+    refused(SettingsError, "the nearest name is 'layer3'", minimum=("layr3=4",), macs=0.9)
 
 
 def test_data_and_model_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:

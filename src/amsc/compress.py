@@ -145,9 +145,15 @@ def prepared(
 
 
 def removable(model: nn.Module, example_inputs: Any, settings: Settings) -> Structure:
-    """The structure of what may go."""
+    """The structure of what may go.
+
+    Raises:
+        SettingsError: a name in the settings names nothing.
+        ModelError, InputError: the model cannot be traced on these inputs.
+    """
     structure = cuttable(model, trace(model, example_inputs), example_inputs)
     structure = select(structure, keep=settings.keep, only=settings.only)
+    settings.rounding(structure)  # so that a wrong name is refused before any work
     return structure if settings.plain else without_plain(structure)
 
 

@@ -163,3 +163,20 @@ def test_paths_in_the_settings_are_absolute(tmp_path: Path, monkeypatch: pytest.
 )
 def test_the_demo_knows_what_is_wrong(changes: dict[str, object], words: list[str]) -> None:
     assert faults(fixed_record(**changes)) == words
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "words"),
+    [
+        (["--keep", "layr3"], 2, "nearest name is 'layer3'"),
+        (["--minimum", "layr3=4"], 2, "nearest name is 'layer3'"),
+        (["--minimum", "layer3"], 2, "expected NAME=N"),
+        (["--target", "macs=0.01%"], 5, "the lowest"),
+    ],
+)
+def test_what_is_refused_before_it_began_leaves_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str], code: int, words: str
+) -> None:
+    assert main([*WORDS, *wrong, "--out", str(tmp_path / "run")]) == code
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
