@@ -8,6 +8,11 @@
         --path-points 4 --shares 0.6 0.4 --seeds 0 1 --results benchmarks/results/frontier_plain.json \\
         --arms proximal "plain, one-standard-error rule" "plain, half of the saving" "plain, as far as it goes" \\
         "L1, uniform"
+    PYTHONPATH=benchmarks python benchmarks/frontier.py --data digits --model plain_networks:digits_plain --epochs 12 \\
+        --path-epochs 6 --path-points 6 --dense-epochs 8 --dense-learning-rate 0.1 --shares 0.5 0.3 0.15 \\
+        --results benchmarks/results/frontier_digits_plain.json --arms proximal "plain, as far as it goes" ...
+    python benchmarks/frontier.py --data FOLDER --model resnet56 --weights FILE --dense-epochs 1 --seeds 0 \\
+        --shares 0.45 --results benchmarks/results/frontier_resnet56.json
 
 Every arm has `--epochs` epochs in all: one-shot rules cut at once and fine-tune; paths walk for `--path-epochs` of them
 and fine-tune for the rest; all train in bfloat16, channels last. The dense network is that of cifar10_jpeg.py. Every

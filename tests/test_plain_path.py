@@ -84,7 +84,7 @@ def test_other_budgets_come_from_the_same_path(folder: Path, result: Result) -> 
         pick(folder, plain_net(), DATA.example_inputs(1), DATA, target=Target(macs=0.6), settings=Settings())
 
 
-def test_both_methods_and_biases(result: Result) -> None:
+def test_both_methods_and_biases() -> None:
     for options in ({"method": "gates"}, {"optimizer": "adamw", "path_learning_rate": 0.003, "weights": "amsc"}):
         settings = Settings(**{**vars(SETTINGS), **options})
         record = run(model=plain_net(bias=True), settings=settings).record

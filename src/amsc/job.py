@@ -86,7 +86,7 @@ class Job:
         """Train the dense network if asked to, judge and measure it; it is the first point of the path."""
         clock = _Clock("dense", state)
         self._train(self.dense, "dense", self.settings.dense_epochs, self.settings.dense_learning_rate, state, clock)
-        match_channels(self.dense, self.structure)
+        match_channels(self.dense, self.structure)  # nothing unless plain convolutions may go
         point = self._point("dense", state, self.structure, Removal(), self.dense, self.settings.dense_epochs)
         weights = _state_of(self.dense)
         state = replace(

@@ -68,8 +68,17 @@ def test_what_is_matched_stays_as_it_is() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_residual_network_has_nothing_to_match() -> None:
+def test_without_plain_convolutions_there_is_nothing_to_match() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
     before = copy.deepcopy(model.state_dict())
     assert match_channels(model, trace(model, X)) == {}
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_where_the_order_matters_it_stays() -> None:
+    model = network()
+    model[4] = nn.GroupNorm(2, WIDTH)
+    nn.init.uniform_(model[4].weight)
+    before = copy.deepcopy(model)
+    assert "3" not in match_channels(model, trace(model, X))
+    torch.testing.assert_close(model(X), before(X))

@@ -23,7 +23,7 @@ def match_channels(model: nn.Module, structure: Structure) -> dict[str, float]:
     stays what it was.
 
     Args:
-        structure: of `model`; its blocks of the kind "plain" are matched, in order.
+        structure: of `model`; its blocks of the kind "plain" that make an exact group are matched, in order.
 
     Returns:
         For each convolution the mean of those taps (1: the identity, up to the filters' norms).
@@ -32,7 +32,7 @@ def match_channels(model: nn.Module, structure: Structure) -> dict[str, float]:
     found = {}
     for block in structure.blocks:
         made = group_with(structure.channels, f"{block.name}.weight", 0) if block.kind == "plain" else None
-        if made is None:
+        if made is None or not made.exact:  # under GroupNorm, say, another order is another function
             continue
         taps = _taps(tensors[f"{block.name}.weight"])
         place = next(m.indices for m in made.members if (m.parameter, m.axis) == (f"{block.name}.weight", 0))
