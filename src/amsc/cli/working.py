@@ -12,7 +12,7 @@ from amsc.cli.opening import SETTINGS_FILE, absolute, free_folder, make_folder, 
 from amsc.cli.progress import progress
 from amsc.compress import Result, compress
 from amsc.data import Data
-from amsc.errors import AmscError
+from amsc.errors import DataError, InputError, ModelError, RunFolderError, SettingsError, TargetError
 from amsc.pick import pick
 from amsc.records import Record
 from amsc.report import before_after, group_rows, score_format
@@ -83,7 +83,7 @@ def _started(run: RunSettings, folder: Path, console: Console, work: Work) -> Re
         console.note(f"run folder: {folder}")
         try:
             return _reported(folder, console, lambda listener: work(model, data, run, listener))
-        except AmscError:
+        except (SettingsError, TargetError, ModelError, InputError, DataError, RunFolderError):
             _discard_unused(folder)
             raise
 
