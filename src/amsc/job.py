@@ -30,15 +30,14 @@ from amsc.training import (
     Shrunk,
     Snapshot,
     Speed,
+    Trail,
     TrainSettings,
     WalkSettings,
     WalkState,
-    cut_down,
     evaluate,
     finetune,
     mean_loss,
     num_channels,
-    rebuild,
     reestimate_batchnorm,
     walk,
 )
@@ -65,6 +64,12 @@ class Job:
     def structure(self) -> Structure:
         """The dense network's, with the limits of the target."""
         return self.budget.structure
+
+    @property
+    def trail(self) -> Trail:
+        """What the networks of the path are made with."""
+        choices = walk_settings(self.settings, self.structure)
+        return Trail(self.dense, self.structure, self.data, self.task, self.shrink, choices)
 
     def run(self, state: RunState) -> tuple[RunState, Shrunk]:
         """All stages from `state` on; the last state, and the small network."""
@@ -128,17 +133,7 @@ class Job:
 
     def kept_to_limits(self, walked: WalkState) -> WalkState:
         """The end of a path, cut down to the budget, also where it is only measured to be above a limit."""
-        snapshot, error = keep_to_limits(
-            self.dense,
-            self.budget,
-            self.target,
-            self.example_inputs,
-            self.data,
-            self.task,
-            walked.snapshot,
-            shrink=self.shrink,
-            settings=walk_settings(self.settings, self.structure),
-        )
+        snapshot, error = keep_to_limits(self.trail, self.budget, self.target, self.example_inputs, walked.snapshot)
         return replace(walked, snapshot=snapshot, error=max(error, walked.error))
 
     def finetune(self, state: RunState) -> RunState:
@@ -167,7 +162,7 @@ class Job:
         """The state with the network of `snapshot`, trained for `trained` epochs so far, fine-tuned as its `small` one,
         and a point for it."""
         epochs = self.settings.finetune_epochs
-        small = rebuild(self.dense, self.structure, self.shrink, snapshot)
+        small = self.trail.rebuild(snapshot)
         self._train(small.model, "finetune", epochs, self.settings.finetune_learning_rate, state, clock)
         point = self._point("finetune", state, small.structure, snapshot.removal, small.model, trained + epochs)
         return replace(state, points=(*state.points, point), small=_state_of(small.model), train=None)
@@ -187,20 +182,11 @@ class Job:
 
     def _keeps(self, snapshot: Snapshot) -> bool:
         """Whether a network keeps to the limits that are measured."""
-        small = rebuild(self.dense, self.structure, self.shrink, snapshot)
+        small = self.trail.rebuild(snapshot)
         return is_met(self.dense, small.model, self.target, self.example_inputs)
 
     def _cut_down(self, snapshot: Snapshot, goal: int) -> Snapshot:
-        return cut_down(
-            self.dense,
-            self.structure,
-            self.data,
-            self.task,
-            snapshot,
-            shrink=self.shrink,
-            target_cost=goal,
-            settings=walk_settings(self.settings, self.structure),
-        )[0]
+        return self.trail.cut_down(snapshot, goal)[0]
 
     def shrink(self, model: nn.Module, structure: Structure, removal: Removal) -> Shrunk:
         """A cut and verified copy of `model`; a plain copy where nothing goes."""
@@ -313,7 +299,7 @@ class Job:
 
     def _small(self, state: RunState) -> Shrunk:
         """The network at the end of the path, as it was there."""
-        return rebuild(self.dense, self.structure, self.shrink, self._end(state))
+        return self.trail.rebuild(self._end(state))
 
     def _end(self, state: RunState) -> Snapshot:
         assert state.walk is not None, "the path has been walked"

@@ -7,13 +7,11 @@ from typing import Any
 from torch import nn
 
 from amsc.budget import Budget
-from amsc.data import Data
 from amsc.errors import TargetError
 from amsc.measure import peak_memory, time_in_turns
 from amsc.structure import Structure
 from amsc.target import Target
-from amsc.tasks import Task
-from amsc.training import Shrink, Snapshot, WalkSettings, cut_down, rebuild
+from amsc.training import Snapshot, Trail
 
 __all__ = ["MEASURED", "is_met", "keep_to_limits"]
 
@@ -32,16 +30,7 @@ def is_met(dense: nn.Module, small: nn.Module, target: Target, example_inputs: A
 
 
 def keep_to_limits(
-    dense: nn.Module,
-    budget: Budget,
-    target: Target,
-    example_inputs: Any,
-    data: Data,
-    task: Task,
-    start: Snapshot,
-    *,
-    shrink: Shrink,
-    settings: WalkSettings,
+    trail: Trail, budget: Budget, target: Target, example_inputs: Any, start: Snapshot
 ) -> tuple[Snapshot, float]:
     """`start`, cut down to the budget (**the function changes** then), and the relative error of verifying that.
 
@@ -56,15 +45,13 @@ def keep_to_limits(
     best: tuple[float, Snapshot] | None = None
     scale, error, used = 1.0, 0.0, dict[str, float]()
     for _ in range(ATTEMPTS):
-        structure, snapshot = _scaled(budget.structure, scale), start
-        if structure.cost(start.removal.channels, start.removal.blocks) > budget.met:
-            snapshot, one = cut_down(
-                dense, structure, data, task, start, shrink=shrink, target_cost=budget.met, settings=settings
-            )
+        scaled, snapshot = replace(trail, structure=_scaled(trail.structure, scale)), start
+        if scaled.structure.cost(start.removal.channels, start.removal.blocks) > budget.met:
+            snapshot, one = scaled.cut_down(start, budget.met)
             error = max(error, one)
         if not MEASURED & target.limits.keys():
             return snapshot, error
-        used = _used(dense, rebuild(dense, structure, shrink, snapshot).model, target, example_inputs)
+        used = _used(trail.dense, scaled.rebuild(snapshot).model, target, example_inputs)
         worst = max(used.values())
         missed, met = (scale, met) if worst > 1 else (missed, scale)
         if worst <= 1 and (best is None or worst > best[0]):

@@ -13,11 +13,11 @@ from amsc.errors import TargetError, TrainingError
 from amsc.penalty import Penalty
 from amsc.structure import ChannelGroup, Structure, trace
 from amsc.training import (
+    Trail,
     WalkSettings,
     choose_gates,
     find_gates,
     gate_derivatives,
-    rebuild,
     walk,
     walk_state_from_plain,
     walk_state_to_plain,
@@ -68,7 +68,7 @@ def test_it_goes_on_identically_after_a_stop(dense: nn.Module, structure: Struct
     assert [point for point, _, _ in again] == [point for point, _, _ in steps[2:]]
     assert same_tensors(again[-1][1].weights, steps[-1][1].weights)
     assert same_tensors(again[-1][1].moments["momentum_buffer"], steps[-1][1].moments["momentum_buffer"])
-    small = rebuild(dense, structure, shrink, steps[-1][1])
+    small = Trail(dense, structure, DATA, TASK, shrink, SETTINGS).rebuild(steps[-1][1])
     assert small.structure.macs() == steps[-1][0].macs
 
 

@@ -26,11 +26,11 @@ from amsc.training import (
     Snapshot,
     Speed,
     Stretch,
+    Trail,
     WalkSettings,
     WalkState,
     load_state,
     num_channels,
-    rebuild,
     save_state,
     train_steps,
     walk,
@@ -128,7 +128,7 @@ def test_the_removed_indices_are_those_of_the_dense_network(
 ) -> None:
     """Filters that many small cuts left are still like the dense network's filters of the same numbers."""
     _, snapshot, _ = steps[-1]
-    live = rebuild(dense, structure, shrink, snapshot)
+    live = Trail(dense, structure, DATA, TASK, shrink, SETTINGS).rebuild(snapshot)
     plan = plan_cut(structure, channels=snapshot.removal.channels, blocks=snapshot.removal.blocks)
     for name, weight in live.model.named_parameters():
         if name.endswith("conv1.weight") and weight.ndim == 4 and weight.shape[0] > 1:
@@ -156,7 +156,8 @@ def test_momentum_goes_on_over_a_cut(dense: nn.Module, structure: Structure, ste
     _, snapshot, state = steps[-2]
     shapes = {name: tensor.shape for name, tensor in snapshot.moments["momentum_buffer"].items()}
     assert shapes == {name: snapshot.weights[name].shape for name in shapes}
-    assert len(shapes) == len(list(rebuild(dense, structure, shrink, snapshot).model.parameters()))
+    live = Trail(dense, structure, DATA, TASK, shrink, SETTINGS).rebuild(snapshot)
+    assert len(shapes) == len(list(live.model.parameters()))
     at_rest = replace(state, snapshot=replace(snapshot, moments={}))
     *_, (_, last, _) = _walk(dense, structure, state=at_rest)
     assert not same_tensors(last.weights, steps[-1][1].weights)

@@ -11,7 +11,7 @@ from amsc.training.gating import StandIn, choose_gates, find_gates, gate_derivat
 from amsc.training.loop import Batches, Speed, Stretch, device_of, forward, train_steps
 from amsc.training.progress import NoProgress, Progress
 from amsc.training.proximal import ProximalStep
-from amsc.training.reaching import cut_down, rebuild
+from amsc.training.reaching import Trail
 from amsc.training.removal import Removal, Shrink, Shrunk
 from amsc.training.selection import fewest_channels
 from amsc.training.walk import num_channels, walk
@@ -34,12 +34,12 @@ __all__ = [
     "Speed",
     "StandIn",
     "Stretch",
+    "Trail",
     "TrainSettings",
     "TrainState",
     "WalkSettings",
     "WalkState",
     "choose_gates",
-    "cut_down",
     "device_of",
     "evaluate",
     "fewest_channels",
@@ -53,7 +53,6 @@ __all__ = [
     "num_channels",
     "one_standard_error_choice",
     "paired_shortfall",
-    "rebuild",
     "reestimate_batchnorm",
     "save_state",
     "scores_of",

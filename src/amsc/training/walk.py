@@ -20,7 +20,7 @@ from amsc.training.optimizers import Moments, cut_moments, make_optimizer, momen
 from amsc.training.piece import Piece, Position, settling_steps
 from amsc.training.progress import NoProgress, Progress
 from amsc.training.proximal import ProximalStep
-from amsc.training.reaching import bound, copied_tensors, rebuild, without_what_is_in_the_way
+from amsc.training.reaching import Trail, copied_tensors
 from amsc.training.removal import Removal, Shrink, Shrunk, compose_removals
 from amsc.training.selection import blocks_above, cut_to_target, cut_zeros
 from amsc.training.strength import CostPlan, StrengthControl
@@ -66,7 +66,7 @@ def walk(
     cutting what closes first, down to the plan, which changes the function, and then trains what is left.
 
     Each piece is a function of the state alone, so `walk(..., state=saved)` goes on exactly as it would have. A state
-    of phase "done" yields nothing. `rebuild` makes a state's network. `model` is not changed.
+    of phase "done" yields nothing. `Trail.rebuild` makes a state's network. `model` is not changed.
 
     Args:
         model: the trained dense network.
@@ -79,7 +79,7 @@ def walk(
         TrainingError: the loss is not finite.
         TargetError: no removal reaches the target.
     """
-    walker = _Walker(model, structure, data, task, shrink, stand_in, target_cost, settings, progress)
+    walker = _Walk(model, structure, data, task, shrink, settings, stand_in, target_cost, progress)
     state = walker.first_state() if state is None else state
     while state.phase != "done":
         point, snapshot, state = walker.advance(state)
@@ -102,18 +102,12 @@ class _Step:
     control: StrengthControl
 
 
-@dataclass(frozen=True)
-class _Walker:
-    """What stays the same all along the path."""
+@dataclass(frozen=True, eq=False)
+class _Walk(Trail):
+    """A trail that leads to `target_cost`."""
 
-    dense: nn.Module
-    structure: Structure
-    data: Data
-    task: Task
-    shrink: Shrink
     stand_in: StandIn
     target_cost: int
-    settings: WalkSettings
     progress: Progress
 
     def first_state(self) -> WalkState:
@@ -145,7 +139,7 @@ class _Walker:
     def advance(self, state: WalkState) -> tuple[PathPoint, Snapshot, WalkState]:
         """One piece: train and cut (or, on the gate path, cut and train), judge, decide how to go on."""
         step = self._gate_step if self.settings.method == "gates" else self._proximal_step
-        speed, live = self.settings.speed, rebuild(self.dense, self.structure, self.shrink, state.snapshot)
+        speed, live = self.settings.speed, self.rebuild(state.snapshot)
         speed.arrange(live.model)
         done = step(live, state)
         speed.arrange(done.cut.model)
@@ -164,14 +158,13 @@ class _Walker:
 
     def _proximal_step(self, live: Shrunk, state: WalkState) -> "_Step":
         """Train with the penalty, then cut what it has emptied."""
-        choices, theta_hat = self.settings, live.slice_tensors(self.dense.state_dict())
-        if choices.theta_hat == "refreshed":
+        source, theta_hat = self.settings.theta_hat, None
+        if source == "refreshed":
             theta_hat = live.model.state_dict()
-        elif choices.theta_hat == "group-lasso" and state.index == 0:
-            choices = replace(choices, weights="gl")
         elif state.snapshot.theta_hat:
             theta_hat = dict(state.snapshot.theta_hat)
-        penalty = bound(live, theta_hat, self.data, self.task, choices)
+        is_stage = source == "group-lasso" and state.index == 0
+        penalty = self.penalty_of(live, "gl" if is_stage else self.settings.weights, theta_hat=theta_hat)
         optimizer = ProximalStep(self._optimizer(live.model, state.snapshot.moments), penalty)
         piece = Piece(
             state.phase,
@@ -309,16 +302,7 @@ class _Walker:
     def _start_of_width(
         self, index: int, snapshot: Snapshot, *, strength: float = 0.0, error: float = 0.0
     ) -> WalkState:
-        snapshot, own_error = without_what_is_in_the_way(
-            self.dense,
-            self.structure,
-            self.data,
-            self.task,
-            snapshot,
-            shrink=self.shrink,
-            target_cost=self.target_cost,
-            settings=self.settings,
-        )
+        snapshot, own_error = self.without_what_is_in_the_way(snapshot, self.target_cost)
         removal = snapshot.removal
         return WalkState(
             phase="width",
