@@ -317,3 +317,19 @@ def test_blocks_in_the_way_of_the_target_go_before_channels_do(dense: nn.Module,
         assert all(point.removed_blocks for point, _, _ in steps), "from the first piece on"
         assert [point.macs for point, _, _ in steps][-1] <= target * structure.macs()
         assert steps[-1][2].error <= 1e-5
+
+
+def test_the_unit_of_a_pieces_weights_does_not_matter(
+    dense: nn.Module, structure: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece measures its weights anew: a strength is a number of its own piece."""
+    settings = replace(SETTINGS, weights="fisher", depth_share=0.0, epochs=2, points=2)
+    (_, _, state), (whole, end, _) = _walk(dense, structure, settings=settings)
+    assert state.control.strength > 0
+    module = import_module("amsc.penalty.penalty")
+    measured = module.sensitivity_weights
+    monkeypatch.setattr(module, "sensitivity_weights", lambda *args: measured(*args) / 256)
+    ((again, other, _),) = _walk(dense, structure, settings=settings, state=state)
+    assert again.removed_channels == whole.removed_channels
+    assert again.strength == pytest.approx(256 * whole.strength)
+    assert same_tensors(other.weights, end.weights)

@@ -35,6 +35,11 @@ class StrengthControl:
     strength: float = 0.0
     correction: float = 1.0
 
+    def afresh(self) -> "StrengthControl":
+        """For a penalty whose weights are others: the same number is another strength under them, often by orders of
+        magnitude where sensitivities were measured anew. Only the correction has the same meaning."""
+        return StrengthControl(correction=self.correction)
+
     def next(self, forecast: float, *, cost: float, planned: float) -> "StrengthControl":
         """After a look at the network: what it costs (`cost`) without its zero groups, `planned` what it should have.
 

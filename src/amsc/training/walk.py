@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from amsc.data import Data
 from amsc.errors import TrainingError
+from amsc.penalty import Penalty
 from amsc.records import PathPoint
 from amsc.structure.values import BlockCall, Structure
 from amsc.tasks import Task
@@ -158,21 +159,15 @@ class _Walk(Trail):
 
     def _proximal_step(self, live: Shrunk, state: WalkState) -> "_Step":
         """Train with the penalty, then cut what it has emptied."""
-        source, theta_hat = self.settings.theta_hat, None
-        if source == "refreshed":
-            theta_hat = live.model.state_dict()
-        elif state.snapshot.theta_hat:
-            theta_hat = dict(state.snapshot.theta_hat)
-        is_stage = source == "group-lasso" and state.index == 0
-        penalty = self.penalty_of(live, "gl" if is_stage else self.settings.weights, theta_hat=theta_hat)
+        penalty = self._penalty(live, state)
         optimizer = ProximalStep(self._optimizer(live.model, state.snapshot.moments), penalty)
         piece = Piece(
             state.phase,
             live.structure,
             optimizer,
             self._position(state),
-            state.control,
-            held=state.depth_strength,
+            state.control.afresh(),
+            held=0.0 if self._measures_anew else state.depth_strength,
             rounding=self.settings.rounding,
         )
         hooks = {"before": piece.before, "after": piece.after, "watch": piece.watch}
@@ -182,6 +177,20 @@ class _Walk(Trail):
         return _Step(
             removal, cut, cut_moments(moments_of(live.model, optimizer), cut.slice_tensors), loss, piece.control
         )
+
+    def _penalty(self, live: Shrunk, state: WalkState) -> Penalty:
+        source, theta_hat = self.settings.theta_hat, None
+        if source == "refreshed":
+            theta_hat = live.model.state_dict()
+        elif state.snapshot.theta_hat:
+            theta_hat = dict(state.snapshot.theta_hat)
+        is_stage = source == "group-lasso" and state.index == 0
+        return self.penalty_of(live, "gl" if is_stage else self.settings.weights, theta_hat=theta_hat)
+
+    @property
+    def _measures_anew(self) -> bool:
+        """Whether each piece has weights of its own, under which the depth strength of another piece means nothing."""
+        return self.settings.weights == "fisher" or self.settings.theta_hat == "refreshed"
 
     def _next_theta_hat(self, state: WalkState, cut: Shrunk) -> dict[str, Tensor]:
         """theta_hat for the next piece, where it is neither the dense network nor the one of the piece."""
