@@ -6,9 +6,9 @@ import torch
 from amsc.training.strength import FACTOR, CostPlan, StrengthControl, forecast_strength
 
 
-def test_the_plan_is_a_straight_line_that_ends_at_the_goal() -> None:
-    plan = CostPlan(1000, 400, 60)
-    assert [plan.at(step) for step in (-5, 0, 30, 60, 99)] == [1000, 1000, 700, 400, 400]
+def test_the_plan_is_a_cubic_that_ends_at_the_goal() -> None:
+    plan = CostPlan(1000, 360, 60)
+    assert [plan.at(step) for step in (-5, 0, 15, 30, 60, 99)] == [1000, 1000, 630, 440, 360, 360]
     assert CostPlan(1000, 400, 0).at(0) == 400
 
 

@@ -333,3 +333,23 @@ def test_the_unit_of_a_pieces_weights_does_not_matter(
     assert again.removed_channels == whole.removed_channels
     assert again.strength == pytest.approx(256 * whole.strength)
     assert same_tensors(other.weights, end.weights)
+
+
+def test_what_is_left_recovers_while_a_depth_piece_settles(dense: nn.Module, structure: Structure) -> None:
+    net = copy.deepcopy(dense)
+    penalty = Penalty(structure, net)
+    optimizer = ProximalStep(torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9), penalty)
+    position = Position(CostPlan(structure.cost(), structure.cost() // 2, 15), 0, 20)
+    piece = Piece("depth", structure, optimizer, position, StrengthControl())
+    piece.before(0)
+    assert optimizer.depth_strength > 0
+    empty = torch.arange(len(penalty.blocks)) == 0
+    penalty.empty_(empty)
+    batches = Batches(DATA, 0, "path").take(position.steps - position.active)
+    norms = penalty.block_norms()
+    hooks = {"before": lambda step: piece.before(position.active + step), "after": lambda step: piece.after(15 + step)}
+    train_steps(net, optimizer, batches, TASK, Stretch("path", 0, 5), **hooks)
+    assert optimizer.depth_strength == optimizer.width_strength == 0
+    assert torch.equal(penalty.zero_blocks(), empty)
+    assert torch.equal(piece.settled()[0], empty)
+    assert bool((penalty.block_norms() > 0.9 * norms)[~empty].all())

@@ -48,6 +48,9 @@ class Position:
 class Piece:
     """Steers one piece of the "depth" or "width" phase: give `before` and `after` to `train_steps`.
 
+    In the settling part of a depth piece the penalty is off and empty blocks stay so: the others recover, and what is
+    judged then is the network without the blocks, not what the penalty has made of it.
+
     In the width phase the depth strength is held at `held`, but never so high that it would empty another block in the
     steps that are left, and not while the network is ahead of its plan: the depth has been chosen.
     """
@@ -80,6 +83,9 @@ class Piece:
         set_learning_rate(self.optimizer, self.learning_rate * (SETTLING_RATE if settling else 1.0))
         if not settling and step % self._every == 0:
             self._steer(self.position.first + step)
+        elif step == self.position.active and self.kind == "depth":
+            self._count()
+            self.optimizer.depth_strength = 0.0
 
     def after(self, step: int) -> None:
         """To be called after it."""
