@@ -20,8 +20,8 @@ POWER = 3
 
 @dataclass(frozen=True)
 class CostPlan:
-    """The cost falls from `start` to `goal` over `steps` steps: fast at first, when what goes is needed least, then ever
-    slower, a cubic (Zhu & Gupta 2017, equation 1). Most of the steps train a network that is small already, which
+    """The cost falls from `start` to `goal` over `steps` steps: fast at first, when what goes is needed least, then
+    ever slower, a cubic (Zhu & Gupta 2017, equation 1). Most of the steps train a network that is small already, which
     takes less time, and what was cut has the longest to be made good."""
 
     start: int
