@@ -1,6 +1,7 @@
 """The whole job on a network without shortcuts, whose convolutions may go."""
 
 from collections import OrderedDict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from torch import nn
 
 from amsc import Result, Settings, Target, compress, pick
-from amsc.errors import SettingsError
+from amsc.errors import SettingsError, VerificationError
 from amsc.measure import count_macs
+from amsc.structure import Structure
 from amsc.surgery import load, plan_of
 from training.small import same_tensors, small_data
 
@@ -95,3 +97,14 @@ def test_both_methods_and_biases() -> None:
 def test_they_stay_unless_asked_for() -> None:
     record = run(settings=Settings(**{**vars(SETTINGS), "plain": False})).record
     assert (record.blocks_before, record.removed_blocks) == (0, ())
+
+
+def test_a_matching_that_changes_the_function_is_not_trained_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(model: nn.Module, structure: Structure) -> dict[str, float]:
+        model.get_parameter("conv1.weight").data.mul_(1.01)
+        model.get_parameter("norm1.weight").data.mul_(1.01)
+        return {"conv1": 0.5}
+
+    monkeypatch.setattr(import_module("amsc.job"), "match_channels", wrong)
+    with pytest.raises(VerificationError):
+        run()

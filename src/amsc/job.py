@@ -91,7 +91,7 @@ class Job:
         """Train the dense network if asked to, judge and measure it; it is the first point of the path."""
         clock = _Clock("dense", state)
         self._train(self.dense, "dense", self.settings.dense_epochs, self.settings.dense_learning_rate, state, clock)
-        match_channels(self.dense, self.structure)  # nothing unless plain convolutions may go
+        self._match_channels()
         point = self._point("dense", state, self.structure, Removal(), self.dense, self.settings.dense_epochs)
         weights = _state_of(self.dense)
         state = replace(
@@ -104,6 +104,12 @@ class Job:
             before=measure(self.dense, self.example_inputs),
         )
         return self._saved(state, clock)
+
+    def _match_channels(self) -> None:
+        """Bring plain convolutions that may go near to the identity, and prove that the network is the same."""
+        before = copied(self.dense)
+        if match_channels(self.dense, self.structure):
+            verify(before, self.dense, self.plan(Removal()), self.example_inputs)
 
     def walk(self, state: RunState) -> RunState:
         """The path; the state is saved at every point."""
