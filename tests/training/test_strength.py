@@ -6,9 +6,10 @@ import torch
 from amsc.training.strength import FACTOR, CostPlan, StrengthControl, forecast_strength
 
 
-def test_the_plan_is_a_cubic_that_ends_at_the_goal() -> None:
-    plan = CostPlan(1000, 360, 60)
-    assert [plan.at(step) for step in (-5, 0, 15, 30, 60, 99)] == [1000, 1000, 630, 440, 360, 360]
+def test_the_plan_ends_at_the_goal_straight_or_bent() -> None:
+    straight, cubic = CostPlan(1000, 360, 60), CostPlan(1000, 360, 60, power=3)
+    assert [straight.at(step) for step in (-5, 0, 15, 30, 60, 99)] == [1000, 1000, 840, 680, 360, 360]
+    assert [cubic.at(step) for step in (-5, 0, 15, 30, 60, 99)] == [1000, 1000, 630, 440, 360, 360]
     assert CostPlan(1000, 400, 0).at(0) == 400
 
 

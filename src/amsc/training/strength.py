@@ -14,24 +14,27 @@ CORRECTION = 1.15
 CORRECTION_RANGE = (0.3, 30.0)
 
 
-POWER = 3
-"""How the plan bends: the distance to the goal falls as this power of the time that is left."""
+POWERS = {"depth": 1, "width": 3}
+"""Depth is a search: its plan is a straight line, so that its points lie evenly. Width falls by a cubic."""
 
 
 @dataclass(frozen=True)
 class CostPlan:
-    """The cost falls from `start` to `goal` over `steps` steps: fast at first, when what goes is needed least, then
-    ever slower, a cubic (Zhu & Gupta 2017, equation 1). Most of the steps train a network that is small already, which
-    takes less time, and what was cut has the longest to be made good."""
+    """The cost falls from `start` to `goal` over `steps` steps; its distance from the goal as `power` of the time left.
+
+    With power 3 (Zhu & Gupta 2017, equation 1) it falls fast at first, when what goes is needed least, then ever
+    slower: most of the steps train a network that is small already, which takes less time, and what was cut has the
+    longest to be made good."""
 
     start: int
     goal: int
     steps: int
+    power: int = 1
 
     def at(self, step: float) -> float:
         """Planned cost after `step` steps."""
         left = 1 - min(1.0, max(0.0, step / self.steps)) if self.steps else 0.0
-        return self.goal + left**POWER * (self.start - self.goal)
+        return self.goal + left**self.power * (self.start - self.goal)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from amsc.training.proximal import ProximalStep
 from amsc.training.reaching import Trail, copied_tensors
 from amsc.training.removal import Removal, Shrink, Shrunk, compose_removals
 from amsc.training.selection import blocks_above, cut_to_target, cut_zeros
-from amsc.training.strength import CostPlan, StrengthControl
+from amsc.training.strength import POWERS, CostPlan, StrengthControl
 from amsc.training.walk_state import Candidate, Snapshot, WalkSettings, WalkState
 
 __all__ = ["num_channels", "walk"]
@@ -130,7 +130,7 @@ class _Walk(Trail):
     @property
     def depth_pieces(self) -> int:
         share, count = self.settings.depth_share, len(self.piece_sizes)
-        return min(count - 1, max(1, round(share * count))) if share > 0 and self.structure.outer_blocks else 0
+        return min(count - 1, max(1, int(share * count))) if share > 0 and self.structure.outer_blocks else 0
 
     @property
     def depth_goal(self) -> int:
@@ -242,7 +242,8 @@ class _Walk(Trail):
         sizes, end = self.piece_sizes, self.depth_pieces if state.phase == "depth" else len(self.piece_sizes)
         active = [size - settling_steps(size) for size in sizes]
         goal = self.depth_goal if state.phase == "depth" else self.target_cost
-        plan = CostPlan(state.start_cost, min(goal, state.start_cost), sum(active[state.first : end]))
+        steps = sum(active[state.first : end])
+        plan = CostPlan(state.start_cost, min(goal, state.start_cost), steps, POWERS[state.phase])
         return Position(plan, sum(active[state.first : state.index]), sizes[state.index])
 
     def _train(self, model: nn.Module, optimizer: Any, state: WalkState, hooks: Mapping[str, Any]) -> float:
