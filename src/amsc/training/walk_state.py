@@ -20,14 +20,13 @@ class WalkSettings:
     """The choices of a walk.
 
     `method` is "proximal" (the penalty empties what goes) or "gates" (see `walk`). `epochs` of training (may be a
-    fraction) are divided into `points` equal pieces, of which depth gets the share `depth_share`, rounded down, at least
-    one and never all: a path of a single piece has no depth phase. Depth may use at most that share of the cost to
-    be saved, to the nearest block. `depth_rule` is "one-standard-error" or "share", `weights` are "fisher" (see
-    `gate_sensitivities`) or those of `Penalty`, as is `currency`. `theta_hat` is the "dense"
-    network, what a first piece with the weights of the group lasso makes of it ("group-lasso"), or "refreshed" before
-    each piece. `optimizer` is "sgd" or "adamw". `epochs_before` is
-    what was trained before the walk; `rounding` says how many channels a group may be cut to, `streams` that those of
-    residual streams may go as well (with "gates").
+    fraction) are divided into `points` equal pieces, of which depth gets the share `depth_share`, rounded down, at
+    least one and never all: a path of a single piece has no depth phase. Depth may use at most that share of the cost
+    to be saved, to the nearest block. `depth_rule` is "one-standard-error" or "share", `weights` are "fisher" (see
+    `gate_sensitivities`) or those of `Penalty`, as is `currency`. `theta_hat` is the "dense" network, what a first
+    piece with the weights of the group lasso makes of it ("group-lasso"), or "refreshed" before each piece. `optimizer`
+    is "sgd" or "adamw". `epochs_before` is what was trained before the walk; `rounding` says how many channels a group
+    may be cut to, `streams` that those of residual streams may go as well (with "gates").
     """
 
     seed: int = 0
