@@ -11,9 +11,9 @@ from amsc.training.gating import StandIn, choose_gates, find_gates, gate_derivat
 from amsc.training.loop import Batches, Speed, Stretch, device_of, forward, train_steps
 from amsc.training.progress import NoProgress, Progress
 from amsc.training.proximal import ProximalStep
-from amsc.training.reaching import Trail
 from amsc.training.removal import Removal, Shrink, Shrunk
 from amsc.training.selection import fewest_channels
+from amsc.training.trail import Trail
 from amsc.training.walk import num_channels, walk
 from amsc.training.walk_state import Snapshot, WalkSettings, WalkState, walk_state_from_plain, walk_state_to_plain
 

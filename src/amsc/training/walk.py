@@ -21,10 +21,10 @@ from amsc.training.optimizers import Moments, cut_moments, make_optimizer, momen
 from amsc.training.piece import Piece, Position, settling_steps
 from amsc.training.progress import NoProgress, Progress
 from amsc.training.proximal import ProximalStep
-from amsc.training.reaching import Trail, copied_tensors
 from amsc.training.removal import Removal, Shrink, Shrunk, compose_removals
 from amsc.training.selection import blocks_above, cut_to_target, cut_zeros
 from amsc.training.strength import POWERS, CostPlan, StrengthControl
+from amsc.training.trail import Trail, copied_tensors
 from amsc.training.walk_state import Candidate, Snapshot, WalkSettings, WalkState
 
 __all__ = ["num_channels", "walk"]
