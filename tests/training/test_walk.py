@@ -353,3 +353,18 @@ def test_what_is_left_recovers_while_a_depth_piece_settles(dense: nn.Module, str
     assert torch.equal(penalty.zero_blocks(), empty)
     assert torch.equal(piece.settled()[0], empty)
     assert bool((penalty.block_norms() > 0.9 * norms)[~empty].all())
+
+
+@pytest.mark.parametrize("method", ["proximal", "gates"])
+def test_where_nothing_is_left_to_remove_the_network_is_trained(
+    dense: nn.Module, structure: Structure, method: str
+) -> None:
+    """The target takes every block, and there are no channels to remove."""
+    blocks_alone = replace(structure, channels=tuple(g for g in structure.channels if g.kind == "stream"))
+    bare = structure.macs({}, tuple(block.name for block in structure.outer_blocks)) / structure.macs()
+    settings = replace(SETTINGS, depth_share=0.0, method=method)
+    ((point, snapshot, state),) = _walk(dense, blocks_alone, 1.05 * bare, settings=settings)
+    assert point.blocks_left == 0
+    assert point.macs <= 1.05 * bare * structure.macs()
+    assert state.phase == "done"
+    assert not torch.equal(snapshot.weights["conv1.weight"], dense.get_parameter("conv1.weight"))

@@ -81,6 +81,8 @@ class Piece:
         """To be called before step `step` (0, 1, ...) of the piece."""
         settling = step >= self.position.active
         set_learning_rate(self.optimizer, self.learning_rate * (SETTLING_RATE if settling else 1.0))
+        if not self.penalty.parameters():
+            return  # all that could go is gone
         if not settling and step % self._every == 0:
             self._steer(self.position.first + step)
         elif step == self.position.active and self.kind == "depth":
