@@ -78,9 +78,20 @@ def test_the_same_budget_picked_twice_is_the_same(walked: Path) -> None:
 
 def test_the_end_of_the_path_is_taken_as_it_is(walked: Path) -> None:
     record = json.loads((walked / "record.json").read_text())
-    result = picked(walked, 0.5, settings=Settings(finetune_epochs=0))
+    share = record["after"]["macs"] / record["before"]["macs"]
+    result = picked(walked, share + 1e-4, settings=Settings(finetune_epochs=0))
     assert result.record.removed_channels == {k: tuple(v) for k, v in record["removed_channels"].items()}
     assert result.record.score_after == record["score_after"]
+
+
+def test_of_points_with_one_structure_the_last_keeps_its_weights(walked: Path) -> None:
+    points = [json.loads(line) for line in (walked / "path.jsonl").read_text().splitlines()]
+    points = [point for point in points if point["phase"] != "finetune"]
+    shapes = [json.dumps([point["removed_blocks"], point["removed_channels"]]) for point in points]
+    assert len(set(shapes)) < len(shapes), "two points have one structure"
+    last = {shape: number for number, shape in enumerate(shapes)}
+    last[shapes[0]] = 0  # the dense network keeps its own
+    assert [number for number, point in enumerate(points) if point["weights"]] == sorted(last.values())
 
 
 def test_a_pick_that_was_stopped_is_resumed(walked: Path, tmp_path: Path) -> None:

@@ -127,15 +127,21 @@ class Job:
             progress=self.progress,
         )
         for point, snapshot, walk_state in path:
-            point = replace(point, index=len(state.points))
-            if all(removal_of(known) != snapshot.removal for known in state.points):
-                point = self.folder.save_point(point, snapshot.weights, self.plan(snapshot.removal))
-            state = self._saved(replace(state, walk=walk_state, points=(*state.points, point)), clock)
+            points = self._with(state.points, replace(point, index=len(state.points)), snapshot)
+            state = self._saved(replace(state, walk=walk_state, points=points), clock)
         if self.target.drop is None:
             assert state.walk is not None, "walked"
             walk_state = self.kept_to_limits(state.walk)
             state = replace(state, walk=walk_state)
         return self._saved(replace(state, stage="finetune"), clock)
+
+    def _with(self, points: tuple[PathPoint, ...], point: PathPoint, snapshot: Snapshot) -> tuple[PathPoint, ...]:
+        """The points with one more. Of those of one structure the last keeps its weights, which were trained for
+        longest; the dense network keeps its own."""
+        if not snapshot.removal:
+            return (*points, point)
+        older = (replace(known, weights=None) if removal_of(known) == snapshot.removal else known for known in points)
+        return (*older, self.folder.save_point(point, snapshot.weights, self.plan(snapshot.removal)))
 
     def kept_to_limits(self, walked: WalkState) -> WalkState:
         """The end of a path, cut down to the budget, also where it is only measured to be above a limit."""

@@ -151,4 +151,4 @@ def _nearest(points: tuple[PathPoint, ...], job: Job, run: Path | None) -> PathP
             f"the path in {run} goes down to {lowest / job.structure.cost():.1%} of what the dense network costs, the "
             f"target is {wanted / job.structure.cost():.1%}; walk a longer one, with a lower target"
         )
-    return max(close, key=lambda point: point.score) if close else min(above, key=lambda point: cost[point.index])
+    return close[-1] if close else min(above, key=lambda point: cost[point.index])
