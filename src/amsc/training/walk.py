@@ -57,11 +57,12 @@ def walk(
     The penalty drives blocks to zero first, then channels; its strength is steered so that the cost falls to each
     phase's goal as planned (`CostPlan`). A piece ends with a settling part at a tenth of the learning rate; what is
     zero in 90 % of it is cut at once, BatchNorm is re-estimated (the network goes on with these statistics) and the
-    network is judged on the validation split. The weights of `Penalty` come from theta_hat, which is `model` unless the
-    settings say otherwise, sliced as the network shrinks; "fisher" ones are measured anew for each piece. After the
-    last depth piece, or the first whose score falls out of the one-standard-error rule, the walk goes back to the
-    chosen point (which may be the dense network) and on with width. The last piece ends at `target_cost` or just below;
-    what is not zero by then and has to go **does change the function** (see `cut_to_target`).
+    network is judged on the validation split; blocks that stay recover in that part of a depth piece. The weights of
+    `Penalty` come from theta_hat, which is `model` unless the settings say otherwise, sliced as the network shrinks;
+    "fisher" ones are measured anew for each piece. After the last depth piece, or the first whose score falls out of
+    the one-standard-error rule, the walk goes back to the chosen point (which may be the dense network) and on with
+    width. The last piece ends at `target_cost` or just below; what is not zero by then and has to go **does change the
+    function** (see `cut_to_target`).
 
     With the method "gates" there is no penalty: every piece begins by scanning the network (see `choose_gates`) and
     cutting what closes first, down to the plan, which changes the function, and then trains what is left.
