@@ -28,7 +28,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_layers.py tests/test_public_surface.py
 
-# The slow tests, then every benchmarks/bench_*.py in turn; each prints its result and the machine it ran on.
+# The slow tests, then every benchmarks/*/bench_*.py in turn; each prints its result and the machine it ran on.
 bench: setup
 	$(BIN)/pytest -q -m slow
-	set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	set -e; for script in benchmarks/*/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done

@@ -2,7 +2,7 @@
 attention in `random_transformers`.
 
 `random_network(genes)` builds the same network from the same integers, so Hypothesis can draw and shrink them in
-the tests, and `benchmarks/bench_random_networks.py` can draw many more from a seed.
+the tests, and `benchmarks/surgery/bench_random_networks.py` can draw many more from a seed.
 """
 
 import random

@@ -1,6 +1,8 @@
-"""Imports point down only: the table of layers, and a checker that says which line breaks it."""
+"""Imports point down only: the table of floors, and a checker that says which line breaks it."""
 
 import ast
+import importlib
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,84 +10,92 @@ import amsc.errors
 
 SOURCE = Path(amsc.errors.__file__).parent
 
-# Part of the package (first name after `amsc.`) -> layer. A part may import its own and lower layers.
-LAYERS = {
-    "__main__": 8,
-    "": 8,  # amsc/__init__.py gathers the public names
-    "cli": 7,
-    "compress": 6,
-    "pick": 6,
-    "scan": 6,
-    "settings": 6,
-    "target": 6,
-    "budget": 6,
-    "search": 6,
-    "keeping": 6,
-    "live_memory": 6,
-    "timing": 6,
-    "job": 6,
-    "run_folder": 6,
-    "training": 5,
-    "surgery": 5,
-    "measure": 5,
-    "export": 5,
-    "report": 5,
-    "penalty": 4,
-    "structure": 3,
-    "records": 2,
-    "model_access": 1,
-    "models": 1,
-    "data": 1,
-    "tasks": 1,
-    "errors": 0,
-    "typing": 0,
-}
-# Parts of this layer do not import each other.
-STRANGERS = 5
+# From the ground up: a part (a path below amsc/) may import its own floor and those below it. Strangers do not know
+# each other: what one needs of another is handed over by limits/ or jobs/.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("errors", "progress", "typing"),
+    ("borrowing", "storage", "records", "models"),
+    ("data", "tasks"),
+    (
+        "structure/labels",
+        "structure/parts",
+        "structure/names",
+        "structure/after_cut",
+        "structure/structure",
+        "structure/cost_terms",
+        "structure/rounding",
+        "structure/selection",
+    ),
+    ("structure/tracing",),
+    ("structure/operators",),
+    ("structure/grouping",),
+    ("structure/blocks",),
+    ("structure",),
+    ("settings",),
+    ("penalty",),
+    ("measurement", "export", "report", "surgery", "training/steps"),
+    ("training/removal",),
+    ("training/gates",),
+    ("training/path",),
+    ("training",),
+    ("limits",),
+    ("jobs",),
+    ("cli",),
+    ("__main__", ""),  # amsc/__init__.py gathers the public names
+)
+FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
+STRANGERS = ("measurement", "export", "report", "surgery", "training")
 
 
-def imported_parts(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[int, str, str]]:
-    """(line, module as written, part of amsc) of every import of amsc; `package` is the importing file's
-    own package, for relative imports. Imports inside functions and under TYPE_CHECKING count too."""
+def part_of(path: str) -> str | None:
+    """The part that a file or module (slashes, no ending) belongs to: its longest name in the table."""
+    pieces = path.split("/")
+    names = ("/".join(pieces[:count]) for count in range(len(pieces), 0, -1))
+    return next((name for name in names if name in FLOOR), "" if path in ("", "__init__") else None)
+
+
+def imported_modules(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """(line, module of amsc) of every import; `package` is the importing file's own package, for relative imports.
+    Imports inside functions and under TYPE_CHECKING count too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = list(package[: len(package) - node.level + 1]) if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
-            # `from amsc import errors` imports the module amsc.errors
-            names = [f"{module}.{alias.name}" for alias in node.names] if module == "amsc" else [module]
+            names = [f"{module}.{alias.name}" for alias in node.names] if is_package(module) else [module]
         else:
             continue
-        for name in names:
-            root, *rest = name.split(".")
-            if root == "amsc":
-                yield node.lineno, name, rest[0] if rest else ""
+        yield from ((node.lineno, name) for name in names if name.split(".")[0] == "amsc")
+
+
+def is_package(module: str) -> bool:
+    """`from amsc import errors` imports the module amsc.errors."""
+    return (SOURCE.parent / module.replace(".", "/") / "__init__.py").exists()
 
 
 def violations(source: str, file: str) -> list[str]:
-    """A sentence for each import in `source` that the layers forbid; `file` is its path below amsc/."""
-    path = Path(file)
+    """A sentence for each import in `source` that the floors forbid; `file` is its path below amsc/."""
+    path = Path(file).with_suffix("")
     package = ("amsc", *path.parent.parts)
-    part = path.parts[0].removesuffix(".py")
-    part = "" if part == "__init__" else part
-    if part not in LAYERS:
-        return [f"{file} belongs to no layer; put '{part}' in the table of tests/test_layers.py."]
+    part = part_of(path.as_posix().removesuffix("/__init__"))
+    if part is None:
+        return [f"{file} belongs to no floor; put '{path.parts[0]}' in the table of tests/test_layers.py."]
     found = []
-    for line, module, other in imported_parts(ast.parse(source), package):
-        if other == part:
-            continue
-        if other not in LAYERS:
-            found.append(f"{file}, line {line}: imports {module}, which belongs to no layer.")
-        elif LAYERS[other] > LAYERS[part]:
+    for line, module in imported_modules(ast.parse(source), package):
+        other = part_of(module.removeprefix("amsc").removeprefix(".").replace(".", "/"))
+        here, there = part.split("/")[0], (other or "").split("/")[0]
+        if other is None:
+            found.append(f"{file}, line {line}: imports {module}, which belongs to no floor.")
+        elif FLOOR[other] > FLOOR[part]:
             found.append(
-                f"{file}, line {line}: imports {module}, but {part} is in layer {LAYERS[part]} and may not"
-                f" import from layer {LAYERS[other]} above it; take what you need as an argument."
+                f"{file}, line {line}: imports {module}, but {part} is on floor {FLOOR[part]} and may not"
+                f" import from floor {FLOOR[other]} above it; take what you need as an argument."
             )
-        elif LAYERS[other] == LAYERS[part] == STRANGERS:
+        elif here != there and here in STRANGERS and there in STRANGERS:
             found.append(
-                f"{file}, line {line}: imports {module}, but {part} and {other} are strangers in layer {STRANGERS};"
-                " let compress.py hand the value over."
+                f"{file}, line {line}: imports {module}, but {here} and {there} are strangers;"
+                " let jobs/ hand the value over."
             )
     return found
 
@@ -98,10 +108,10 @@ def test_imports_point_down() -> None:
 
 
 def test_upward_import_is_found() -> None:
-    (sentence,) = violations("import torch\n\nfrom amsc.penalty.prox import nested\n", "structure/tracer.py")
-    assert "structure/tracer.py, line 3" in sentence
+    (sentence,) = violations("import torch\n\nfrom amsc.penalty.prox import nested\n", "structure/tracing/tracer.py")
+    assert "structure/tracing/tracer.py, line 3" in sentence
     assert "amsc.penalty.prox" in sentence
-    assert "layer 4 above" in sentence
+    assert "structure/tracing is on floor" in sentence
 
 
 def test_upward_import_inside_a_function_is_found() -> None:
@@ -109,21 +119,38 @@ def test_upward_import_inside_a_function_is_found() -> None:
 
 
 def test_upward_import_in_other_spellings_is_found() -> None:
-    assert violations("from amsc import compress\n", "surgery/cut.py")
-    assert violations("from .. import compress\n", "surgery/cut.py")
-    assert violations("from ..cli import main\n", "surgery/cut.py")
-    assert violations("import amsc\n", "surgery/cut.py"), "the root gathers everything, so it is above everything"
+    assert violations("from amsc import jobs\n", "surgery/apply.py")
+    assert violations("from .. import jobs\n", "surgery/apply.py")
+    assert violations("from ..cli import main\n", "surgery/apply.py")
+    assert violations("import amsc\n", "surgery/apply.py"), "the root gathers everything, so it is above everything"
 
 
 def test_strangers_are_kept_apart() -> None:
-    (sentence,) = violations("from amsc.surgery import cut\n", "training/loop.py")
+    (sentence,) = violations("from amsc.surgery import cut\n", "training/steps/loop.py")
     assert "training and surgery are strangers" in sentence
 
 
-def test_module_without_layer_is_found() -> None:
-    assert "no layer" in violations("", "utils.py")[0]
+def test_module_without_floor_is_found() -> None:
+    assert "no floor" in violations("", "utils.py")[0]
 
 
 def test_downward_and_own_imports_are_allowed() -> None:
     source = "from amsc.errors import CutError\nfrom amsc.surgery.plan import CutPlan\nfrom .plan import CutPlan\n"
-    assert violations(source, "surgery/cut.py") == []
+    assert violations(source, "surgery/apply.py") == []
+
+
+def test_rooms_of_one_package_have_an_order() -> None:
+    assert violations("from amsc.training.path.walk import walk\n", "training/steps/loop.py")
+    assert violations("from amsc.structure.from_model import trace\n", "structure/labels/ledger.py")
+
+
+def test_no_function_hides_a_module() -> None:
+    packages = [file.parent for file in SOURCE.rglob("__init__.py")]
+    assert len(packages) > 15
+    for package in packages:
+        name = ".".join(("amsc", *package.relative_to(SOURCE).parts))
+        face = importlib.import_module(name)
+        hidden = [
+            each.name for each in pkgutil.iter_modules([str(package)]) if callable(getattr(face, each.name, None))
+        ]
+        assert not hidden, f"{name} exports functions with the names of its modules: {', '.join(hidden)}"

@@ -9,17 +9,17 @@ found = amsc.scan(model, example_inputs, data)     # the frontier in a minute, w
 result = amsc.pick("runs/half", model, example_inputs, data, target=amsc.Target(macs=0.7))
 """
 
-from amsc.compress import Result, compress
 from amsc.errors import AmscError
 from amsc.export import export_onnx, export_pt2
-from amsc.measure import measure
+from amsc.jobs.compress import Result, compress
+from amsc.jobs.pick import pick
+from amsc.jobs.scan import Scan, scan
+from amsc.limits.target import Target
+from amsc.measurement import measure
 from amsc.penalty import Penalty
-from amsc.pick import pick
-from amsc.scan import Scan, scan
 from amsc.settings import Settings
 from amsc.structure import Structure, round_channels, select, trace
 from amsc.surgery import cut, cuttable, load, plan_cut, save
-from amsc.target import Target
 from amsc.training import ProximalStep, walk
 
 __all__ = [

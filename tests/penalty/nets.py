@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from amsc.model_access import InputSpec
+from amsc.borrowing import InputSpec
 from amsc.structure import Block, ChannelGroup, LayerCost, Member, Structure
 
 

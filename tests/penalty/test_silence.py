@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amsc.model_access import named_tensors
+from amsc.borrowing import named_tensors
 from amsc.models import open_model
 from amsc.penalty import Penalty
 from amsc.penalty.bypass import find_bypassed_groups

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from amsc.structure import assumptions, trace
-from amsc.structure.rules import rule_for
+from amsc.structure import trace
+from amsc.structure.blocks import assumptions
+from amsc.structure.operators.table import rule_for
 from amsc.surgery import cut, plan_cut
 from blocks_nets import Residual
 
@@ -29,7 +30,7 @@ def network() -> nn.Sequential:
 
 
 def test_a_fault_in_a_rule_pins_what_it_touches(monkeypatch: pytest.MonkeyPatch) -> None:
-    tracing = sys.modules["amsc.structure.trace"]
+    tracing = sys.modules["amsc.structure.from_model"]
     monkeypatch.setattr(tracing, "rule_for", lambda func: fault if "tanh" in str(func) else rule_for(func))
     with pytest.warns(UserWarning, match=r"aten\.tanh.*IndexError: nobody thought of this.*is left as it is"):
         structure = trace(network(), torch.randn(3, 6))

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from amsc.measure import count_macs
+from amsc.measurement import count_macs
 from amsc.structure import trace
 from amsc.surgery import cut, cuttable, plan_cut
 from random_networks import SIZE, costs_are_exact, genes_of, random_network

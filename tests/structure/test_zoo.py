@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amsc.measure import count_macs
+from amsc.measurement import count_macs
 from amsc.models import open_model
 from amsc.structure import trace
 from amsc.surgery import cut, plan_cut

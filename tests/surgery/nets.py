@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from amsc.model_access import InputSpec
-from amsc.structure.values import Block, ChannelGroup, LayerCost, Member, Structure
+from amsc.borrowing import InputSpec
+from amsc.structure.structure import Block, ChannelGroup, LayerCost, Member, Structure
 
 
 class Residual(nn.Module):

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from amsc.model_access import InputSpec, named_tensors
+from amsc.borrowing import InputSpec, named_tensors
 from amsc.surgery import AxisCut, CutPlan
 
 # (parameter, axis) -> positions that go

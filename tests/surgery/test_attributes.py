@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amsc.errors import CutError, VerificationError
-from amsc.measure import count_macs
+from amsc.measurement import count_macs
 from amsc.structure import trace
 from amsc.surgery import CutPlan, apply_plan, cut, cuttable, masked, plan_cut
 from amsc.surgery.attributes.names import projection_role

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from amsc.errors import CutError
-from amsc.measure import count_macs
+from amsc.measurement import count_macs
 from amsc.penalty import Penalty
 from amsc.records import from_json, to_json
 from amsc.structure import BlockCall, OutputLeaf, Structure, trace
 from amsc.surgery import CutPlan, compose, cut, cuttable, load, masked, plan_cut, plan_of, save
 from amsc.surgery.passthrough import PassThrough
 from amsc.training import Removal
-from amsc.training.removal import compose_removals
+from amsc.training.removal.removed import compose_removals
 from dense_nets import DenseNet, Inception, images, randomized
 
 KINDS = ["list", "tensor", "cat"]

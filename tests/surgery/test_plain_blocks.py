@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from amsc.errors import CutError
-from amsc.measure import count_macs
+from amsc.measurement import count_macs
 from amsc.records import from_json, to_json
 from amsc.structure import Structure, trace
 from amsc.surgery import CutPlan, compose, cut, cuttable, load, masked, plan_cut, plan_of, save

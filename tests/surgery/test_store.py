@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import amsc.errors
+from amsc.borrowing import InputSpec
 from amsc.errors import ModelError, RunFolderError
-from amsc.model_access import InputSpec
 from amsc.surgery import AxisCut, apply_plan, cut, load, plan_cut, plan_of, save
 from surgery.nets import SmallNet, images, randomized, small_structure
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amsc.measure import count_macs
+from amsc.measurement import count_macs
 from amsc.structure import trace
-from amsc.structure.values import Structure
+from amsc.structure.structure import Structure
 from amsc.surgery import CutPlan, compose, cut, load, plan_cut, save, verify
 from surgery.nets import Residual, SmallNet, images, randomized
 

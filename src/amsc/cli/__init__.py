@@ -1,5 +1,5 @@
 """The command line: `amsc demo`, `inspect`, `compress`, `measure`, `resume`, `export`."""
 
-from amsc.cli.main import main
+from amsc.cli.commands import main
 
 __all__ = ["main"]

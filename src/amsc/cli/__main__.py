@@ -2,7 +2,7 @@
 
 import sys
 
-from amsc.cli.main import main
+from amsc.cli.commands import main
 
 __all__: list[str] = []
 

@@ -8,9 +8,9 @@ from amsc.cli.console import Console
 from amsc.cli.flags import add_output_flags, add_run_flags, run_settings
 from amsc.cli.parser import add_command
 from amsc.cli.working import begin, payload, show_outcome
+from amsc.limits.target import parse_target
 from amsc.records import Record
 from amsc.settings import Settings
-from amsc.target import parse_target
 
 __all__ = ["FAILED", "SETTINGS", "SHORT_SETTINGS", "add_parser", "faults", "run"]
 

@@ -9,7 +9,7 @@ from amsc.cli.flags import add_output_flags, add_run_flags, run_settings
 from amsc.cli.opening import open_subject, torch_as_set
 from amsc.cli.parser import add_command
 from amsc.cli.subject import add_subject_flags, write_json
-from amsc.measure import measure
+from amsc.measurement import measure
 from amsc.records import Measurement
 from amsc.report.tables import format_bytes, format_count, format_seconds
 

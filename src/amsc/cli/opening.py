@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from amsc.borrowing import random_inputs
 from amsc.cli.flags import required
 from amsc.cli.parser import UsageError
 from amsc.data import Data, open_data
 from amsc.errors import ModelError, RunFolderError, SettingsError
-from amsc.model_access import random_inputs
 from amsc.models import ZOO, open_model
 from amsc.settings import RunSettings, Settings, read_settings
 from amsc.surgery import load

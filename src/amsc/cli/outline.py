@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from amsc.structure import ChannelGroup, Structure
-from amsc.structure.naming import enclosing
+from amsc.structure.names import enclosing
 
 __all__ = ["Node", "flat", "outline"]
 

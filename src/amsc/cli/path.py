@@ -16,8 +16,8 @@ from amsc.cli.flags import (
 )
 from amsc.cli.parser import UsageError, add_command
 from amsc.cli.working import begin, payload, show_path
+from amsc.limits.target import parse_target
 from amsc.settings import Settings
-from amsc.target import parse_target
 
 __all__ = ["add_parser", "run"]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from amsc.cli.console import Console
+from amsc.progress import NoProgress
+from amsc.progress import Progress as Listener
 from amsc.report.tables import format_count
-from amsc.training.progress import NoProgress
-from amsc.training.progress import Progress as Listener
 
 __all__ = ["BarProgress", "LineProgress", "progress"]
 

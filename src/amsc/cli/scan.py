@@ -19,9 +19,9 @@ from amsc.cli.parser import add_command
 from amsc.cli.progress import progress
 from amsc.cli.subject import write_json
 from amsc.errors import RunFolderError, TargetError
+from amsc.jobs.scan import EXAMPLES, SHARES, scan
+from amsc.limits.target import Target, parse_target
 from amsc.report import scan_columns, scan_rows
-from amsc.scan import EXAMPLES, SHARES, scan
-from amsc.target import Target, parse_target
 from amsc.training import DIMENSIONS
 
 __all__ = ["add_parser", "run"]

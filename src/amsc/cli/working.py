@@ -10,14 +10,14 @@ from torch import nn
 from amsc.cli.console import Console
 from amsc.cli.opening import SETTINGS_FILE, absolute, free_folder, make_folder, open_both, task_of, torch_as_set
 from amsc.cli.progress import progress
-from amsc.compress import Result, compress
 from amsc.data import Data
 from amsc.errors import DataError, InputError, ModelError, RunFolderError, SettingsError, TargetError
-from amsc.pick import pick
+from amsc.jobs.compress import Result, compress
+from amsc.jobs.pick import pick
+from amsc.limits.target import Target, format_target, parse_target
 from amsc.records import Record
 from amsc.report import before_after, group_rows, score_format
 from amsc.settings import RunSettings, write_settings
-from amsc.target import Target, format_target, parse_target
 from amsc.training import Progress
 
 __all__ = ["REPORT_FILE", "begin", "begin_pick", "carry_on", "payload", "show_outcome", "show_path"]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from amsc.borrowing import borrowed, call_arguments
 from amsc.errors import InputError, ModelError, SettingsError
 from amsc.export.parity import Exported, batch_size, check_parity, written_whole
 from amsc.export.program import exported_program, quiet
-from amsc.model_access import borrowed, call_arguments
 
 __all__ = ["export_onnx"]
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from amsc.borrowing import InputSpec, TensorSpec, call_arguments, random_inputs, run_model
 from amsc.errors import InputError, RunFolderError, VerificationError
-from amsc.model_access import InputSpec, TensorSpec, call_arguments, random_inputs, run_model
 
 __all__ = ["Exported", "batch_size", "batched", "check_parity", "output_tensors", "written_whole"]
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from amsc.borrowing import borrowed, call_arguments, run_model
 from amsc.errors import InputError, ModelError, SettingsError
 from amsc.export.parity import Exported, batch_size, batched, check_parity, output_tensors, written_whole
-from amsc.model_access import borrowed, call_arguments, run_model
 
 __all__ = ["export_pt2", "exported_program", "quiet"]
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
-from amsc.model_access import borrowed, call_arguments, named_tensors, random_inputs
+from amsc.borrowing import borrowed, call_arguments, named_tensors, random_inputs
 from amsc.penalty.coordinates import Coordinates, find_coordinates
-from amsc.structure.values import ChannelGroup, Structure
+from amsc.structure.structure import ChannelGroup, Structure
 
 __all__ = ["find_bypassed_groups"]
 

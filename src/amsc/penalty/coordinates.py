@@ -9,7 +9,7 @@ A plain convolution is one such leaf as a whole; it is empty where its kernel is
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from amsc.structure.values import Block, ChannelGroup, Member, Structure
+from amsc.structure.structure import Block, ChannelGroup, Member, Structure
 
 __all__ = ["Coordinates", "Normalisation", "Slices", "find_coordinates"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
+from amsc.borrowing import named_tensors
 from amsc.errors import ModelError, SettingsError
-from amsc.model_access import named_tensors
 from amsc.penalty.bypass import find_bypassed_groups
 from amsc.penalty.coordinates import Coordinates, find_coordinates
 from amsc.penalty.prox import nested_factors
@@ -16,7 +16,7 @@ from amsc.penalty.rows import Rows
 from amsc.penalty.scales import leaf_scales
 from amsc.penalty.sizes import parameters_held, saved_cost, saved_macs
 from amsc.penalty.weights import group_weights, sensitivity_weights
-from amsc.structure.values import Structure
+from amsc.structure.structure import Structure
 
 __all__ = ["Penalty"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from amsc.penalty.coordinates import Coordinates
-from amsc.structure.values import ChannelGroup, LayerCost, Structure
+from amsc.structure.structure import ChannelGroup, LayerCost, Structure
 
 __all__ = ["parameters_held", "saved_cost", "saved_macs"]
 

@@ -7,7 +7,7 @@ from jinja2 import Environment, StrictUndefined
 
 from amsc.records import ScanPoint, ScanRecord
 from amsc.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Mark, Scale, Tick, nice_ticks
-from amsc.report.scan_rows import SCAN_COLUMNS, scan_columns, scan_rows
+from amsc.report.scan_table import SCAN_COLUMNS, scan_columns, scan_rows
 from amsc.report.tables import format_count, format_seconds
 
 __all__ = ["render_scan", "scan_chart"]

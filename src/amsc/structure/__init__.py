@@ -1,10 +1,10 @@
 """Which axes of a network live and die together, and which blocks can go: found by running it on labels."""
 
-from amsc.structure.pricing import byte_costs, parameter_costs, time_features
+from amsc.structure.cost_terms import byte_costs, parameter_costs, time_features
+from amsc.structure.from_model import trace
 from amsc.structure.rounding import Rounding, round_channels
 from amsc.structure.selection import minima, select, without_plain
-from amsc.structure.trace import trace
-from amsc.structure.values import (
+from amsc.structure.structure import (
     MET,
     Block,
     BlockCall,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import gcd, lcm
 
 from amsc.errors import SettingsError
-from amsc.structure.values import ChannelGroup, Structure
+from amsc.structure.structure import ChannelGroup, Structure
 
 __all__ = ["Rounding", "round_channels"]
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from amsc.errors import SettingsError
-from amsc.structure.naming import is_named, modules_of, nearest_name
-from amsc.structure.values import Block, ChannelGroup, Structure
+from amsc.structure.names import is_named, modules_of, nearest_name
+from amsc.structure.structure import Block, ChannelGroup, Structure
 
 __all__ = ["minima", "select", "without_plain"]
 

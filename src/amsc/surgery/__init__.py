@@ -1,15 +1,15 @@
 """Cutting a network: the plan as data, the cut on a copy, its proof, and saving what came out."""
 
 from amsc.surgery.apply import apply_plan, cut_tensors, masked, plan_of
-from amsc.surgery.compose import compose
-from amsc.surgery.cut import cut
+from amsc.surgery.composition import compose
 from amsc.surgery.fold import unfolded
 from amsc.surgery.matching import match_channels
 from amsc.surgery.passthrough import stand_in
 from amsc.surgery.plan import AxisCut, CutPlan, plan_cut
 from amsc.surgery.store import load, save
 from amsc.surgery.trial import cuttable
-from amsc.surgery.verify import verify
+from amsc.surgery.verification import verify
+from amsc.surgery.verified_cut import cut
 
 __all__ = [
     "AxisCut",

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from amsc.borrowing import copied, named_tensors
 from amsc.errors import CutError, ModelError
-from amsc.model_access import copied, named_tensors
-from amsc.structure.values import BlockCall
+from amsc.structure.structure import BlockCall
 from amsc.surgery.attributes import follow_config, follow_cuts, owned_cuts
-from amsc.surgery.compose import compose
+from amsc.surgery.composition import compose
 from amsc.surgery.fold import fold_constants, give_biases
 from amsc.surgery.passthrough import PassThrough
 from amsc.surgery.plan import AxisCut, CutPlan, is_inside

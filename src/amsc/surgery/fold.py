@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from amsc.borrowing import borrowed, copied, copied_inputs, named_tensors, run_model
 from amsc.errors import CutError, InputError
-from amsc.model_access import borrowed, copied, copied_inputs, named_tensors, run_model
 from amsc.surgery.inputs import SEED, trial_inputs
 from amsc.surgery.plan import CutPlan
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from amsc.model_access import InputSpec, random_inputs
+from amsc.borrowing import InputSpec, random_inputs
 
 __all__ = ["EXAMPLE", "SEED", "doubled", "trial_inputs"]
 

@@ -6,9 +6,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from amsc.model_access import named_tensors
-from amsc.structure.regroup import group_with
-from amsc.structure.values import ChannelGroup, Structure
+from amsc.borrowing import named_tensors
+from amsc.structure.after_cut import group_with
+from amsc.structure.structure import ChannelGroup, Structure
 
 __all__ = ["match_channels"]
 

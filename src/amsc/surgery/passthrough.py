@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from amsc.structure.values import BlockCall, OutputLeaf
+from amsc.structure.structure import BlockCall, OutputLeaf
 
 __all__ = ["PassThrough", "stand_in"]
 

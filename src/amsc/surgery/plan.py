@@ -4,9 +4,9 @@ import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from amsc.borrowing import InputSpec
 from amsc.errors import CutError
-from amsc.model_access import InputSpec
-from amsc.structure.values import BlockCall, ChannelGroup, Structure, keeps_shape
+from amsc.structure.structure import BlockCall, ChannelGroup, Structure, keeps_shape
 
 __all__ = ["AxisCut", "CutPlan", "is_inside", "outermost", "plan_cut"]
 

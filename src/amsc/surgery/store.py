@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from amsc.borrowing import set_tensor
 from amsc.errors import AmscError, CutError, ModelError, RunFolderError
-from amsc.model_access import set_tensor
 from amsc.records import from_json, to_json
 from amsc.surgery.apply import apply_plan, plan_of
 from amsc.surgery.plan import CutPlan

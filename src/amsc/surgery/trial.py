@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from amsc.errors import CutError
-from amsc.structure.values import ChannelGroup, Structure
+from amsc.structure.structure import ChannelGroup, Structure
 from amsc.surgery.apply import apply_plan
 from amsc.surgery.plan import plan_cut
-from amsc.surgery.verify import verify
+from amsc.surgery.verification import verify
 
 __all__ = ["cuttable"]
 

@@ -1,21 +1,21 @@
 """Training: the proximal step, the path with its budget, the choice of the depth, fine-tuning, and state on disk."""
 
-from amsc.training.checkpoint import load_state, save_state
-from amsc.training.choose import one_standard_error_choice, paired_shortfall
-from amsc.training.distillation import Distillation
-from amsc.training.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm, scores_of
-from amsc.training.finetune import TrainSettings, TrainState, finetune
-from amsc.training.gate_choice import DIMENSIONS, GateChoice
-from amsc.training.gate_gradients import GateGradients, gate_gradients
-from amsc.training.gating import StandIn, choose_gates, find_gates, gate_derivatives
-from amsc.training.loop import Batches, Speed, Stretch, device_of, forward, train_steps
-from amsc.training.progress import NoProgress, Progress
-from amsc.training.proximal import ProximalStep
-from amsc.training.removal import Removal, Shrink, Shrunk
-from amsc.training.selection import fewest_channels
-from amsc.training.trail import Trail
-from amsc.training.walk import num_channels, walk
-from amsc.training.walk_state import Snapshot, WalkSettings, WalkState, walk_state_from_plain, walk_state_to_plain
+from amsc.progress import NoProgress, Progress
+from amsc.storage import load_state, save_state
+from amsc.training.gates.choice import DIMENSIONS, GateChoice
+from amsc.training.gates.gradients import GateGradients, gate_gradients
+from amsc.training.gates.scan_gates import StandIn, choose_gates, find_gates, gate_derivatives
+from amsc.training.path.depth_rule import one_standard_error_choice, paired_shortfall
+from amsc.training.path.networks import Trail
+from amsc.training.path.state import Snapshot, WalkSettings, WalkState, walk_state_from_plain, walk_state_to_plain
+from amsc.training.path.walk import num_channels, walk
+from amsc.training.removal.removed import Removal, Shrink, Shrunk
+from amsc.training.removal.to_cost import fewest_channels
+from amsc.training.steps.distillation import Distillation
+from amsc.training.steps.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm, scores_of
+from amsc.training.steps.finetune import TrainSettings, TrainState, finetune
+from amsc.training.steps.loop import Batches, Speed, Stretch, device_of, forward, train_steps
+from amsc.training.steps.proximal import ProximalStep
 
 __all__ = [
     "DIMENSIONS",

@@ -1,0 +1,280 @@
+"""Vision families of `transformers` for the coverage benchmark (see text.py)."""
+
+from typing import Any
+
+VIT = {
+    "image_size": 32,
+    "patch_size": 8,
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+}
+STAGES = {"embedding_size": 16, "hidden_sizes": [16, 24, 40], "depths": [2, 1, 2]}
+RESNET = {**STAGES, "hidden_sizes": [32, 48, 64]}
+SWIN = {"image_size": 32, "patch_size": 2, "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}
+BACKBONE = {**RESNET, "model_type": "resnet", "out_features": ["stage3"]}
+DETR = {
+    "d_model": 48,
+    "encoder_layers": 3,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 96,
+    "decoder_ffn_dim": 80,
+    "num_queries": 5,
+    "use_timm_backbone": False,
+    "use_pretrained_backbone": False,
+    "backbone": None,
+    "backbone_config": BACKBONE,
+}
+PYRAMID = {
+    "depths": [1, 2, 1, 1],
+    "hidden_sizes": [16, 24, 40, 48],
+    "num_attention_heads": [1, 2, 4, 4],
+    "mlp_ratios": [3, 3, 2, 2],
+    "sr_ratios": [4, 2, 2, 1],
+}
+SEGFORMER = {**PYRAMID, "num_encoder_blocks": 4, "decoder_hidden_size": 36}
+MOBILE = {"image_size": 64, "depth_multiplier": 0.25}
+
+VISION: dict[str, tuple[Any, ...]] = {
+    "resnet": ("ResNetForImageClassification", RESNET, "image:64"),
+    "resnet-basic": ("ResNetForImageClassification", {**STAGES, "layer_type": "basic"}, "image:64"),
+    "regnet": ("RegNetForImageClassification", {**RESNET, "groups_width": 8}, "image:64"),
+    "convnext": (
+        "ConvNextForImageClassification",
+        {"hidden_sizes": [16, 24, 40], "depths": [2, 1, 2], "num_stages": 3},
+        "image:64",
+    ),
+    "convnextv2": (
+        "ConvNextV2ForImageClassification",
+        {"hidden_sizes": [16, 24, 40], "depths": [2, 1, 2], "num_stages": 3},
+        "image:64",
+    ),
+    "dinov3-convnext": ("DINOv3ConvNextModel", {"hidden_sizes": [16, 24, 32, 40], "depths": [1, 2, 1, 1]}, "image:64"),
+    "vit": ("ViTForImageClassification", VIT, "image:32"),
+    "deit": ("DeiTForImageClassification", VIT, "image:32"),
+    "deit-distilled": ("DeiTForImageClassificationWithTeacher", VIT, "image:32"),
+    "beit": ("BeitForImageClassification", {**VIT, "use_relative_position_bias": True}, "image:32"),
+    "data2vec-vision": (
+        "Data2VecVisionForImageClassification",
+        {**VIT, "use_relative_position_bias": True},
+        "image:32",
+    ),
+    "dinov2": ("Dinov2ForImageClassification", {**VIT, "mlp_ratio": 2}, "image:32"),
+    "dinov2-swiglu": ("Dinov2ForImageClassification", {**VIT, "mlp_ratio": 3, "use_swiglu_ffn": True}, "image:32"),
+    "dinov2-registers": ("Dinov2WithRegistersForImageClassification", {**VIT, "mlp_ratio": 2}, "image:32"),
+    "dinov3-vit": ("DINOv3ViTModel", {**VIT, "num_register_tokens": 2}, "image:32"),
+    "ijepa": ("IJepaForImageClassification", VIT, "image:32"),
+    "vit-mae": (
+        "ViTMAEForPreTraining",
+        {
+            **VIT,
+            "decoder_num_attention_heads": 4,
+            "decoder_hidden_size": 40,
+            "decoder_num_hidden_layers": 2,
+            "decoder_intermediate_size": 80,
+        },
+        "mae",
+    ),
+    "vit-msn": ("ViTMSNForImageClassification", VIT, "image:32"),
+    "vitdet": ("VitDetModel", {**VIT, "pretrain_image_size": 32, "use_relative_position_embeddings": True}, "image:32"),
+    "hiera": (
+        "HieraForImageClassification",
+        {
+            "image_size": [32, 32],
+            "embed_dim": 16,
+            "patch_size": [3, 3],
+            "patch_stride": [2, 2],
+            "patch_padding": [1, 1],
+            "depths": [1, 2, 1],
+            "num_heads": [1, 2, 4],
+            "masked_unit_size": [4, 4],
+            "masked_unit_attention": [True, True, False],
+            "query_stride": [2, 2],
+            "num_query_pool": 2,
+        },
+        "image:32",
+    ),
+    "swin": ("SwinForImageClassification", SWIN, "image:32"),
+    "swinv2": ("Swinv2ForImageClassification", SWIN, "image:32"),
+    "swin2sr": (
+        "Swin2SRForImageSuperResolution",
+        {"image_size": 16, "embed_dim": 24, "depths": [2, 2], "num_heads": [4, 4], "window_size": 4},
+        "image:16",
+    ),
+    "focalnet": (
+        "FocalNetForImageClassification",
+        {
+            "image_size": 64,
+            "embed_dim": 16,
+            "hidden_sizes": [16, 32, 64],
+            "depths": [2, 1, 2],
+            "focal_levels": [2, 2, 2],
+            "focal_windows": [3, 3, 3],
+        },
+        "image:64",
+    ),
+    "mobilenet-v1": ("MobileNetV1ForImageClassification", MOBILE, "image:64"),
+    "mobilenet-v2": ("MobileNetV2ForImageClassification", MOBILE, "image:64"),
+    "mobilevit": (
+        "MobileViTForImageClassification",
+        {
+            "image_size": 64,
+            "hidden_sizes": [24, 32, 40],
+            "neck_hidden_sizes": [8, 12, 16, 20, 24, 28, 32],
+            "num_attention_heads": 4,
+        },
+        "image:64",
+    ),
+    "mobilevitv2": (
+        "MobileViTV2ForImageClassification",
+        {"image_size": 64, "width_multiplier": 0.25, "n_attn_blocks": [1, 2, 1], "base_attn_unit_dims": [64, 96, 128]},
+        "image:64",
+    ),
+    "efficientnet": (
+        "EfficientNetForImageClassification",
+        {"image_size": 64, "width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 640},
+        "image:64",
+    ),
+    "poolformer": (
+        "PoolFormerForImageClassification",
+        {"hidden_sizes": [16, 24, 40, 48], "depths": [1, 2, 1, 1]},
+        "image:64",
+    ),
+    "levit": (
+        "LevitForImageClassificationWithTeacher",
+        {
+            "image_size": 64,
+            "hidden_sizes": [48, 64, 80],
+            "num_attention_heads": [2, 3, 4],
+            "depths": [2, 1, 2],
+            "key_dim": [6, 6, 6],
+        },
+        "image:64",
+    ),
+    "cvt": (
+        "CvtForImageClassification",
+        {"embed_dim": [16, 32, 48], "num_heads": [1, 2, 4], "depth": [1, 2, 3]},
+        "image:64",
+    ),
+    "segformer": ("SegformerForImageClassification", SEGFORMER, "image:64"),
+    "segformer-segmentation": ("SegformerForSemanticSegmentation", SEGFORMER, "image:64"),
+    "glpn": ("GLPNForDepthEstimation", {**SEGFORMER, "decoder_hidden_size": 32}, "image:64"),
+    "pvt": (
+        "PvtForImageClassification",
+        {**PYRAMID, "image_size": 64, "sequence_reduction_ratios": [4, 2, 2, 1]},
+        "image:64",
+    ),
+    "pvt-v2": ("PvtV2ForImageClassification", {**PYRAMID, "image_size": 64}, "image:64"),
+    "swiftformer": (
+        "SwiftFormerForImageClassification",
+        {"depths": [1, 2, 1, 1], "embed_dims": [16, 24, 40, 48], "mlp_ratio": 3},
+        "image:64",
+    ),
+    "bit": (
+        "BitForImageClassification",
+        {"embedding_size": 16, "hidden_sizes": [16, 32, 48, 64], "depths": [1, 2, 1, 1], "num_groups": 4},
+        "image:64",
+    ),
+    "dpt": (
+        "DPTForDepthEstimation",
+        {
+            **VIT,
+            "backbone_out_indices": [0, 1, 2],
+            "neck_hidden_sizes": [16, 20, 28],
+            "reassemble_factors": [4, 2, 1],
+            "fusion_hidden_size": 18,
+            "neck_ignore_stages": [],
+            "readout_type": "project",
+        },
+        "image:32",
+    ),
+    "depth-anything": (
+        "DepthAnythingForDepthEstimation",
+        {
+            "backbone": None,
+            "backbone_config": {
+                **VIT,
+                "model_type": "dinov2",
+                "mlp_ratio": 2,
+                "out_features": ["stage1", "stage2", "stage3"],
+                "reshape_hidden_states": False,
+            },
+            "patch_size": 8,
+            "reassemble_hidden_size": 48,
+            "reassemble_factors": [4, 2, 1],
+            "neck_hidden_sizes": [16, 20, 28],
+            "fusion_hidden_size": 18,
+            "head_hidden_size": 12,
+        },
+        "image:32",
+    ),
+    "detr": ("DetrForObjectDetection", DETR, "image:64"),
+    "conditional-detr": ("ConditionalDetrForObjectDetection", DETR, "image:64"),
+    "deformable-detr": (
+        "DeformableDetrForObjectDetection",
+        {
+            **DETR,
+            "d_model": 64,
+            "num_feature_levels": 2,
+            "backbone_config": {**BACKBONE, "out_features": ["stage2", "stage3"]},
+        },
+        "image:64",
+    ),
+    "yolos": ("YolosForObjectDetection", {**VIT, "image_size": [32, 32], "num_detection_tokens": 5}, "image:32"),
+    "rt-detr": (
+        "RTDetrForObjectDetection",
+        {
+            "backbone_config": {
+                "model_type": "rt_detr_resnet",
+                "embedding_size": 16,
+                "hidden_sizes": [16, 24, 40, 48],
+                "depths": [1, 1, 1, 1],
+                "layer_type": "basic",
+                "out_features": ["stage2", "stage3", "stage4"],
+            },
+            "encoder_in_channels": [24, 40, 48],
+            "decoder_in_channels": [32, 32, 32],
+            "encoder_hidden_dim": 32,
+            "d_model": 32,
+            "encoder_ffn_dim": 80,
+            "decoder_ffn_dim": 72,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "decoder_layers": 2,
+            "num_queries": 5,
+            "num_denoising": 0,
+        },
+        "image:64",
+    ),
+    "upernet": (
+        "UperNetForSemanticSegmentation",
+        {
+            "backbone": None,
+            "backbone_config": {
+                "model_type": "convnext",
+                "hidden_sizes": [16, 24, 32, 40],
+                "depths": [1, 1, 1, 1],
+                "out_features": ["stage1", "stage2", "stage3", "stage4"],
+            },
+            "hidden_size": 36,
+            "auxiliary_in_channels": 32,
+            "auxiliary_channels": 20,
+        },
+        "image:64",
+    ),
+    "timesformer": ("TimesformerForVideoClassification", {**VIT, "num_frames": 3}, "video:3x32"),
+    "videomae": ("VideoMAEForVideoClassification", {**VIT, "num_frames": 4}, "video:4x32"),
+    "vivit": ("VivitForVideoClassification", {**VIT, "num_frames": 4, "tubelet_size": [2, 8, 8]}, "video:4x32"),
+    "imagegpt": (
+        "ImageGPTForImageClassification",
+        {"vocab_size": 53, "n_positions": 40, "n_embd": 48, "n_layer": 3, "n_head": 4, "use_cache": False},
+    ),
+    "superpoint": (
+        "SuperPointForKeypointDetection",
+        {"encoder_hidden_sizes": [16, 24, 32, 40], "decoder_hidden_size": 48, "descriptor_decoder_dim": 36},
+        "image:32",
+    ),
+}

@@ -1,0 +1,1 @@
+"""The whole jobs: compress, pick, scan; their stages, the run folder, the search for a drop."""

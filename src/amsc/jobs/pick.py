@@ -1,0 +1,154 @@
+"""Another budget from a path that has been walked: no walking again, only fine-tuning."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from amsc.borrowing import copied
+from amsc.data import Data
+from amsc.errors import ModelError, RunFolderError, SettingsError, TargetError
+from amsc.jobs.compress import Result, check_kinds, check_target, chosen_task, deterministic, finished, prepared
+from amsc.jobs.drop_search import removal_of
+from amsc.jobs.run_folder import RunFolder, RunState, run_identity
+from amsc.jobs.stages import Job
+from amsc.limits.measured import MEASURED
+from amsc.limits.target import Target
+from amsc.records import PathPoint
+from amsc.settings import Settings
+from amsc.tasks import Task
+from amsc.training import NoProgress, Progress, Snapshot, WalkState
+
+__all__ = ["pick"]
+
+# A point of the path that costs so little less than the target is taken as it is.
+CLOSE = 0.995
+
+
+def pick(
+    run: str | Path,
+    model: nn.Module,
+    example_inputs: Any,
+    data: Data,
+    *,
+    target: Target,
+    task: Task | None = None,
+    settings: Settings | None = None,
+    out: str | Path | None = None,
+    model_name: str = "",
+    progress: Progress | None = None,
+) -> Result:
+    """The network of a walked path that meets `target`, fine-tuned; the path is not walked again.
+
+    It is the last point of the path above the target, without what the penalty would empty next, or the point that is
+    within half a percent below it; for a drop, the smallest network that keeps to it (see
+    `amsc.jobs.drop_search`). The run folder of the path is only read; the result is a run of its own, which
+    `compress(..., resume=True)` goes on with if it is stopped.
+
+        compress(model, images[:1], data, target=Target(macs=0.3), out="runs/path")
+        result = pick("runs/path", model, images[:1], data, target=Target(macs=0.6))
+
+    Args:
+        run: the folder of a run of `compress`, finished or not.
+        model: the dense network of that run; its weights are taken from the run.
+        example_inputs: what that run was given.
+        data: what to fine-tune on.
+        settings: choices of the fine-tuning, and of what may go as the run had them; all those of the run if None.
+        out: the new run's folder; with None nothing is written.
+
+    Raises:
+        TargetError: the path does not go down to the target.
+        SettingsError: the path removed what these settings keep.
+        RunFolderError: there is no path in `run`, or `out` cannot be used.
+        ModelError: the run's weights are not of this model.
+    """
+    check_target(target)
+    if out is None and target.drop is not None:  # the search comes back to the points of the path
+        with tempfile.TemporaryDirectory() as scratch:
+            return pick(
+                run, model, example_inputs, data, target=target, task=task, settings=settings,
+                out=Path(scratch) / "run", model_name=model_name, progress=progress,
+            )  # fmt: skip
+    walked = RunFolder(Path(run), {})
+    past = walked.read()
+    settings = settings or walked.read_settings().settings
+    task = chosen_task(task, settings)
+    check_kinds(model, data, settings)
+    name = model_name or type(model).__name__
+    folder = RunFolder(None if out is None else Path(out), run_identity(name, data.name, target, settings))
+    budget = prepared(model, example_inputs, data, task, target, settings, past.timing)
+    dense = _dense(model, past, walked.path)
+    listener = progress or NoProgress()
+    job = Job(dense, budget, example_inputs, data, task, settings, name, target, folder, listener)
+    path = tuple(point for point in past.points if point.phase != "finetune")
+    _check_choices(path, job, walked.path)
+    point = path[-1] if target.drop is not None else _nearest(path, job, walked.path)
+    folder.check(resume=False)
+    walk = WalkState("done", point.index, 0, 0, _snapshot(walked, point))
+    start = replace(past, stage="finetune", train=None, small=None, record=None, timing=budget.timing, walk=walk)
+    with deterministic(settings.deterministic):
+        if target.drop is None:
+            known = tuple(replace(each, weights=None) for each in path if each.index <= point.index)
+            start = replace(start, walk=job.kept_to_limits(walk), points=known)
+        else:
+            start = replace(start, points=path)
+        folder.open(resume=False)
+        folder.write_settings(settings, model_name, target)
+        return finished(job, replace(start, points=_taken_over(start.points, walked, folder, job)))
+
+
+def _snapshot(walked: RunFolder, point: PathPoint) -> Snapshot:
+    return Snapshot(removal_of(point), walked.read_weights(point))
+
+
+def _taken_over(points: tuple[PathPoint, ...], walked: RunFolder, folder: RunFolder, job: Job) -> tuple[PathPoint, ...]:
+    """The points with their weights, those that have any, in the new folder."""
+    return tuple(
+        point
+        if point.weights is None
+        else folder.save_point(point, walked.read_weights(point), job.plan(_snapshot(walked, point).removal))
+        for point in points
+    )
+
+
+def _check_choices(path: tuple[PathPoint, ...], job: Job, run: Path | None) -> None:
+    """Refuse settings by which something that the path removed has to stay."""
+    blocks = {block.name for block in job.structure.blocks}
+    groups = {group.name for group in job.structure.channels if group.exact}
+    for point in path:
+        for name in (*(set(point.removed_blocks) - blocks), *(set(point.removed_channels) - groups)):
+            raise SettingsError(
+                f"the path in {run} removed {name}, which stays by these settings; leave settings out, or give keep, "
+                "only, plain and streams as the run had them"
+            )
+
+
+def _dense(model: nn.Module, past: RunState, run: Path | None) -> nn.Module:
+    if past.dense is None:
+        raise RunFolderError(f"the run in {run} has no path yet; finish it first: amsc resume {run}")
+    dense = copied(model)
+    try:
+        dense.load_state_dict(dict(past.dense))
+    except RuntimeError as error:
+        raise ModelError(f"the run in {run} was not of this {type(model).__name__}: {error}") from error
+    return dense
+
+
+def _nearest(points: tuple[PathPoint, ...], job: Job, run: Path | None) -> PathPoint:
+    """The point to start from: just below the target, or the last one above it."""
+    cost = {point.index: job.structure.cost(point.removed_channels, point.removed_blocks) for point in points}
+    wanted = job.budget.met
+    kept = [point for point in points if point.weights is not None]
+    close = [point for point in kept if CLOSE * wanted <= cost[point.index] <= wanted]
+    above = [point for point in kept if cost[point.index] > wanted]
+    lowest = min((cost[point.index] for point in kept), default=cost[0])
+    if lowest > wanted and MEASURED & job.target.limits.keys():  # the model of the cost may be wrong; it is measured
+        return min(kept, key=lambda point: cost[point.index])
+    if lowest > wanted:
+        raise TargetError(
+            f"the path in {run} goes down to {lowest / job.structure.cost():.1%} of what the dense network costs, the "
+            f"target is {wanted / job.structure.cost():.1%}; walk a longer one, with a lower target"
+        )
+    return close[-1] if close else min(above, key=lambda point: cost[point.index])

@@ -1,0 +1,337 @@
+"""The frontier in a minute, without training: what could go for every budget, and what that is predicted to cost."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+from torch import nn
+
+from amsc.borrowing import copied
+from amsc.data import Data
+from amsc.errors import RunFolderError, SettingsError, TargetError
+from amsc.jobs.compress import check_data, check_kinds, chosen_task, deterministic, removable
+from amsc.jobs.stages import versions
+from amsc.limits.target import Target
+from amsc.measurement import machine_stamp, time_model
+from amsc.penalty import Coordinates
+from amsc.records import ScanPoint, ScanRecord
+from amsc.report import render_scan, scan_lines
+from amsc.settings import Settings
+from amsc.structure import Structure
+from amsc.surgery import cut, plan_cut, stand_in
+from amsc.tasks import Task
+from amsc.training import (
+    DIMENSIONS,
+    GateChoice,
+    NoProgress,
+    Progress,
+    Removal,
+    choose_gates,
+    evaluate,
+    find_gates,
+    gate_derivatives,
+    num_channels,
+    reestimate_batchnorm,
+)
+
+__all__ = ["SHARES", "RemovalArguments", "Scan", "scan"]
+
+SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+EXAMPLES = 512
+
+
+class RemovalArguments(TypedDict):
+    """What goes, as `plan_cut` takes it."""
+
+    channels: dict[str, tuple[int, ...]]
+    blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """The frontier of a network that nothing has been trained for.
+
+    `record` is all of it as plain data (JSON by `amsc.records.to_json`), its `points` go from the dense network down;
+    `structure` is what may go, `choice` finds what goes for a budget.
+    """
+
+    record: ScanRecord
+    structure: Structure
+    choice: GateChoice
+
+    @property
+    def points(self) -> tuple[ScanPoint, ...]:
+        """The frontier: with fewer MACs a larger loss is predicted. The first point is the dense network."""
+        return self.record.points
+
+    def removal(self, *, macs: float) -> RemovalArguments:
+        """What goes so that this share of the MACs or a little less is left, for `plan_cut`.
+
+            small = amsc.cut(model, amsc.plan_cut(scan.structure, **scan.removal(macs=0.5)))
+
+        Raises:
+            TargetError: the share is not between 0 and 1, or cannot be reached.
+        """
+        removal = _removal(self.choice, macs)
+        return {"channels": dict(removal.channels), "blocks": removal.blocks}
+
+    def report(self, path: str | Path) -> None:
+        """Write the frontier as one self-contained HTML file.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
+        try:
+            Path(path).write_text(render_scan(self.record), encoding="utf-8")
+        except OSError as error:
+            raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def __str__(self) -> str:
+        return "\n".join(scan_lines(self.record))
+
+
+def scan(
+    model: nn.Module,
+    example_inputs: Any,
+    data: Data,
+    *,
+    task: Task | None = None,
+    settings: Settings | None = None,
+    examples: int = EXAMPLES,
+    power: float = 1.0,
+    dimensions: str = "both",
+    shares: Sequence[float] = SHARES,
+    evaluate: bool = False,
+    latency: bool = False,
+    model_name: str = "",
+    progress: Progress | None = None,
+) -> Scan:
+    """What could go from a trained network for every budget, from one look at some training examples.
+
+    Every removable block and channel gets a gate between 0 and 1. From the derivatives of each example's loss by all
+    gates at 1, the path of the adaptive group lasso near the trained network is solved to the end: blocks alone first,
+    then the channels of what they leave (`amsc.penalty.gate_path` has the problem). Nothing is trained, and `model`
+    comes back as it was. A scan previews the frontier; `compress` finds a better one, by training on the way.
+
+        found = scan(model, images[:1], data)
+        print(found)
+        small = cut(model, plan_cut(found.structure, **found.removal(macs=0.5)))
+
+    Args:
+        example_inputs: a tensor, or a tuple or dict of arguments, for which MACs and latency are counted.
+        task: loss and score; classification if None.
+        settings: `currency`, `depth_share`, what may go (`streams`, `plain`, `keep`, `only`, `round_to`,
+            `min_channels`, `minimum`), `device` and `deterministic` are used.
+        examples: how many training examples are looked at.
+        power: a gate's weight is its size in `settings.currency` to this power: with 1 the penalty is the expected
+            cost of what is left, 0.5 is the square root of AMSC.
+        dimensions: "both", "depth" (blocks only) or "width" (channels only).
+        shares: of the MACs, for which structures are proposed; those out of reach are left out.
+        evaluate: cut and verify each structure, and give its score on the validation split, as it is and with the
+            statistics of BatchNorm estimated anew.
+        latency: cut and verify each structure, and time it on the example inputs.
+        model_name: what the record calls the model; its class if empty.
+        progress: hears how far the work is.
+
+    Raises:
+        TargetError: nothing can be removed, or no share can be reached.
+        SettingsError: a setting or argument is impossible.
+        ModelError, InputError, DataError: model, example inputs and data do not fit each other.
+        TrainingError: the loss is not finite.
+        VerificationError: a cut network differs from the masked one.
+    """
+    settings = settings or Settings()
+    task = chosen_task(task, settings)
+    _check(model, data, settings, examples, power, dimensions, shares)
+    listener, clock = progress or NoProgress(), _Clock()
+    with deterministic(settings.deterministic):
+        structure, coordinates = _gated(model, example_inputs, settings)
+        check_data(model, data, task, ("train", "validation") if evaluate else ("train",))
+        clock.lap("trace")
+        found = gate_derivatives(
+            model, structure, coordinates, data, task, stand_in=stand_in, examples=examples, progress=listener
+        )
+        clock.lap("derivatives")
+        choice = choose_gates(
+            structure,
+            coordinates,
+            found,
+            currency=settings.currency,
+            power=power,
+            dimensions=dimensions,
+            depth_share=settings.depth_share,
+            rounding=settings.rounding(structure),
+        )
+        points = _frontier(choice, shares)
+        clock.lap("path")
+        look = _Look(model, structure, example_inputs, data, task, evaluate=evaluate, latency=latency)
+        points = tuple(look.at(point) for point in points)
+        clock.lap("looking")
+    name = model_name or type(model).__name__
+    return Scan(_record(name, data, task, settings, power, choice, points, clock.seconds), structure, choice)
+
+
+def _record(
+    name: str,
+    data: Data,
+    task: Task,
+    settings: Settings,
+    power: float,
+    choice: GateChoice,
+    points: tuple[ScanPoint, ...],
+    seconds: dict[str, float],
+) -> ScanRecord:
+    return ScanRecord(
+        model=name,
+        data=data.name,
+        dimensions=choice.dimensions,
+        currency="params" if settings.currency == "params" else "macs",
+        power=float(power),
+        depth_share=settings.depth_share,
+        examples=len(choice.found.gradients),
+        is_batched=choice.found.is_batched,
+        score_name=task.name,
+        points=points,
+        versions=versions(),
+        machine=machine_stamp(),
+        seconds=seconds,
+    )
+
+
+def _check(
+    model: nn.Module,
+    data: Any,
+    settings: Settings,
+    examples: int,
+    power: float,
+    dimensions: str,
+    shares: Sequence[float],
+) -> None:
+    check_kinds(model, data, settings)
+    if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
+        raise SettingsError(f"examples: expected a whole number, 1 or more; got {examples!r}")
+    if isinstance(power, bool) or not isinstance(power, int | float) or not 0 <= power <= 4:
+        raise SettingsError(f"power: expected a number from 0 to 4, such as 1 or 0.5; got {power!r}")
+    if dimensions not in DIMENSIONS:
+        raise SettingsError(f"dimensions: expected one of {', '.join(DIMENSIONS)}, got {dimensions!r}")
+    if not shares:
+        raise SettingsError("shares: expected at least one share of the MACs, such as [0.5]; got none")
+    for share in shares:
+        _share(share)
+
+
+def _gated(model: nn.Module, example_inputs: Any, settings: Settings) -> tuple[Structure, Coordinates]:
+    """What may go, and the coordinates of the gates (see `find_gates`).
+
+    Raises:
+        TargetError: there is no gate.
+    """
+    return find_gates(removable(model, example_inputs, settings), model, streams=settings.streams)
+
+
+def _removal(choice: GateChoice, share: float) -> Removal:
+    wanted, dense = _share(share), choice.structure.macs()
+    if choice.lowest > int(wanted * dense):
+        lowest = -(-1000 * choice.lowest // dense) / 10
+        words = {"both": "blocks and channels", "depth": "blocks alone", "width": "channels alone"}[choice.dimensions]
+        raise TargetError(
+            f"macs={share:.4g} cannot be reached by removing {words}; the lowest reachable share is macs={lowest:.1f}%"
+        )
+    return choice.removal(int(wanted * dense))
+
+
+def _share(share: float) -> float:
+    """`share`, once it is known to be a share of the MACs.
+
+    Raises:
+        TargetError: it is not.
+    """
+    amount = Target(macs=share).limits["macs"]
+    if not amount.is_share:
+        raise TargetError(f"expected a share of the dense network's MACs, such as 0.5; got {share!r}")
+    return amount.number
+
+
+def _frontier(choice: GateChoice, shares: Sequence[float]) -> tuple[ScanPoint, ...]:
+    """The dense network and a structure for each share that can be reached; one that a smaller structure beats gives
+    its share to that."""
+    structure = choice.structure
+    dense = structure.macs()
+    within = [share for share in sorted(set(shares)) if int(share * dense) >= choice.lowest]
+    if not within:
+        _removal(choice, max(shares))  # says what the lowest is
+    kept: list[ScanPoint] = []
+    for share in within:
+        point = _point(choice, share, choice.removal(int(share * dense)))
+        if kept and point.predicted_increase >= kept[-1].predicted_increase:
+            kept[-1] = replace(kept[-1], share=share)
+        else:
+            kept.append(point)
+    return (_point(choice, 1.0, Removal()), *reversed(kept))
+
+
+def _point(choice: GateChoice, share: float, removal: Removal) -> ScanPoint:
+    structure, channels = choice.structure, removal.channels
+    left = structure.after(channels, removal.blocks)
+    return ScanPoint(
+        share=share,
+        macs=structure.macs(channels, removal.blocks),
+        parameters=structure.parameters(channels, removal.blocks),
+        blocks_left=len(left.outer_blocks),
+        channels_left=num_channels(left),
+        predicted_increase=choice.predicted_increase(removal),
+        removed_blocks=removal.blocks,
+        removed_channels=channels,
+    )
+
+
+class _Look:
+    """Cuts the structure of a point from the network, and looks at what comes out."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        structure: Structure,
+        inputs: Any,
+        data: Data,
+        task: Task,
+        *,
+        evaluate: bool,
+        latency: bool,
+    ) -> None:
+        self.model, self.structure, self.inputs, self.data, self.task = model, structure, inputs, data, task
+        self.evaluate, self.latency = evaluate, latency
+
+    def at(self, point: ScanPoint) -> ScanPoint:
+        """The point with what was asked for."""
+        if not self.evaluate and not self.latency:
+            return point
+        small = self._cut(point)
+        if self.latency:
+            seconds, spread = time_model(small, self.inputs)
+            point = replace(point, latency_seconds=seconds, latency_spread_seconds=spread)
+        if self.evaluate:
+            score = evaluate(small, self.data, "validation", self.task).score
+            reestimate_batchnorm(small, self.data)
+            anew = evaluate(small, self.data, "validation", self.task).score
+            point = replace(point, score=score, score_reestimated=anew)
+        return point
+
+    def _cut(self, point: ScanPoint) -> nn.Module:
+        plan = plan_cut(self.structure, channels=point.removed_channels, blocks=point.removed_blocks)
+        return copied(self.model) if plan.changes_nothing else cut(self.model, plan, self.inputs)
+
+
+class _Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """What has passed since the last lap was this stage."""
+        now = time.perf_counter()
+        self.seconds[stage], self._last = now - self._last, now

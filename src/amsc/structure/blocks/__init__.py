@@ -1,0 +1,1 @@
+"""The search for removable blocks: what is known of every tensor while a module's parameters are zero."""

@@ -1,0 +1,1 @@
+"""From labels to channel groups, pins and costs."""

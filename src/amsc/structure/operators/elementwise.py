@@ -1,0 +1,61 @@
+"""Element-wise operators: what they align lives and dies together; whether zero stays zero is found by trying."""
+
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from amsc.structure.labels.combine import combine
+from amsc.structure.tracing.tracer import Tracer
+
+__all__ = ["copy_in_place", "elementwise"]
+
+
+def elementwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    """The labels of aligned elements meet; the result is zero where the operator gives zero for what is zero."""
+    first = output[0] if isinstance(output, tuple | list) else output
+    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    operands = [tracer.operand(tensor, first.shape) for tensor in tensors]
+    zero = partial(_gives_zero, func, args, kwargs)
+    layers = combine(tracer.ledger, operands, zero, tracer.reason, note_sums=True)
+    if func._schema.is_mutable:
+        tracer.write(first, layers)
+    else:
+        tracer.set_layers(first, layers)
+        if all(not operand.own_axes for operand in operands):
+            tracer.set_uniform(first)
+
+
+def copy_in_place(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+    """The destination takes the labels of the source."""
+    tracer.write(args[0], tuple(layer.expand(args[0].shape) for layer in tracer.layers(args[1])))
+
+
+def _gives_zero(func: Any, args: Any, kwargs: Any, is_zero: tuple[bool, ...]) -> bool:
+    """Whether the operator yields zero when the operands marked in `is_zero` are zero, found by trying."""
+    leaves, layout = pytree.tree_flatten((args, kwargs))
+    places = tuple(place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
+    dtypes = tuple(leaves[place].dtype for place in places)
+    others = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+    try:
+        return _try_zero(func, layout, places, dtypes, others, is_zero)
+    except TypeError:  # an argument that cannot be hashed: try without remembering
+        return _try_zero.__wrapped__(func, layout, places, dtypes, others, is_zero)
+
+
+@cache
+def _try_zero(
+    func: Any, layout: Any, places: tuple[int, ...], dtypes: Any, others: tuple[Any, ...], is_zero: tuple[bool, ...]
+) -> bool:
+    leaves = list(others)
+    for place, dtype, zero in zip(places, dtypes, is_zero, strict=True):
+        values = torch.tensor([1.7, -0.6, 0.9, -2.3])
+        values = values > 0 if dtype == torch.bool else values.to(dtype)
+        leaves[place] = torch.zeros_like(values) if zero else values
+    args, kwargs = pytree.tree_unflatten(leaves, layout)
+    kwargs = {key: value for key, value in kwargs.items() if key not in ("device", "memory_format", "layout")}
+    result = func(*args, **kwargs)
+    first = result[0] if isinstance(result, tuple | list) else result
+    return bool((first == 0).all())

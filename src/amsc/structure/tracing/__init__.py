@@ -1,0 +1,1 @@
+"""The observed run: the user's own forward, operator by operator."""

@@ -1,0 +1,207 @@
+"""Proof of a cut: the cut model and the masked model give the same outputs, or there is an error."""
+
+import contextlib
+import copy
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from amsc.borrowing import borrowed, copied_inputs, output_leaves, run_model
+from amsc.errors import AmscError, InputError, VerificationError
+from amsc.surgery.apply import masked
+from amsc.surgery.inputs import EXAMPLE, SEED, doubled, trial_inputs
+from amsc.surgery.plan import CutPlan
+
+__all__ = ["verify"]
+
+NUM_RANDOM_INPUTS = 2
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
+LOW_PRECISION_TOLERANCE = 2e-2
+# A larger difference in float32 is not taken for rounding.
+MOST_ROUNDING = 1e-3
+
+
+def verify(
+    model: nn.Module,
+    small: nn.Module,
+    plan: CutPlan,
+    example_inputs: Any = None,
+    tolerance: float | None = None,
+    num_random: int = NUM_RANDOM_INPUTS,
+) -> float:
+    """The largest relative difference between `small` and `model` with the plan's channels set to zero.
+
+    Both run in eval mode on `example_inputs` (if given) and on `num_random` batches of random inputs of the same
+    specification (else that of the plan) from a fixed seed. For each output tensor the difference is
+    max|a - b| / max|a|, a the masked output, in float64 (max|a - b| where a is zero). Random inputs on which
+    the masked model fails or is not finite are skipped with a warning. `tolerance` is by default 1e-5 in
+    float32, 1e-10 in float64 and 2e-2 below, by the least precise of parameters and outputs. Where float32 differs by
+    a little more, copies in float64 decide whether that is rounding. Neither model is changed.
+
+    Raises:
+        VerificationError: they differ by more, the cut model fails, or nothing could be compared.
+        InputError: the model fails on `example_inputs`.
+    """
+    reference = masked(model, plan)
+    found = _compared(reference, small, plan, example_inputs, tolerance, num_random)
+    if tolerance is None and found.limit == TOLERANCES[torch.float32] and found.limit < found.worst < MOST_ROUNDING:
+        found = _in_double(reference, small, plan, example_inputs, num_random) or found
+    return _verdict(found, plan)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """The worst difference and where it was, what is allowed, and the inputs that could not be compared."""
+
+    worst: float
+    where: str
+    limit: float | None
+    skipped: tuple[str, ...]
+
+
+def _compared(
+    reference: nn.Module, small: nn.Module, plan: CutPlan, example_inputs: Any, tolerance: float | None, num_random: int
+) -> _Comparison:
+    worst, where, limit, skipped = -1.0, "", tolerance, []
+    with borrowed(reference), borrowed(small), _full_float32():
+        for label, inputs in trial_inputs(reference, plan.inputs, example_inputs, num_random):
+            try:
+                expected = _reference_output(reference, inputs, label)
+            except Exception as error:  # random inputs may be outside of what the user's forward accepts
+                if label == EXAMPLE:
+                    raise
+                skipped.append(f"{label}: {error}")
+                continue
+            actual = _small_output(small, inputs, plan, label)
+            difference, output = _difference(expected, actual, plan)
+            limit = _tolerance(reference, expected) if tolerance is None else tolerance
+            if difference > worst:
+                worst, where = difference, f"{output} on {label}"
+            if not difference <= limit:
+                break
+    return _Comparison(worst, where, limit, tuple(skipped))
+
+
+def _in_double(
+    reference: nn.Module, small: nn.Module, plan: CutPlan, example_inputs: Any, num_random: int
+) -> _Comparison | None:
+    """The same in float64 (constants that were folded in float32 are still rounded); None where the models do not run
+    in it."""
+    allowed = TOLERANCES[torch.float32] if plan.folds else None
+    doubles = [copy.deepcopy(model).double() for model in (reference, small)]
+    try:
+        return _compared(doubles[0], doubles[1], plan, doubled(example_inputs), allowed, num_random)
+    except AmscError:
+        return None
+
+
+def _reference_output(reference: nn.Module, inputs: Any, label: str) -> Any:
+    torch.manual_seed(SEED)  # layers that draw random numbers in eval mode draw the same in both networks
+    expected = run_model(reference, copied_inputs(inputs))
+    tensors = _tensors(expected)
+    if not tensors or not any(tensor.numel() for tensor in tensors.values()):
+        raise VerificationError(
+            f"the model returned {type(expected).__name__} without any number in it on {label}, so a cut cannot be"
+            " checked; return a tensor, or a tuple, list or dict of tensors"
+        )
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise VerificationError(
+                f"{name} of the model with the removed channels set to zero is not finite on {label}, so the cut cannot"
+                " be checked on them; give example inputs on which the model's output is finite"
+            )
+    return expected
+
+
+def _small_output(small: nn.Module, inputs: Any, plan: CutPlan, label: str) -> Any:
+    torch.manual_seed(SEED)
+    try:
+        return run_model(small, copied_inputs(inputs))
+    except Exception as error:  # the user's forward may raise anything, an assertion for example
+        cause = error.__cause__ if isinstance(error, InputError) and error.__cause__ else error
+        raise VerificationError(
+            f"the cut model fails on {label}: {type(cause).__name__}: {cause}. A size in the model's forward is"
+            " probably written as a constant (such as x.view(-1, 400))"
+            f"{', or it cannot do without a removed block' if plan.blocks else ''}; {_advice(plan)}"
+        ) from error
+
+
+def _difference(expected: Any, actual: Any, plan: CutPlan) -> tuple[float, str]:
+    """Largest relative difference over the output tensors, and in which one."""
+    wanted, got = _tensors(expected), _tensors(actual)
+    if pytree.tree_structure(expected) != pytree.tree_structure(actual) or wanted.keys() != got.keys():
+        raise VerificationError(f"the cut model returns another structure of outputs: {_advice(plan)}")
+    for name, tensor in wanted.items():
+        if tensor.shape != got[name].shape:
+            raise VerificationError(
+                f"{name} has shape {tuple(tensor.shape)} before the cut and {tuple(got[name].shape)} after it:"
+                f" a removed channel can be seen from outside; {_advice(plan)}"
+            )
+    differences = {name: _relative(tensor, got[name]) for name, tensor in wanted.items() if tensor.numel()}
+    where = max(differences, key=differences.__getitem__)
+    return differences[where], where
+
+
+def _relative(expected: Tensor, actual: Tensor) -> float:
+    """max|a - b| / max|a| (max|a - b| for a = 0) in float64; infinite where b is not finite."""
+    kind = torch.complex128 if expected.is_complex() else torch.float64
+    a, b = expected.to(kind), actual.to(kind)
+    scale = float(a.abs().max())
+    difference = float((a - b).abs().max()) / (scale if scale > 0 else 1.0)
+    return difference if math.isfinite(difference) else math.inf
+
+
+def _tensors(output: Any) -> dict[str, Tensor]:
+    """The tensors and numbers of an output by where they stand in it, such as "output[0]"."""
+    return {
+        name: leaf if isinstance(leaf, Tensor) else torch.tensor(leaf, dtype=torch.float64)
+        for name, leaf in output_leaves(output).items()
+    }
+
+
+def _tolerance(reference: nn.Module, output: Any) -> float:
+    numbers = [*reference.parameters(), *_tensors(output).values()]
+    kinds = {tensor.dtype.to_real() for tensor in numbers if tensor.is_floating_point() or tensor.is_complex()}
+    return max((TOLERANCES.get(kind, LOW_PRECISION_TOLERANCE) for kind in kinds), default=0.0)
+
+
+def _verdict(found: _Comparison, plan: CutPlan) -> float:
+    if found.limit is None or found.worst < 0:
+        raise VerificationError(
+            f"nothing could be compared, so the cut is not proven ({'; '.join(found.skipped)}); pass example_inputs"
+        )
+    if not found.worst <= found.limit:
+        raise VerificationError(
+            f"the cut model differs from the masked model by {found.worst:.3g} relative in {found.where}; allowed is"
+            f" {found.limit:.3g}. The cut model is not handed out. Please report this with the model; until then,"
+            f" {_advice(plan)}"
+        )
+    for reason in found.skipped:
+        warnings.warn(f"the cut was not compared on {reason}", stacklevel=3)
+    return found.worst
+
+
+def _advice(plan: CutPlan) -> str:
+    names = [*plan.blocks, *plan.channels]
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    without = f"call plan_cut without the one at fault of: {shown or 'the axes of this plan'}"
+    return f"{without} (`amsc.cuttable(model, structure, example_inputs)` finds what can go)"
+
+
+@contextlib.contextmanager
+def _full_float32() -> Iterator[None]:
+    """Float32 products in full: with TF32 or bfloat16 inside, two equal networks differ by 1e-3."""
+    precision, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = cudnn

@@ -1,0 +1,30 @@
+"""The one way to a smaller model: cut a copy, and prove it."""
+
+from typing import Any
+
+from torch import nn
+
+from amsc.surgery.apply import apply_plan
+from amsc.surgery.plan import CutPlan
+from amsc.surgery.verification import verify
+
+__all__ = ["cut"]
+
+
+def cut(model: nn.Module, plan: CutPlan, example_inputs: Any = None) -> nn.Module:
+    """A smaller copy of `model` without what `plan` removes, whose outputs have been checked.
+
+    The result is an ordinary model of the same classes: it can be trained, compiled, copied and saved. Its
+    `amsc_plan` leads from the dense network to it. `model` is not changed; `apply_plan` says what is kept.
+    The check runs both networks on `example_inputs`, if given, and on random ones (see `verify`).
+
+        small = cut(model, plan_cut(structure, channels={"conv1": [0, 3]}))
+
+    Raises:
+        CutError: the plan does not fit the model.
+        VerificationError: the cut model and the masked model disagree.
+        ModelError: the model cannot be copied.
+    """
+    small = apply_plan(model, plan, example_inputs)
+    verify(model, small, plan, example_inputs)
+    return small

@@ -1,0 +1,1 @@
+"""The way down: pieces, strengths, the depth rule, and the networks of a path."""

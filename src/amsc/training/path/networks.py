@@ -1,0 +1,105 @@
+"""A path's networks: made again from what is kept of them, and cut to what a target needs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from amsc.data import Data
+from amsc.penalty import Penalty
+from amsc.structure.structure import Structure
+from amsc.tasks import Task
+from amsc.training.gates.scan_gates import find_gates
+from amsc.training.gates.sensitivity import gate_sensitivities
+from amsc.training.path.state import Snapshot, WalkSettings
+from amsc.training.removal.removed import Removal, Shrink, Shrunk, compose_removals
+from amsc.training.removal.to_cost import blocks_needed, cut_to_target, lowest_cost
+from amsc.training.steps.evaluation import reestimate_batchnorm
+from amsc.training.steps.optimizers import cut_moments
+
+__all__ = ["Trail", "copied_tensors"]
+
+
+@dataclass(frozen=True, eq=False)
+class Trail:
+    """What stays the same along a path: the `dense` network and its structure, what it learns, how copies of it are
+    cut, and the choices. It makes the networks of the path."""
+
+    dense: nn.Module
+    structure: Structure
+    data: Data
+    task: Task
+    shrink: Shrink
+    settings: WalkSettings
+
+    def rebuild(self, snapshot: Snapshot) -> Shrunk:
+        """The network of `snapshot`, cut from the dense one and with the snapshot's weights."""
+        shrunk = self.shrink(self.dense, self.structure, snapshot.removal)
+        shrunk.model.load_state_dict(dict(snapshot.weights))
+        return shrunk
+
+    def cut_down(self, snapshot: Snapshot, target_cost: int) -> tuple[Snapshot, float]:
+        """The network of `snapshot` without what the penalty would empty next, so that it costs `target_cost` or just
+        less, and the relative error that verifying the cut gave. **The function changes**; BatchNorm is re-estimated.
+
+        Raises:
+            TargetError: no removal reaches the target.
+        """
+        live = self.rebuild(snapshot)
+        penalty = self.penalty_of(live, self.settings.weights)
+        blocks, channels = penalty.zero_blocks(), penalty.zero_channels()
+        removal = cut_to_target(live.structure, penalty, blocks, channels, target_cost, self.settings.rounding)
+        return self._without(removal, snapshot, live)
+
+    def without_what_is_in_the_way(self, snapshot: Snapshot, target_cost: int) -> tuple[Snapshot, float]:
+        """`snapshot` without the blocks that would keep the cost above `target_cost` if all channels went that can;
+        those go first that the penalty would empty first. Else they would go at the end, when channels that could have
+        stayed in their place are gone; and plain convolutions can only go before channels do. Outcome as of `cut_down`.
+
+        Raises:
+            TargetError: no removal reaches the target.
+        """
+        live, settings = self.rebuild(snapshot), self.settings
+        if live.structure.cost() <= target_cost:
+            return snapshot, 0.0
+        _, gates = find_gates(live.structure, live.model, streams=settings.streams)
+        if lowest_cost(live.structure, gates.channels, settings.rounding) <= target_cost:
+            return snapshot, 0.0
+        gone = blocks_needed(
+            live.structure, self.penalty_of(live, settings.weights), gates.channels, target_cost, settings.rounding
+        )
+        return self._without(Removal(gone), snapshot, live)
+
+    def _without(self, removal: Removal, snapshot: Snapshot, live: Shrunk) -> tuple[Snapshot, float]:
+        """`snapshot`, whose network is `live`, without `removal` (in the numbers of `live`), and the cut's error."""
+        cut = self.shrink(live.model, live.structure, removal)
+        reestimate_batchnorm(cut.model, self.data, speed=self.settings.speed)
+        smaller = Snapshot(
+            compose_removals(self.structure, snapshot.removal, removal),
+            copied_tensors(cut.model.state_dict()),
+            cut_moments(snapshot.moments, cut.slice_tensors),
+            cut.slice_tensors(snapshot.theta_hat),
+        )
+        return smaller, cut.error
+
+    def penalty_of(self, live: Shrunk, weights: str, *, theta_hat: Mapping[str, Tensor] | None = None) -> Penalty:
+        """The penalty of a network, with these weights: "fisher", or those of `Penalty`.
+
+        `theta_hat` is the dense network if None."""
+        by_sensitivity = weights == "fisher"
+        penalty = Penalty(
+            live.structure,
+            live.model,
+            weights="amsc" if by_sensitivity else weights,
+            currency=self.settings.currency,
+            reference=live.slice_tensors(self.dense.state_dict()) if theta_hat is None else theta_hat,
+        )
+        if by_sensitivity:
+            found = gate_sensitivities(live.model, penalty, self.data, self.task, speed=self.settings.speed)
+            penalty.reweight(*found)
+        return penalty
+
+
+def copied_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, copied."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

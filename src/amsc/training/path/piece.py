@@ -1,0 +1,188 @@
+"""One piece of the path: train while the penalty is steered to a plan of the cost, settle, and see what stays zero."""
+
+from dataclasses import dataclass
+from itertools import compress
+
+import torch
+from torch import Tensor
+
+from amsc.penalty import Penalty
+from amsc.structure.rounding import Rounding
+from amsc.structure.structure import Structure
+from amsc.training.path.strength import CostPlan, StrengthControl, forecast_strength
+from amsc.training.removal.bunches import ANY_NUMBER, sparing_last
+from amsc.training.removal.removed import Removal, channel_map
+from amsc.training.steps.loop import set_learning_rate
+from amsc.training.steps.proximal import ProximalStep
+
+__all__ = ["Piece", "Position", "settling_steps", "zero_removal"]
+
+SETTLING_RATE = 0.1
+"""Factor on the learning rate in the settling part: noise no longer moves groups in and out of zero."""
+SETTLED_SHARE = 0.9
+"""Share of the settling steps in which a group must be exactly zero to be cut."""
+LOOKAHEAD = 0.25
+"""How far ahead the strength is forecast, as a share of the phase."""
+LOOKS = 60
+"""Looks at the network per phase, unless that is more often than every step or less often than every tenth."""
+
+
+def settling_steps(steps: int) -> int:
+    """The last quarter of a piece, at least one step."""
+    return min(steps, max(1, steps // 4))
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a piece of `steps` steps lies on `plan`: after `first` of the plan's steps (settling not counted)."""
+
+    plan: CostPlan
+    first: int
+    steps: int
+
+    @property
+    def active(self) -> int:
+        """Steps before the settling part."""
+        return self.steps - settling_steps(self.steps)
+
+
+class Piece:
+    """Steers one piece of the "depth" or "width" phase: give `before` and `after` to `train_steps`.
+
+    In the settling part of a depth piece the penalty is off and empty blocks stay so: the others recover, and what is
+    judged then is the network without the blocks, not what the penalty has made of it.
+
+    In the width phase the depth strength is held at `held`, but never so high that it would empty another block in the
+    steps that are left, and not while the network is ahead of its plan: the depth has been chosen.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        structure: Structure,
+        optimizer: ProximalStep,
+        position: Position,
+        control: StrengthControl,
+        *,
+        held: float = 0.0,
+        rounding: Rounding = ANY_NUMBER,
+    ) -> None:
+        self.rounding = rounding
+        self.kind, self.structure, self.position, self.control, self.held = kind, structure, position, control, held
+        self.optimizer, self.penalty = optimizer, optimizer.penalty
+        self.learning_rate = float(optimizer.param_groups[0]["lr"])
+        self._every = max(1, min(10, position.plan.steps // LOOKS))
+        self._zeros = _ZeroCount(self.penalty)
+        self.cost, self.macs = structure.cost(), structure.macs()
+        self._seen: Removal | None = None
+        self._latched: Tensor | None = None  # blocks that stay empty until the end of the piece
+        self._set_strengths(0.0)
+
+    def before(self, step: int) -> None:
+        """To be called before step `step` (0, 1, ...) of the piece."""
+        settling = step >= self.position.active
+        set_learning_rate(self.optimizer, self.learning_rate * (SETTLING_RATE if settling else 1.0))
+        if not self.penalty.parameters():
+            return  # all that could go is gone
+        if not settling and step % self._every == 0:
+            self._steer(self.position.first + step)
+        elif step == self.position.active and self.kind == "depth":
+            self._count()
+            self.optimizer.depth_strength = 0.0
+
+    def after(self, step: int) -> None:
+        """To be called after it."""
+        if self._latched is not None:
+            self.penalty.empty_(self._latched)
+        if step >= self.position.active:
+            self._zeros.look()
+
+    def watch(self) -> dict[str, float]:
+        """Blocks, channels and MACs left without what is zero, as of the last look."""
+        zero = self._seen or Removal()
+        left = self.structure.after({}, zero.blocks)
+        channels = sum(group.size - len(zero.channels.get(group.name, ())) for group in left.channels if group.exact)
+        return {"blocks": len(left.outer_blocks), "channels": channels, "macs": self.macs}
+
+    def settled(self) -> tuple[Tensor, Tensor]:
+        """Which blocks and penalised channels stayed zero in the settling part. Shapes: block, channel (bool)."""
+        return self._zeros.settled()
+
+    def _steer(self, step: int) -> None:
+        """Look at the cost without what is zero now, and set the strengths for the coming steps."""
+        plan = self.position.plan
+        self._count()
+        left = max(self._every, plan.steps - step)
+        ahead = min(left, max(self._every, round(LOOKAHEAD * plan.steps)))
+        needed = self.cost - plan.at(step + ahead)
+        leaf_times, block_times = self._emptying_times()
+        times = block_times if self.kind == "depth" else leaf_times
+        costs = (self.penalty.block_costs if self.kind == "depth" else self.penalty.leaf_costs).to(times)
+        if self.kind == "depth" and not self._is_worth_a_block(costs[torch.isfinite(times)]):
+            needed = 0.0
+        forecast = forecast_strength(times, costs, needed, ahead)
+        self.control = self.control.next(forecast, cost=self.cost, planned=plan.at(step))
+        self._set_strengths(self._held_strength(left, plan.at(step)))
+
+    def _is_worth_a_block(self, costs: Tensor) -> bool:
+        """Whether the goal is nearer without another block than with it."""
+        return costs.numel() > 0 and self.cost - self.position.plan.goal > 0.5 * float(costs.min())
+
+    def _held_strength(self, steps: int, planned: float) -> float:
+        if self.held == 0 or self.cost <= planned or not self.penalty.blocks:
+            return 0.0
+        soonest = float(self._emptying_times()[1].min())
+        return float(min(self.held, 0.5 * soonest / steps))
+
+    def _emptying_times(self) -> tuple[Tensor, Tensor]:
+        """In strength times steps at the full learning rate."""
+        return self.penalty.emptying_times(self.learning_rate * self.optimizer.unit_step())
+
+    def _set_strengths(self, held: float) -> None:
+        is_depth = self.kind == "depth"
+        self.optimizer.depth_strength = self.control.strength if is_depth else held
+        self.optimizer.width_strength = 0.0 if is_depth else self.control.strength
+
+    def _count(self) -> None:
+        blocks, channels = self.penalty.zero_blocks(), self.penalty.zero_channels()
+        zero = zero_removal(self.structure, self.penalty, blocks, channels, self.rounding)
+        if zero != self._seen:
+            self._seen, self.cost = zero, self.structure.cost(zero.channels, zero.blocks)
+            self.macs = self.structure.macs(zero.channels, zero.blocks)
+            # Behind a ReLU nothing in a zero block has a gradient but its last shift, which would come back alone as
+            # soon as the strength falls: a block without a function but with all its cost.
+            self._latched = blocks if zero.blocks else None
+
+
+def zero_removal(
+    structure: Structure, penalty: Penalty, blocks: Tensor, channels: Tensor, rounding: Rounding = ANY_NUMBER
+) -> Removal:
+    """The masks as a removal that leaves every group a number of channels that `rounding` allows, at least one.
+    Shapes: block, channel (bool)."""
+    gone = tuple(compress(penalty.blocks, blocks.tolist()))
+    left = structure.after({}, gone) if gone else structure
+    zero = compress(penalty.channels, channels.tolist())
+    return Removal(gone, channel_map(sparing_last(left, zero, rounding)))
+
+
+class _ZeroCount:
+    """How often each group was seen to be exactly zero."""
+
+    def __init__(self, penalty: Penalty) -> None:
+        self._penalty = penalty
+        self._blocks, self._channels = torch.zeros(len(penalty.blocks)), torch.zeros(len(penalty.channels))
+        self._looks = 0
+
+    def look(self) -> None:
+        blocks, channels = self._penalty.zero_blocks(), self._penalty.zero_channels()
+        self._blocks, self._channels = (
+            self._blocks.to(blocks.device) + blocks,
+            self._channels.to(blocks.device) + channels,
+        )
+        self._looks += 1
+
+    def settled(self) -> tuple[Tensor, Tensor]:
+        if self._looks == 0:
+            return self._penalty.zero_blocks(), self._penalty.zero_channels()
+        needed = SETTLED_SHARE * self._looks
+        return self._blocks >= needed, self._channels >= needed

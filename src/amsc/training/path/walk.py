@@ -1,0 +1,327 @@
+"""The AMSC path with a budget: depth first, then width, warm-started, cutting what is zero while walking."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from amsc.data import Data
+from amsc.errors import TrainingError
+from amsc.penalty import Penalty
+from amsc.progress import NoProgress, Progress
+from amsc.records import PathPoint
+from amsc.structure.structure import BlockCall, Structure
+from amsc.tasks import Task
+from amsc.training.gates.scan_gates import StandIn, choose_gates, find_gates, gate_derivatives
+from amsc.training.path.depth_rule import one_standard_error_choice
+from amsc.training.path.networks import Trail, copied_tensors
+from amsc.training.path.piece import Piece, Position, settling_steps
+from amsc.training.path.state import Candidate, Snapshot, WalkSettings, WalkState
+from amsc.training.path.strength import POWERS, CostPlan, StrengthControl
+from amsc.training.removal.removed import Removal, Shrink, Shrunk, compose_removals
+from amsc.training.removal.to_cost import blocks_above, cut_to_target, cut_zeros
+from amsc.training.steps.evaluation import Evaluation, evaluate, reestimate_batchnorm
+from amsc.training.steps.loop import Batches, Stretch, train_steps
+from amsc.training.steps.optimizers import Moments, cut_moments, make_optimizer, moments_of, restore_moments
+from amsc.training.steps.proximal import ProximalStep
+
+__all__ = ["num_channels", "walk"]
+
+SCANNED = 512
+"""Training examples in each scan of the method "gates"."""
+
+
+def _identity(call: BlockCall | None) -> nn.Module:
+    if call is not None:
+        raise TrainingError("blocks of this network need stand-ins: give walk(..., stand_in=amsc.surgery.stand_in)")
+    return nn.Identity()
+
+
+def walk(
+    model: nn.Module,
+    structure: Structure,
+    data: Data,
+    task: Task,
+    *,
+    shrink: Shrink,
+    target_cost: int,
+    settings: WalkSettings,
+    stand_in: StandIn = _identity,
+    state: WalkState | None = None,
+    progress: Progress = NoProgress(),  # noqa: B008 - it has no state
+) -> Iterator[tuple[PathPoint, Snapshot, WalkState]]:
+    """The points of the path, each with its network and with the state from which the walk can go on after it.
+
+    The penalty drives blocks to zero first, then channels; its strength is steered so that the cost falls to each
+    phase's goal as planned (`CostPlan`). A piece ends with a settling part at a tenth of the learning rate; what is
+    zero in 90 % of it is cut at once, BatchNorm is re-estimated (the network goes on with these statistics) and the
+    network is judged on the validation split; blocks that stay recover in that part of a depth piece. The weights of
+    `Penalty` come from theta_hat, which is `model` unless the settings say otherwise, sliced as the network shrinks;
+    "fisher" ones are measured anew for each piece. After the last depth piece, or the first whose score falls out of
+    the one-standard-error rule, the walk goes back to the chosen point (which may be the dense network) and on with
+    width. The last piece ends at `target_cost` or just below; what is not zero by then and has to go **does change the
+    function** (see `cut_to_target`).
+
+    With the method "gates" there is no penalty: every piece begins by scanning the network (see `choose_gates`) and
+    cutting what closes first, down to the plan, which changes the function, and then trains what is left.
+
+    Each piece is a function of the state alone, so `walk(..., state=saved)` goes on exactly as it would have. A state
+    of phase "done" yields nothing. `Trail.rebuild` makes a state's network. `model` is not changed.
+
+    Args:
+        model: the trained dense network.
+        structure: its structure.
+        shrink: cuts copies of models.
+        target_cost: what the network may cost in the end.
+        stand_in: makes what takes the place of a block while the gates are looked at; only the method "gates" asks.
+
+    Raises:
+        TrainingError: the loss is not finite.
+        TargetError: no removal reaches the target.
+    """
+    walker = _Walk(model, structure, data, task, shrink, settings, stand_in, target_cost, progress)
+    state = walker.first_state() if state is None else state
+    while state.phase != "done":
+        point, snapshot, state = walker.advance(state)
+        yield point, snapshot, state
+
+
+def num_channels(structure: Structure) -> int:
+    """How many channels can be removed exactly, one by one."""
+    return sum(group.size for group in structure.channels if group.exact and group.kind != "stream")
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a piece did: what it removed, the network without it, its moments, the mean loss, how it steered."""
+
+    removal: Removal
+    cut: Shrunk
+    moments: Moments
+    loss: float
+    control: StrengthControl
+
+
+@dataclass(frozen=True, eq=False)
+class _Walk(Trail):
+    """A trail that leads to `target_cost`."""
+
+    stand_in: StandIn
+    target_cost: int
+    progress: Progress
+
+    def first_state(self) -> WalkState:
+        """Before the first piece. The dense network is the first candidate: no depth may be worth its price."""
+        snapshot = Snapshot(Removal(), copied_tensors(self.dense.state_dict()))
+        if not self.depth_pieces:
+            return self._start_of_width(0, snapshot)
+        judged = evaluate(self.dense, self.data, "validation", self.task, speed=self.settings.speed)
+        dense = Candidate(len(self.structure.outer_blocks), judged.per_example, 0.0, snapshot)
+        return WalkState("depth", 0, 0, self.structure.cost(), snapshot, candidates=(dense,))
+
+    @property
+    def piece_sizes(self) -> list[int]:
+        """Steps of each piece. Fewer pieces than asked for if there are fewer steps."""
+        steps = round(self.settings.epochs * self.data.num_batches("train"))
+        count = max(1, min(self.settings.points, steps))
+        return [steps * (i + 1) // count - steps * i // count for i in range(count)]
+
+    @property
+    def depth_pieces(self) -> int:
+        share, count = self.settings.depth_share, len(self.piece_sizes)
+        return min(count - 1, max(1, int(share * count))) if share > 0 and self.structure.outer_blocks else 0
+
+    @property
+    def depth_goal(self) -> int:
+        dense = self.structure.cost()
+        return round(dense - self.settings.depth_share * (dense - self.target_cost))
+
+    def advance(self, state: WalkState) -> tuple[PathPoint, Snapshot, WalkState]:
+        """One piece: train and cut (or, on the gate path, cut and train), judge, decide how to go on."""
+        step = self._gate_step if self.settings.method == "gates" else self._proximal_step
+        speed, live = self.settings.speed, self.rebuild(state.snapshot)
+        speed.arrange(live.model)
+        done = step(live, state)
+        speed.arrange(done.cut.model)
+        reestimate_batchnorm(done.cut.model, self.data, speed=speed)
+        evaluation = evaluate(done.cut.model, self.data, "validation", self.task, speed=speed)
+        snapshot = Snapshot(
+            compose_removals(self.structure, state.snapshot.removal, done.removal),
+            copied_tensors(done.cut.model.state_dict()),
+            done.moments,
+            self._next_theta_hat(state, done.cut),
+        )
+        error = max(state.error, done.cut.error)
+        now = replace(state, index=state.index + 1, snapshot=snapshot, control=done.control, error=error)
+        point = self._point(state.phase, now, done.cut.structure, done.loss, evaluation)
+        return point, snapshot, self._decide(now, done.cut.structure, evaluation)
+
+    def _proximal_step(self, live: Shrunk, state: WalkState) -> "_Step":
+        """Train with the penalty, then cut what it has emptied."""
+        penalty = self._penalty(live, state)
+        optimizer = ProximalStep(self._optimizer(live.model, state.snapshot.moments), penalty)
+        piece = Piece(
+            state.phase,
+            live.structure,
+            optimizer,
+            self._position(state),
+            state.control.afresh(),
+            held=0.0 if self._measures_anew else state.depth_strength,
+            rounding=self.settings.rounding,
+        )
+        hooks = {"before": piece.before, "after": piece.after, "watch": piece.watch}
+        loss = self._train(live.model, optimizer, state, hooks)
+        removal = self._removal(live, piece, state)
+        cut = self.shrink(live.model, live.structure, removal)
+        return _Step(
+            removal, cut, cut_moments(moments_of(live.model, optimizer), cut.slice_tensors), loss, piece.control
+        )
+
+    def _penalty(self, live: Shrunk, state: WalkState) -> Penalty:
+        source, theta_hat = self.settings.theta_hat, None
+        if source == "refreshed":
+            theta_hat = live.model.state_dict()
+        elif state.snapshot.theta_hat:
+            theta_hat = dict(state.snapshot.theta_hat)
+        is_stage = source == "group-lasso" and state.index == 0
+        return self.penalty_of(live, "gl" if is_stage else self.settings.weights, theta_hat=theta_hat)
+
+    @property
+    def _measures_anew(self) -> bool:
+        """Whether each piece has weights of its own, under which the depth strength of another piece means nothing."""
+        return self.settings.weights == "fisher" or self.settings.theta_hat == "refreshed"
+
+    def _next_theta_hat(self, state: WalkState, cut: Shrunk) -> dict[str, Tensor]:
+        """theta_hat for the next piece, where it is neither the dense network nor the one of the piece."""
+        if self.settings.theta_hat != "group-lasso":
+            return {}
+        return copied_tensors(
+            cut.model.state_dict() if state.index == 0 else cut.slice_tensors(state.snapshot.theta_hat)
+        )
+
+    def _gate_step(self, live: Shrunk, state: WalkState) -> "_Step":
+        """Scan the network and cut what closes first, then train the rest without a penalty: a proximal Newton step in
+        the gates, and ordinary steps in the weights."""
+        position = self._position(state)
+        goal = round(position.plan.at(position.first + position.active))
+        removal = self._scanned_removal(live, goal, state.phase) if live.structure.cost() > goal else Removal()
+        cut = self.shrink(live.model, live.structure, removal)
+        optimizer = self._optimizer(cut.model, cut_moments(state.snapshot.moments, cut.slice_tensors))
+        loss = self._train(cut.model, optimizer, state, {})
+        return _Step(removal, cut, moments_of(cut.model, optimizer), loss, state.control)
+
+    def _scanned_removal(self, live: Shrunk, goal: int, phase: str) -> Removal:
+        """What a scan takes away: blocks, as long as the cost stays at the goal or above, or channels (and blocks where
+        these are not enough), down to it."""
+        structure, coordinates = find_gates(live.structure, live.model, streams=self.settings.streams)
+        found = gate_derivatives(
+            live.model, structure, coordinates, self.data, self.task, stand_in=self.stand_in, examples=SCANNED
+        )
+        choices = self.settings
+        choice = choose_gates(
+            structure, coordinates, found, currency=choices.currency, depth_share=0.0, rounding=choices.rounding
+        )
+        return Removal(blocks_above(structure, choice.block_order, goal)) if phase == "depth" else choice.removal(goal)
+
+    def _optimizer(self, model: nn.Module, moments: Moments) -> Optimizer:
+        """The optimiser of a network, with what it remembers."""
+        choices = self.settings
+        optimizer = make_optimizer(
+            model,
+            choices.optimizer,
+            learning_rate=choices.learning_rate,
+            momentum=choices.momentum,
+            weight_decay=choices.weight_decay,
+        )
+        restore_moments(model, optimizer, moments)
+        return optimizer
+
+    def _position(self, state: WalkState) -> Position:
+        """Where the coming piece lies in the plan of its phase, settling steps not counted."""
+        sizes, end = self.piece_sizes, self.depth_pieces if state.phase == "depth" else len(self.piece_sizes)
+        active = [size - settling_steps(size) for size in sizes]
+        goal = self.depth_goal if state.phase == "depth" else self.target_cost
+        steps = sum(active[state.first : end])
+        plan = CostPlan(state.start_cost, min(goal, state.start_cost), steps, POWERS[state.phase])
+        return Position(plan, sum(active[state.first : state.index]), sizes[state.index])
+
+    def _train(self, model: nn.Module, optimizer: Any, state: WalkState, hooks: Mapping[str, Any]) -> float:
+        sizes = self.piece_sizes
+        done, steps = sum(sizes[: state.index]), sizes[state.index]
+        batches = Batches(self.data, self.settings.seed, f"path {state.index}").take(steps)
+        return train_steps(
+            model,
+            optimizer,
+            batches,
+            self.task,
+            Stretch(state.phase, done, sum(sizes)),
+            speed=self.settings.speed,
+            progress=self.progress,
+            **hooks,
+        )
+
+    def _removal(self, live: Shrunk, piece: Piece, state: WalkState) -> Removal:
+        """What is cut after the piece, in the live network's numbers."""
+        is_last = state.index + 1 == len(self.piece_sizes)
+        choose = cut_to_target if is_last else cut_zeros
+        blocks, channels = piece.settled()
+        return choose(live.structure, piece.penalty, blocks, channels, self.target_cost, self.settings.rounding)
+
+    def _point(
+        self, phase: str, now: WalkState, structure: Structure, loss: float, evaluation: Evaluation
+    ) -> PathPoint:
+        trained = sum(self.piece_sizes[: now.index]) / self.data.num_batches("train")
+        return PathPoint(
+            phase=phase,
+            index=now.index - 1,
+            strength=now.control.strength,
+            epochs=self.settings.epochs_before + trained,
+            macs=structure.macs(),
+            parameters=structure.parameters(),
+            blocks_left=len(structure.outer_blocks),
+            channels_left=num_channels(structure),
+            train_loss=loss,
+            score=evaluation.score,
+            removed_blocks=now.snapshot.removal.blocks,
+            removed_channels=now.snapshot.removal.channels,
+        )
+
+    def _decide(self, now: WalkState, structure: Structure, evaluation: Evaluation) -> WalkState:
+        """The state after the piece's point: the next piece, the next phase, or done."""
+        if now.index == len(self.piece_sizes) or structure.cost() <= self.target_cost:
+            return replace(now, phase="done", candidates=())
+        if now.phase == "width":
+            return now
+        candidate = Candidate(len(structure.outer_blocks), evaluation.per_example, now.control.strength, now.snapshot)
+        candidates = (*now.candidates, candidate)
+        choice = self._depth_choice(candidates)
+        has_failed = candidate.blocks_left < candidates[choice].blocks_left
+        if now.index < self.depth_pieces and structure.outer_blocks and not has_failed:
+            return replace(now, candidates=candidates)
+        chosen = candidates[choice]
+        return self._start_of_width(now.index, chosen.snapshot, strength=chosen.depth_strength, error=now.error)
+
+    def _depth_choice(self, candidates: tuple[Candidate, ...]) -> int:
+        """Index of the candidate to go on from; 0 is the dense network."""
+        if self.settings.depth_rule == "share":
+            return len(candidates) - 1
+        depths, values = [c.blocks_left for c in candidates], [c.per_example for c in candidates]
+        return one_standard_error_choice(depths, values, higher_is_better=self.task.higher_is_better)
+
+    def _start_of_width(
+        self, index: int, snapshot: Snapshot, *, strength: float = 0.0, error: float = 0.0
+    ) -> WalkState:
+        snapshot, own_error = self.without_what_is_in_the_way(snapshot, self.target_cost)
+        removal = snapshot.removal
+        return WalkState(
+            phase="width",
+            index=index,
+            first=index,
+            start_cost=self.structure.cost(removal.channels, removal.blocks),
+            snapshot=snapshot,
+            control=StrengthControl(),
+            depth_strength=strength,
+            error=max(error, own_error),
+        )

@@ -1,0 +1,1 @@
+"""What has been removed, and choosing what goes to meet a cost."""

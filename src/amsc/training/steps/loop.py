@@ -1,0 +1,227 @@
+"""Training steps: batches in a reproducible order, the loss watched without slowing the device down."""
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from amsc.borrowing import call_arguments
+from amsc.data import Data, batch_size, moved
+from amsc.errors import DataError, TrainingError
+from amsc.progress import NoProgress, Progress
+from amsc.tasks import Task
+
+__all__ = [
+    "Batches",
+    "Optimizer",
+    "Speed",
+    "Stretch",
+    "cosine",
+    "derived_seed",
+    "device_of",
+    "forward",
+    "set_learning_rate",
+    "train_steps",
+]
+
+LOSS_CHECK_STEPS = 20
+"""Steps between two looks at the losses: each look makes the processor wait for the accelerator."""
+
+
+class Optimizer(Protocol):
+    """What training needs of an optimiser; torch's own and `ProximalStep` have it."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Groups of parameters with their options, as in torch."""
+
+    def step(self) -> Any:
+        """Change the parameters."""
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Training batches of `phase`: epoch after epoch, each in an order that (seed, phase, epoch) alone decides.
+
+    So nothing but the epoch's number is needed to go on after an interruption."""
+
+    data: Data
+    seed: int
+    phase: str
+
+    def epoch(self, number: int) -> Iterator[tuple[Any, Tensor]]:
+        """One pass over the training data; torch's generators are seeded as well, for dropout.
+
+        A single example that is left over at the end is skipped: BatchNorm has no deviation for it."""
+        seed = derived_seed(self.seed, self.phase, number)
+        torch.manual_seed(seed)
+        for index, (inputs, target) in enumerate(self.data.batches("train", seed=seed)):
+            if index == 0 or batch_size(target) > 1:
+                yield inputs, target
+
+    def take(self, steps: int, *, first_epoch: int = 0) -> Iterator[tuple[Any, Tensor]]:
+        """`steps` batches, over as many epochs as that takes.
+
+        Raises:
+            DataError: an epoch has no batch.
+        """
+        epoch, done = first_epoch, 0
+        while done < steps:
+            before = done
+            for batch in self.epoch(epoch):
+                yield batch
+                done += 1
+                if done == steps:
+                    return
+            if done == before:
+                raise DataError(f"the training split of {self.data.name} gave no batch; it needs at least one example")
+            epoch += 1
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Where a stretch of training lies, for progress and messages: its first step of `steps` of `phase`."""
+
+    phase: str
+    first: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How training computes: with `precision` "bfloat16" forward and loss run under autocast (weights stay as they
+    are); with `channels_last` the weights of 2-d convolutions lie in that order."""
+
+    precision: str = "float32"
+    channels_last: bool = False
+
+    def arrange(self, model: nn.Module) -> None:
+        """Lay the weights out, in place."""
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def computing(self, device: torch.device) -> torch.autocast:
+        """The context of a forward pass."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+AS_IS = Speed()
+
+
+def train_steps(
+    model: nn.Module,
+    optimizer: Optimizer,
+    batches: Iterator[tuple[Any, Tensor]],
+    task: Task,
+    stretch: Stretch,
+    *,
+    before: Callable[[int], None] = lambda step: None,
+    after: Callable[[int], None] = lambda step: None,
+    watch: Callable[[], dict[str, float]] = dict,
+    teach: Callable[[Any, Any, Tensor], Tensor] = lambda inputs, output, loss: loss,
+    speed: Speed = AS_IS,
+    progress: Progress = NoProgress(),  # noqa: B008 - it has no state
+) -> float:
+    """Train `model` in place, one step for each batch; returns the mean loss.
+
+    `before(i)` and `after(i)` run around step i (0, 1, ... within this call); `watch()` adds values to what `progress`
+    gets; `teach(inputs, output, loss)` is the loss to minimise in place of the task's; `speed` says how to compute. The
+    caller's random generators come back as they were.
+
+    Raises:
+        TrainingError: a loss is not finite; the message names the step.
+    """
+    gauge, device = _LossGauge(optimizer, stretch), device_of(model)
+    speed.arrange(model)
+    model.train()
+    with _own_randomness(device):
+        for step, (inputs, target) in enumerate(batches):
+            before(step)
+            optimizer.zero_grad()
+            with speed.computing(device):
+                output = forward(model, inputs, device)
+                loss = teach(inputs, output, task.loss(output, moved(target, device)))
+            loss.backward()
+            optimizer.step()
+            after(step)
+            if gauge.add(loss):
+                progress.update(stretch.phase, stretch.first + step + 1, stretch.steps, loss=gauge.recent, **watch())
+    gauge.look()
+    progress.update(stretch.phase, stretch.first + gauge.seen, stretch.steps, loss=gauge.recent, **watch())
+    return gauge.total / max(1, gauge.seen)
+
+
+class _LossGauge:
+    """Collects losses on the device and looks at them every `LOSS_CHECK_STEPS` steps."""
+
+    def __init__(self, optimizer: Optimizer, stretch: Stretch) -> None:
+        self.optimizer, self.stretch = optimizer, stretch
+        self.waiting: list[Tensor] = []
+        self.seen, self.total, self.recent = 0, 0.0, math.nan
+
+    def add(self, loss: Tensor) -> bool:
+        """Whether the losses were looked at."""
+        self.waiting.append(loss.detach())
+        if len(self.waiting) < LOSS_CHECK_STEPS:
+            return False
+        self.look()
+        return True
+
+    def look(self) -> None:
+        values: list[float] = torch.stack(self.waiting).tolist() if self.waiting else []
+        for index, value in enumerate(values):
+            if not math.isfinite(value):
+                step = self.stretch.first + self.seen + index + 1
+                rate = self.optimizer.param_groups[0]["lr"]
+                raise TrainingError(
+                    f"the loss became {value} at step {step} of {self.stretch.steps} of the {self.stretch.phase} phase "
+                    f"(learning rate {rate:.3g}); lower that phase's learning rate, and check that the data and the "
+                    "model's weights are finite"
+                )
+        self.seen, self.waiting = self.seen + len(values), []
+        if values:
+            self.total, self.recent = self.total + sum(values), sum(values) / len(values)
+
+
+def forward(model: nn.Module, inputs: Any, device: torch.device) -> Any:
+    """The model's output for one batch of inputs, moved to its device."""
+    args, kwargs = call_arguments(inputs)
+    return model(*moved(args, device), **moved(kwargs, device))
+
+
+def cosine(step: int, steps: int, *, warmup: int = 0) -> float:
+    """Factor on the learning rate at `step` (from 0): linear over `warmup` steps, then half a cosine to zero."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Give every parameter group of `optimizer` this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def derived_seed(seed: int, *parts: str | int) -> int:
+    """A seed of 31 bits that depends on `seed` and all `parts`, and looks unrelated to that of other parts."""
+    text = "/".join(str(part) for part in (seed, *parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter is; the CPU if it has none."""
+    return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+
+
+@contextlib.contextmanager
+def _own_randomness(device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield

@@ -1,0 +1,203 @@
+"""`ProximalStep`: the user's optimiser, followed by the proximal map with the step size that it really took."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+
+from amsc.errors import TrainingError
+from amsc.penalty import Penalty
+from amsc.training.steps.proximal_adam import SharedSecondMoment
+
+__all__ = ["ProximalStep", "accumulated_step_size"]
+
+
+def accumulated_step_size(group: Mapping[str, Any]) -> float:
+    """lr * (1 - dampening) / (1 - momentum): how far one gradient moves the parameters of an SGD `group` in the end.
+
+    Heavy ball, b <- momentum * b + (1 - dampening) * gradient, adds up that many gradients, Nesterov's form as well.
+    A proximal map with lr alone would solve the problem for a penalty 1 / (1 - momentum) times too weak.
+    """
+    return float(group["lr"] * (1 - group["dampening"]) / (1 - group["momentum"]))
+
+
+class ProximalStep(Optimizer):
+    """An optimiser whose `step` is that of `optimizer` followed by the proximal map of `penalty`: its zeros are exact.
+
+    Takes over `optimizer`; use this object in its place, and make schedulers from it. Two things change: scales and
+    shifts of penalised normalisations move to parameter groups without weight decay; and the momentum of a group is
+    cleared when it becomes zero (not while it stays so: there it gathers the gradient that may bring the group back).
+
+    Args:
+        optimizer: torch.optim.SGD, Adam or AdamW over all parameters of the penalised model. Learning rates may change
+            at any time. With Adam all coordinates of a leaf share one second moment (see `SharedSecondMoment`).
+        penalty: the groups. Their parameters must all be trained, with one learning rate and momentum.
+        depth_strength: lambda0, for blocks; may be set at any time.
+        width_strength: lambda1, for channels; may be set at any time.
+
+    Raises:
+        TrainingError: `optimizer` is another one, lacks a penalised parameter, or has a scheduler already.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, penalty: Penalty, *, depth_strength: float = 0.0, width_strength: float = 0.0
+    ) -> None:
+        # Optimizer.__init__ is not called: groups, state and defaults stay those of the wrapped optimiser.
+        if not isinstance(optimizer, SGD | Adam):
+            raise TrainingError(
+                f"ProximalStep needs torch.optim.SGD, Adam or AdamW, got {type(optimizer).__name__}, whose step sizes "
+                "it does not know; the proximal map with others would be wrong"
+            )
+        self.optimizer = optimizer
+        self.penalty = penalty
+        self.depth_strength = depth_strength
+        self.width_strength = width_strength
+        _check_trained(optimizer, penalty.parameters())
+        _move_out_of_weight_decay(optimizer, penalty.normalised_parameters())
+        self._penalised_groups = _groups_with(optimizer, penalty.parameters())
+        self._shared = SharedSecondMoment(optimizer, penalty) if isinstance(optimizer, Adam) else None
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """The parameter groups of the wrapped optimiser."""
+        return self.optimizer.param_groups
+
+    @property
+    def state(self) -> Any:  # type: ignore[override]
+        """The state of the wrapped optimiser."""
+        return self.optimizer.state
+
+    @property
+    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
+        """The defaults of the wrapped optimiser."""
+        return self.optimizer.defaults
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step of the wrapped optimiser, then the proximal map.
+
+        Raises:
+            TrainingError: the penalised parameters have different learning rates, momenta or dampenings.
+            SettingsError: a strength is negative or not finite.
+        """
+        if not self._penalised_groups or self.depth_strength == self.width_strength == 0:
+            loss: float | None = self.optimizer.step(closure)
+            return loss
+        has_momentum = any(_momentum(self.param_groups[index]) for index in self._penalised_groups)
+        were_zero = self.penalty.zero_leaves() if has_momentum else None
+        if self._shared is not None:
+            self._shared.remember()
+        loss = self.optimizer.step(closure)
+        if self._shared is not None:
+            self._shared.repeat()
+        self.penalty.prox_(self._rate() * self.unit_step(), self.depth_strength, self.width_strength)
+        if were_zero is not None:
+            self.penalty.clear_(self._momenta(), self.penalty.zero_leaves() & ~were_zero)
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As the wrapped optimiser's."""
+        self.optimizer.zero_grad(set_to_none)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As the wrapped optimiser's; the group keeps its weight decay."""
+        self.optimizer.add_param_group(param_group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The wrapped optimiser's state and the two strengths."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "depth_strength": self.depth_strength,
+            "width_strength": self.width_strength,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """What `state_dict` gave back.
+
+        Raises:
+            TrainingError: it comes from another kind of optimiser, or from other parameter groups.
+        """
+        missing = {"optimizer", "depth_strength", "width_strength"} - set(state_dict)
+        if missing:
+            raise TrainingError(
+                f"expected the state of a ProximalStep; {', '.join(sorted(missing))} is missing from it"
+            )
+        try:
+            self.optimizer.load_state_dict(state_dict["optimizer"])
+        except ValueError as error:
+            raise TrainingError(f"the saved optimiser state is of another model or penalty: {error}") from error
+        self.depth_strength = state_dict["depth_strength"]
+        self.width_strength = state_dict["width_strength"]
+
+    def unit_step(self) -> float | Tensor:
+        """How far one gradient moves the penalised parameters in the end, for a learning rate of 1: one number for SGD,
+        one for each leaf for Adam (0 before its first step).
+
+        Raises:
+            TrainingError: their parameter groups differ.
+        """
+        if self._shared is not None:
+            return self._shared.unit_steps()
+        return self._one_of(
+            [accumulated_step_size({**self.param_groups[i], "lr": 1.0}) for i in self._penalised_groups]
+        )
+
+    def _rate(self) -> float:
+        return self._one_of([float(self.param_groups[index]["lr"]) for index in self._penalised_groups])
+
+    def _one_of(self, sizes: list[float]) -> float:
+        if len(set(sizes)) > 1:
+            raise TrainingError(
+                "the penalised parameters need one step size lr * (1 - dampening) / (1 - momentum); their parameter "
+                f"groups have {sorted(set(sizes))}"
+            )
+        return sizes[0]
+
+    def _momenta(self) -> list[Tensor]:
+        """Momentum of every penalised parameter; a stand-in where there is none yet."""
+        kind = "momentum_buffer" if self._shared is None else "exp_avg"
+        buffers = [self.state[p].get(kind) for p in self.penalty.parameters()]
+        pairs = zip(buffers, self.penalty.parameters(), strict=True)
+        return [torch.zeros_like(p) if buffer is None else buffer for buffer, p in pairs]
+
+
+def _momentum(group: Mapping[str, Any]) -> float:
+    return float(group["momentum"] if "momentum" in group else group["betas"][0])
+
+
+def _check_trained(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
+    held = {p for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
+    missing = [p for p in parameters if p not in held]
+    if missing:
+        raise TrainingError(
+            f"{len(missing)} of {len(parameters)} penalised parameters (first: shape {tuple(missing[0].shape)}) are "
+            "frozen or not in the optimizer; give it all parameters of the penalised model, with requires_grad=True"
+        )
+
+
+def _move_out_of_weight_decay(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
+    """Split every decayed parameter group in two, so that `parameters` have no weight decay and all else as before."""
+    chosen = set(parameters)
+    for group in list(optimizer.param_groups):
+        moved = [p for p in group["params"] if p in chosen]
+        if not moved or group["weight_decay"] == 0:
+            continue
+        if len(moved) == len(group["params"]):
+            group["weight_decay"] = 0.0
+            continue
+        if "initial_lr" in group:
+            raise TrainingError(
+                "the optimizer has a learning-rate scheduler already, which would not know the parameter groups that "
+                "ProximalStep splits off; make the ProximalStep first, then the scheduler from it"
+            )
+        group["params"] = [p for p in group["params"] if p not in chosen]
+        settings = {key: value for key, value in group.items() if key not in ("params", "weight_decay")}
+        optimizer.add_param_group({**settings, "params": moved, "weight_decay": 0.0})
+
+
+def _groups_with(optimizer: Optimizer, parameters: list[nn.Parameter]) -> list[int]:
+    """Which parameter groups hold some of `parameters`. Indices, because load_state_dict replaces the groups."""
+    chosen = set(parameters)
+    groups = enumerate(optimizer.param_groups)
+    return [index for index, group in groups if any(p in chosen for p in group["params"])]

@@ -1,0 +1,293 @@
+"""A scan end to end: every point can be cut, costs what it says, and does what was asked for."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import amsc
+from amsc.data import Data
+from amsc.errors import DataError, SettingsError, TargetError
+from amsc.jobs.scan import Scan, scan
+from amsc.measurement import count_macs
+from amsc.models import open_model
+from amsc.records import ScanRecord, from_json, to_json
+from amsc.tasks import Classification
+from amsc.training import evaluate
+from blocks_nets import Decoder, rows
+from penalty.nets import randomized
+from training.small import ListData, small_data, trained_net
+
+
+class Plain(nn.Module):
+    """Convolutions without normalisation, then a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 12, 3), nn.Conv2d(12, 16, 3)
+        self.fc, self.head = nn.Linear(64, 24), nn.Linear(24, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.c(self.b(self.a(x).relu()).relu()).relu()
+        return self.head(self.fc(x.flatten(1)).relu())
+
+
+class Rows(Decoder):
+    """A small transformer that sorts rows into four classes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).mean(1)
+
+
+class Squares:
+    """A regression."""
+
+    name, higher_is_better = "squared error", False
+
+    def loss(self, output: Any, target: Tensor) -> Tensor:
+        return F.mse_loss(output.squeeze(1), target)
+
+    def per_example(self, output: Any, target: Tensor) -> Tensor:
+        return (output.squeeze(1) - target).square()
+
+
+def resnet() -> tuple[nn.Module, Data]:
+    data = small_data()
+    return trained_net(data), data
+
+
+def plain() -> tuple[nn.Module, Data]:
+    return Plain(), small_data()
+
+
+def transformer() -> tuple[nn.Module, Data]:
+    model = randomized(Rows())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 0.3
+    return model, ListData(tuple((rows(8) + i, torch.arange(8) % 4) for i in range(4)))
+
+
+def densenet() -> tuple[nn.Module, Data]:
+    data = ListData(((torch.randn(6, 3, 32, 32), torch.arange(6)),), num_classes=10)
+    return open_model("densenet40"), data
+
+
+NETWORKS = {"resnet": resnet, "plain": plain, "transformer": transformer}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def scanned(request: pytest.FixtureRequest) -> tuple[nn.Module, Data, Scan]:
+    torch.manual_seed(0)
+    model, data = NETWORKS[request.param]()
+    return model, data, scan(model, data.example_inputs(1), data, examples=64)
+
+
+def check(model: nn.Module, data: Data, found: Scan, removal: Any) -> nn.Module:
+    """Cut and verify; costs are as predicted, no group is emptied, nothing inexact and no stream goes."""
+    structure = found.structure
+    small = amsc.cut(model, amsc.plan_cut(structure, **removal), data.example_inputs(1))
+    assert count_macs(small, data.example_inputs(1)) == structure.macs(**removal)
+    assert sum(p.numel() for p in small.parameters()) == structure.parameters(**removal)
+    for name, indices in removal["channels"].items():
+        group = structure.group(name)
+        assert 0 < len(indices) < group.size
+        assert group.exact
+        assert group.kind != "stream"
+    return small
+
+
+def test_every_point_can_be_cut_and_costs_what_it_says(scanned: tuple[nn.Module, Data, Scan]) -> None:
+    model, data, found = scanned
+    dense = found.points[0]
+    assert (dense.share, dense.predicted_increase) == (1.0, 0.0)
+    assert dense.macs == count_macs(model, data.example_inputs(1))
+    assert len(found.points) > 2
+    for point in found.points[1:]:
+        removal = {"channels": point.removed_channels, "blocks": point.removed_blocks}
+        check(model, data, found, removal)
+        assert point.macs == found.structure.macs(**removal) <= point.share * dense.macs
+        assert point.parameters == found.structure.parameters(**removal)
+        small = found.structure.after(**removal)
+        assert point.blocks_left == len(small.outer_blocks)
+
+
+def test_the_frontier_is_monotone(scanned: tuple[nn.Module, Data, Scan]) -> None:
+    points = scanned[2].points[1:]
+    for before, after in itertools.pairwise(points):
+        assert after.macs < before.macs
+        assert after.predicted_increase > before.predicted_increase
+
+
+def test_a_removal_meets_any_share(scanned: tuple[nn.Module, Data, Scan]) -> None:
+    model, data, found = scanned
+    dense = found.structure.macs()
+    for share in (0.83, 0.5, 0.37):
+        removal = found.removal(macs=share)
+        check(model, data, found, removal)
+        left = found.structure.macs(**removal)
+        assert 0.9 * share * dense < left <= share * dense
+
+
+def test_a_plan_needs_only_the_user_s_own_structure(scanned: tuple[nn.Module, Data, Scan]) -> None:
+    model, data, found = scanned
+    structure = amsc.trace(model, data.example_inputs(1))
+    small = amsc.cut(model, amsc.plan_cut(structure, **found.removal(macs=0.5)))
+    assert small(data.example_inputs(3)).shape == model(data.example_inputs(3)).shape
+
+
+def test_depth_width_and_both() -> None:
+    model, data = resnet()
+    inputs = data.example_inputs(1)
+    removals = {d: scan(model, inputs, data, dimensions=d).removal(macs=0.6) for d in ("both", "depth", "width")}
+    assert not removals["width"]["blocks"]
+    assert removals["width"]["channels"]
+    assert removals["depth"]["blocks"]
+    assert not removals["depth"]["channels"]
+    assert removals["both"]["blocks"]
+    assert removals["both"]["channels"]
+    settings = amsc.Settings(depth_share=0.0)
+    assert scan(model, inputs, data, settings=settings).removal(macs=0.6) == removals["width"]
+
+
+def test_the_currency_and_the_examples_matter_and_nothing_else_does() -> None:
+    model, data = resnet()
+    inputs = data.example_inputs(1)
+    first = scan(model, inputs, data).removal(macs=0.5)
+    torch.manual_seed(5)
+    assert scan(model.train(), inputs, data).removal(macs=0.5) == first
+    assert scan(model, inputs, data, settings=amsc.Settings(currency="params")).removal(macs=0.5) != first
+
+
+def test_limits_are_respected() -> None:
+    model, data = resnet()
+    settings = amsc.Settings(keep=("layer3.0",), round_to=4, min_channels=8)
+    found = scan(model, data.example_inputs(1), data, settings=settings, dimensions="width")
+    removal = found.removal(macs=0.8)
+    check(model, data, found, removal)
+    assert "layer3.0.conv1" not in removal["channels"]
+    for name, indices in removal["channels"].items():
+        left = found.structure.group(name).size - len(indices)
+        assert left % 4 == 0
+        assert left >= 8
+
+
+def test_looking_at_the_points() -> None:
+    model, data = resnet()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = scan(model, data.example_inputs(1), data, shares=[0.7, 0.4], evaluate=True, latency=True)
+    dense = found.points[0]
+    assert dense.score is not None
+    assert dense.score > 0.2, "the network was trained"
+    for point in found.points:
+        assert point.score is not None
+        assert point.score_reestimated is not None
+        assert point.latency_seconds is not None
+        assert point.latency_seconds > 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_scan_beats_the_worst_choice() -> None:
+    """What it keeps is worth more than what it would remove: the other way round the network knows nothing."""
+    model, data = resnet()
+    found = scan(model, data.example_inputs(1), data, shares=[0.8], dimensions="width", evaluate=True)
+    point = found.points[1]
+    worst = {
+        name: tuple(i for i in range(found.structure.group(name).size) if i not in gone)[: len(gone)]
+        for name, gone in point.removed_channels.items()
+    }
+    assert point.score is not None
+    small = amsc.cut(model, amsc.plan_cut(found.structure, channels={k: v for k, v in worst.items() if v}))
+    assert point.score > evaluate(small, data, "validation", Classification()).score
+
+
+def test_dense_layers_go_whole() -> None:
+    model, data = densenet()
+    found = scan(model, data.example_inputs(1), data, examples=6, shares=[0.5])
+    removal = found.removal(macs=0.5)
+    assert removal["blocks"]
+    check(model, data, found, removal)
+
+
+def test_any_loss() -> None:
+    model = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 1))
+    x = torch.randn(40, 4)
+    data = ListData(((x, x[:, 0]),))
+    found = scan(model, x[:1], data, task=Squares(), shares=[0.5], evaluate=True)
+    assert found.record.score_name == "squared error"
+    assert found.points[-1].score is not None
+    check(model, data, found, found.removal(macs=0.5))
+
+
+def test_the_record_saves_to_json_and_prints() -> None:
+    model, data = resnet()
+    found = scan(model, data.example_inputs(1), data, shares=[0.7, 0.4], model_name="mine")
+    assert from_json(ScanRecord, to_json(found.record)) == found.record
+    lines = str(found).splitlines()
+    assert lines[0].startswith("mine on digits")
+    assert len(lines) == 2 + len(found.points)
+    assert "█" in lines[-1]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 50, -0.1, 2000, "20M"])
+def test_a_share_outside_of_the_range_is_refused(share: Any) -> None:
+    words = "above 0 % and below 100 %|for 50 percent write|expected a share of"
+    model, data = resnet()
+    with pytest.raises(TargetError, match=words):
+        scan(model, data.example_inputs(1), data, shares=[share])
+    found = scan(model, data.example_inputs(1), data, shares=[0.5])
+    with pytest.raises(TargetError, match=words):
+        found.removal(macs=share)
+
+
+def test_a_share_out_of_reach_is_refused_with_the_lowest() -> None:
+    model, data = resnet()
+    found = scan(model, data.example_inputs(1), data, dimensions="depth")
+    with pytest.raises(TargetError, match="blocks alone; the lowest reachable share is macs=") as failure:
+        found.removal(macs=0.01)
+    lowest = float(str(failure.value).rsplit("macs=", 1)[1].rstrip("%")) / 100
+    assert found.structure.macs(**found.removal(macs=lowest)) <= lowest * found.structure.macs()
+    with pytest.raises(TargetError, match="lowest reachable"):
+        scan(model, data.example_inputs(1), data, dimensions="depth", shares=[0.01])
+
+
+def test_a_network_with_nothing_to_remove_is_refused() -> None:
+    data = ListData(((torch.randn(8, 4), torch.arange(8) % 3),))
+    with pytest.raises(TargetError, match="nothing in this network can be removed"):
+        scan(nn.Linear(4, 3), torch.randn(1, 4), data)
+
+
+def test_all_kept_is_nothing_to_remove() -> None:
+    model, data = resnet()
+    with pytest.raises(TargetError, match="nothing in this network can be removed"):
+        scan(model, data.example_inputs(1), data, settings=amsc.Settings(keep=("*",)))
+
+
+BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"examples": 0}, SettingsError, "examples: expected a whole number"),
+    ({"examples": 2.5}, SettingsError, "examples: expected a whole number"),
+    ({"dimensions": "height"}, SettingsError, "dimensions: expected one of both, depth, width"),
+    ({"power": -1}, SettingsError, "power: expected a number from 0 to 4"),
+    ({"shares": []}, SettingsError, "at least one share"),
+    ({"settings": amsc.Settings(device="cuda")}, SettingsError, "the model is on cpu"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "words"), BAD)
+def test_wrong_arguments_are_named(arguments: dict[str, Any], error: type[Exception], words: str) -> None:
+    model, data = plain()
+    with pytest.raises(error, match=words):
+        scan(model, data.example_inputs(1), data, **arguments)
+
+
+def test_no_data_is_refused() -> None:
+    model = Plain()
+    with pytest.raises(DataError, match="the train split of list is empty"):
+        scan(model, torch.randn(1, 1, 8, 8), ListData(()))
+    make: Callable[[], Any] = lambda: scan(model, torch.randn(1, 1, 8, 8), None)  # type: ignore[arg-type] # noqa: E731
+    with pytest.raises(DataError, match="must have the methods"):
+        make()

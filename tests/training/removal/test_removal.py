@@ -1,0 +1,110 @@
+"""Composed removals in the dense network's numbers, and the choice of channels for a budget."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amsc.structure import Rounding, Structure
+from amsc.training import Removal
+from amsc.training.removal.bunches import bunches, choose_channels, sparing_last
+from amsc.training.removal.removed import channel_map, compose_removals
+from training.small import small_data, small_net, traced
+
+STRUCTURE = traced(small_net(), small_data())
+LEAVES = [(group.name, index) for group in STRUCTURE.channels if group.kind != "stream" for index in range(group.size)]
+
+
+def _random_removal(structure: Structure, chooser: random.Random) -> Removal:
+    blocks = tuple(block.name for block in structure.blocks if chooser.random() < 0.3)
+    left = structure.after({}, blocks)
+    groups = [group for group in left.channels if group.kind != "stream" and chooser.random() < 0.7]
+    channels = {
+        group.name: tuple(sorted(chooser.sample(range(group.size), chooser.randint(0, group.size - 1))))
+        for group in groups
+    }
+    return Removal(blocks, {name: indices for name, indices in channels.items() if indices})
+
+
+@given(st.integers(0, 2**32))
+def test_two_cuts_cost_what_their_composition_costs_and_leave_the_same_channels(seed: int) -> None:
+    chooser = random.Random(seed)
+    first = _random_removal(STRUCTURE, chooser)
+    middle = STRUCTURE.after(first.channels, first.blocks)
+    second = _random_removal(middle, chooser)
+    whole = compose_removals(STRUCTURE, first, second)
+    after = middle.after(second.channels, second.blocks)
+    assert STRUCTURE.after(whole.channels, whole.blocks) == after
+    assert STRUCTURE.macs(whole.channels, whole.blocks) == after.macs()
+
+
+def test_indices_of_the_second_cut_count_what_the_first_left() -> None:
+    name = LEAVES[0][0]
+    whole = compose_removals(STRUCTURE, Removal((), {name: (0, 2, 5)}), Removal((), {name: (0, 2)}))
+    assert whole.channels == {name: (0, 1, 2, 4, 5)}
+
+
+def test_channels_of_a_removed_block_are_no_longer_listed() -> None:
+    block = STRUCTURE.blocks[0].name
+    inside = next(name for name, _ in LEAVES if name.startswith(block))
+    assert compose_removals(STRUCTURE, Removal((), {inside: (1,)}), Removal((block,), {})) == Removal((block,), {})
+
+
+def test_the_last_channel_of_a_group_is_spared() -> None:
+    kept = set(LEAVES) - set(sparing_last(STRUCTURE, LEAVES))
+    assert kept == {(name, STRUCTURE.group(name).size - 1) for name, _ in LEAVES}
+    assert list(sparing_last(STRUCTURE, [("no such group", 0)])) == []
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_target_is_met_to_the_smallest_channel_by_the_cheapest(seed: int) -> None:
+    chooser = random.Random(seed)
+    ranking = chooser.sample(LEAVES, len(LEAVES))
+    target = int(chooser.uniform(0.3, 0.95) * STRUCTURE.macs())
+    chosen = choose_channels(STRUCTURE, ranking, target)
+    macs = STRUCTURE.macs(channel_map(chosen))
+    smallest = min(STRUCTURE.channel_macs(name) for name, _ in LEAVES)
+    assert target - max(0.01 * target, smallest) <= macs <= target
+    assert len(set(chosen)) == len(chosen)
+    prefix = list(sparing_last(STRUCTURE, ranking))
+    while prefix and STRUCTURE.macs(channel_map(prefix[:-1])) <= target:
+        prefix.pop()
+    assert len(set(prefix) - set(chosen)) <= 0.2 * len(prefix) + 1, "most of the cheapest go"
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("to", "least"), [(4, 1), (8, 1), (3, 5)])
+def test_a_target_is_met_in_multiples_and_the_dearest_stay(seed: int, to: int, least: int) -> None:
+    chooser, rounding = random.Random(seed), Rounding(to, least)
+    ranking = chooser.sample(LEAVES, len(LEAVES))
+    lowest, dense = STRUCTURE.macs(channel_map(sparing_last(STRUCTURE, LEAVES, rounding))), STRUCTURE.macs()
+    target = int(lowest + chooser.uniform(0.0, 0.95) * (dense - lowest))
+    chosen = choose_channels(STRUCTURE, ranking, target, rounding=rounding)
+    channels = channel_map(chosen)
+    assert STRUCTURE.macs(channels) <= target
+    for name, going in channels.items():
+        size = STRUCTURE.group(name).size
+        left = size - len(going)
+        assert left % to == 0
+        assert left >= least
+        of_group = [index for other, index in ranking if other == name]
+        assert sorted(of_group[: len(going)]) == list(going), "the cheapest of the group go"
+        one_less = {**channels, name: sorted(of_group[: size - min(size, left + to)])}
+        assert STRUCTURE.macs(one_less) > target, "none goes without need"
+
+
+def test_leaves_are_held_back_until_a_multiple_is_reached() -> None:
+    name = LEAVES[0][0]  # 8 channels
+    leaves = [(name, index) for index in (5, 1, 0, 2)]
+    assert list(bunches(STRUCTURE, leaves[:3], Rounding(4))) == []
+    assert list(bunches(STRUCTURE, leaves, Rounding(4))) == [tuple(leaves)]
+    assert list(bunches(STRUCTURE, leaves, Rounding(1, 6))) == [((name, 5),), ((name, 1),)]
+
+
+def test_nothing_goes_where_the_target_is_met_already() -> None:
+    assert choose_channels(STRUCTURE, LEAVES, STRUCTURE.macs()) == []
+
+
+def test_an_impossible_target_takes_all_but_one_channel_of_each_group() -> None:
+    assert choose_channels(STRUCTURE, LEAVES, 1) == list(sparing_last(STRUCTURE, LEAVES))
