@@ -31,6 +31,7 @@ from amsc.measurement import machine_stamp
 from amsc.models import open_model
 from amsc.penalty import find_bypassed_groups, find_coordinates, parameters_held, saved_macs
 from amsc.structure import Structure
+from amsc.structure.costing import predicted_macs, predicted_parameters
 from amsc.surgery import stand_in
 from amsc.tasks import Classification
 from amsc.training import GateChoice, GateGradients, evaluate, gate_derivatives, reestimate_batchnorm
@@ -147,7 +148,7 @@ def choices(it: Scene) -> Iterator[tuple[str, str, GateChoice]]:
 
 
 def run_one(it: Scene, data: Data, choice: GateChoice, share: float) -> dict[str, object]:
-    dense, start = it.structure.macs(), time.perf_counter()
+    dense, start = predicted_macs(it.structure), time.perf_counter()
     removal = choice.removal(int(share * dense))
     seconds = time.perf_counter() - start
     small = cut(it.model, plan_cut(it.structure, channels=removal.channels, blocks=removal.blocks))
@@ -155,8 +156,8 @@ def run_one(it: Scene, data: Data, choice: GateChoice, share: float) -> dict[str
     reestimate_batchnorm(small, data, batches=BATCHNORM_BATCHES)
     return {
         "share": share,
-        "macs": it.structure.macs(removal.channels, removal.blocks),
-        "parameters": it.structure.parameters(removal.channels, removal.blocks),
+        "macs": predicted_macs(it.structure, removal.channels, removal.blocks),
+        "parameters": predicted_parameters(it.structure, removal.channels, removal.blocks),
         "removed_blocks": list(removal.blocks),
         "predicted_increase": round(choice.predicted_increase(removal), 4),
         "accuracy_as_cut": round(100 * as_cut, 2),

@@ -23,6 +23,7 @@ from amsc import Settings, Target, compress, cut, load, plan_cut, save, trace
 from amsc.data import Data, open_data
 from amsc.measurement import count_macs, machine_stamp
 from amsc.models import open_model
+from amsc.structure.costing import predicted_macs
 from amsc.surgery import plan_of
 from amsc.tasks import Classification
 from amsc.training import TrainSettings, evaluate, finetune, reestimate_batchnorm
@@ -65,7 +66,7 @@ def with_amsc(dense: nn.Module, data: Data, options: argparse.Namespace, seed: i
 def with_removal(choose: Callable[..., dict[str, list[int]]]) -> Method:
     def run(dense: nn.Module, data: Data, options: argparse.Namespace, seed: int) -> nn.Module:
         structure = trace(dense, data.example_inputs())
-        channels = choose(structure, int(options.target * structure.macs()), dense, seed)
+        channels = choose(structure, int(options.target * predicted_macs(structure)), dense, seed)
         model = cut(dense, plan_cut(structure, channels=channels)).to(memory_format=torch.channels_last)
         epochs = options.path_epochs + options.finetune_epochs
         finetune(model, data, TASK, TrainSettings("finetune", epochs, options.learning_rate, seed=seed))

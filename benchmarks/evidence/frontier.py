@@ -41,6 +41,7 @@ from amsc.data import Data, open_data
 from amsc.measurement import count_macs, machine_stamp
 from amsc.models import open_model
 from amsc.structure import Structure
+from amsc.structure.costing import predicted_macs
 from amsc.surgery import plan_of
 from amsc.training import Speed, TrainSettings, finetune, reestimate_batchnorm
 
@@ -89,7 +90,7 @@ def uniform(choose: Callable[[Structure, int, nn.Module, int], dict[str, list[in
     """The same share of every layer's channels."""
 
     def removal(dense: nn.Module, structure: Structure, data: Data, share: float, seed: int) -> Mapping[str, Any]:
-        return {"channels": choose(structure, int(share * structure.macs()), dense, seed)}
+        return {"channels": choose(structure, int(share * predicted_macs(structure)), dense, seed)}
 
     return at_once(removal)
 
@@ -101,7 +102,7 @@ def ranked(score_of: Callable[[Scene], Tensor]) -> Arm:
         it = scene(dense, data, 512, seed)
         choice = Ranked(it.structure, it.found, it.sizes["macs"], dimensions="width")
         choice.scores = score_of(it)
-        return {"channels": choice.removal(int(share * structure.macs())).channels}
+        return {"channels": choice.removal(int(share * predicted_macs(structure))).channels}
 
     return at_once(removal)
 

@@ -26,6 +26,7 @@ from amsc.measurement import machine_stamp
 from amsc.models import open_model
 from amsc.models.resnet_cifar import CifarResNet
 from amsc.structure import Structure
+from amsc.structure.cutting import after_removal
 from amsc.training import Batches, Stretch, TrainSettings, finetune, reestimate_batchnorm, train_steps
 
 RESULTS = Path(__file__).parents[1] / "results" / "paper_claims.json"
@@ -63,7 +64,7 @@ class Scene:
         train_steps(net, optimizer, batches, TASK, Stretch("claims", 0, steps), before=before)
         reestimate_batchnorm(net, self.data)
         gone = [name for name, zero in zip(penalty.blocks, penalty.zero_blocks().tolist(), strict=True) if zero]
-        left = {group.name for group in self.structure.after({}, gone).channels}
+        left = {group.name for group in after_removal(self.structure, {}, gone).channels}
         zeros = zip(penalty.channels, penalty.zero_channels().tolist(), strict=True)
         kept = [name for (name, _), zero in zeros if not zero and name in left]
         return {

@@ -7,6 +7,7 @@ from torch import nn
 
 from amsc.borrowing import named_tensors
 from amsc.structure import ChannelGroup, Structure
+from amsc.structure.costing import predicted_macs
 
 __all__ = ["l1_removal", "random_removal", "uniform_removal"]
 
@@ -43,7 +44,8 @@ def uniform_removal(structure: Structure, target_macs: int, order: Order) -> dic
     low, high = 0, len(ranked)
     while low < high:  # fewest channels that reach the target: MACs fall with every one
         middle = (low + high) // 2
-        low, high = (middle + 1, high) if structure.macs(_as_map(ranked[:middle])) > target_macs else (low, middle)
+        is_above = predicted_macs(structure, _as_map(ranked[:middle])) > target_macs
+        low, high = (middle + 1, high) if is_above else (low, middle)
     return _as_map(ranked[:low])
 
 

@@ -19,6 +19,8 @@ from amsc.data import open_data
 from amsc.measurement import machine_stamp
 from amsc.models import open_model
 from amsc.structure import Structure, trace
+from amsc.structure.costing import predicted_macs
+from amsc.structure.cutting import after_removal
 from amsc.surgery import apply_plan, cut_tensors, plan_cut, stand_in, verify
 from amsc.tasks import Classification
 from amsc.training import Removal, Shrunk, Speed, TrainSettings, WalkSettings, finetune, walk
@@ -46,7 +48,7 @@ def main() -> int:
     if is_digits:
         finetune(dense, data, TASK, TrainSettings("dense", 4, 0.1))
     structure = trace(dense, data.example_inputs())
-    target = int(options.target * structure.macs())
+    target = int(options.target * predicted_macs(structure))
     speed = Speed("bfloat16", channels_last=True) if options.fast else Speed()
     seconds: dict[str, list[float]] = {"dense": [], "proximal": [], "gates": []}
     for _ in range(options.rounds):
@@ -93,7 +95,7 @@ class Cutter:
         plan = plan_cut(structure, channels=removal.channels, blocks=removal.blocks)
         small = apply_plan(model, plan, self.inputs)
         error = verify(model, small, plan, self.inputs)
-        after = structure.after(removal.channels, removal.blocks)
+        after = after_removal(structure, removal.channels, removal.blocks)
         return Shrunk(small, after, lambda tensors: cut_tensors(tensors, plan), error)
 
 

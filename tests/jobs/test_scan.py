@@ -16,6 +16,8 @@ from amsc.jobs.scan import Scan, scan
 from amsc.measurement import count_macs
 from amsc.models import open_model
 from amsc.records import ScanRecord, from_json, to_json
+from amsc.structure.costing import predicted_macs, predicted_parameters
+from amsc.structure.cutting import after_removal
 from amsc.tasks import Classification
 from amsc.training import evaluate
 from blocks_nets import Decoder, rows
@@ -91,8 +93,8 @@ def check(model: nn.Module, data: Data, found: Scan, removal: Any) -> nn.Module:
     """Cut and verify; costs are as predicted, no group is emptied, nothing inexact and no stream goes."""
     structure = found.structure
     small = amsc.cut(model, amsc.plan_cut(structure, **removal), data.example_inputs(1))
-    assert count_macs(small, data.example_inputs(1)) == structure.macs(**removal)
-    assert sum(p.numel() for p in small.parameters()) == structure.parameters(**removal)
+    assert count_macs(small, data.example_inputs(1)) == predicted_macs(structure, **removal)
+    assert sum(p.numel() for p in small.parameters()) == predicted_parameters(structure, **removal)
     for name, indices in removal["channels"].items():
         group = structure.group(name)
         assert 0 < len(indices) < group.size
@@ -110,9 +112,9 @@ def test_every_point_can_be_cut_and_costs_what_it_says(scanned: tuple[nn.Module,
     for point in found.points[1:]:
         removal = {"channels": point.removed_channels, "blocks": point.removed_blocks}
         check(model, data, found, removal)
-        assert point.macs == found.structure.macs(**removal) <= point.share * dense.macs
-        assert point.parameters == found.structure.parameters(**removal)
-        small = found.structure.after(**removal)
+        assert point.macs == predicted_macs(found.structure, **removal) <= point.share * dense.macs
+        assert point.parameters == predicted_parameters(found.structure, **removal)
+        small = after_removal(found.structure, **removal)
         assert point.blocks_left == len(small.outer_blocks)
 
 
@@ -125,11 +127,11 @@ def test_the_frontier_is_monotone(scanned: tuple[nn.Module, Data, Scan]) -> None
 
 def test_a_removal_meets_any_share(scanned: tuple[nn.Module, Data, Scan]) -> None:
     model, data, found = scanned
-    dense = found.structure.macs()
+    dense = predicted_macs(found.structure)
     for share in (0.83, 0.5, 0.37):
         removal = found.removal(macs=share)
         check(model, data, found, removal)
-        left = found.structure.macs(**removal)
+        left = predicted_macs(found.structure, **removal)
         assert 0.9 * share * dense < left <= share * dense
 
 
@@ -250,7 +252,7 @@ def test_a_share_out_of_reach_is_refused_with_the_lowest() -> None:
     with pytest.raises(TargetError, match="blocks alone; the lowest reachable share is macs=") as failure:
         found.removal(macs=0.01)
     lowest = float(str(failure.value).rsplit("macs=", 1)[1].rstrip("%")) / 100
-    assert found.structure.macs(**found.removal(macs=lowest)) <= lowest * found.structure.macs()
+    assert predicted_macs(found.structure, **found.removal(macs=lowest)) <= lowest * predicted_macs(found.structure)
     with pytest.raises(TargetError, match="lowest reachable"):
         scan(model, data.example_inputs(1), data, dimensions="depth", shares=[0.01])
 

@@ -15,7 +15,17 @@ from amsc.limits.latency_model import fit_timing, latency_costs
 from amsc.limits.memory_model import memory_costs, weight_costs
 from amsc.measurement import peak_memory, time_in_turns, weight_bytes
 from amsc.models import open_model
-from amsc.structure import MET, Structure, parameter_costs
+from amsc.structure import Structure, parameter_costs
+from amsc.structure.costing import (
+    MET,
+    costs_after,
+    counted_costs,
+    predicted_cost,
+    predicted_macs,
+    predicted_parameters,
+    saved_by_channel,
+)
+from amsc.structure.cutting import after_removal
 from amsc.surgery import apply_plan, plan_cut
 from training.small import small_data, small_net
 
@@ -36,7 +46,7 @@ class Mlp(nn.Sequential):
 def drawn(structure: Structure, seed: int) -> tuple[dict[str, list[int]], tuple[str, ...]]:
     chooser = random.Random(seed)
     blocks = tuple(block.name for block in structure.outer_blocks if seed % 2 and chooser.random() < 0.3)
-    left = [group for group in structure.after({}, blocks).channels if group.exact]
+    left = [group for group in after_removal(structure, {}, blocks).channels if group.exact]
     counts = {group.name: chooser.randint(0, group.size - 1) for group in left}
     return {g.name: chooser.sample(range(g.size), counts[g.name]) for g in left if counts[g.name]}, blocks
 
@@ -55,14 +65,14 @@ def test_parameters_bytes_and_memory_of_any_cut_are_predicted(name: str) -> None
     model.eval()
     structure = trace(model, inputs)
     moments = memory_costs(model, structure, inputs)
-    assert max(map(structure.costing, moments)) == pytest.approx(peak_memory(model, inputs))
+    assert max(costs_after(structure, moment) for moment in moments) == pytest.approx(peak_memory(model, inputs))
     for seed in range(4):
         channels, blocks = drawn(structure, seed)
         small = apply_plan(model, plan_cut(structure, channels=channels, blocks=blocks), inputs)
-        held = structure.costing(parameter_costs(structure), channels, blocks)
+        held = costs_after(structure, parameter_costs(structure), channels, blocks)
         assert held == sum(p.numel() for p in small.parameters())
-        assert structure.costing(weight_costs(model, structure), channels, blocks) == weight_bytes(small)
-        peak = max(structure.costing(costs, channels, blocks) for costs in moments)
+        assert costs_after(structure, weight_costs(model, structure), channels, blocks) == weight_bytes(small)
+        peak = max(costs_after(structure, costs, channels, blocks) for costs in moments)
         assert peak_memory(small, inputs) <= peak * 1.001 <= 1.1 * peak_memory(small, inputs), (channels, blocks)
         if not blocks:
             assert peak == peak_memory(small, inputs)
@@ -73,10 +83,10 @@ def test_the_cost_is_the_largest_share_of_a_limit_and_follows_a_cut() -> None:
     structure = find_budget(model, trace(model, INPUTS), INPUTS, Target(macs=0.5, params=0.7), SETTINGS).structure
     assert {limit.unit for limit in structure.limits} == {"macs", "params"}
     channels, blocks = drawn(structure, 3)
-    macs = structure.macs(channels, blocks) / int(0.5 * structure.macs())
-    held = structure.parameters(channels, blocks) / int(0.7 * structure.parameters())
-    assert structure.cost(channels, blocks) == pytest.approx(MET * max(macs, held), abs=2)
-    assert structure.after(channels, blocks).cost() == structure.cost(channels, blocks)
+    macs = predicted_macs(structure, channels, blocks) / int(0.5 * predicted_macs(structure))
+    held = predicted_parameters(structure, channels, blocks) / int(0.7 * predicted_parameters(structure))
+    assert predicted_cost(structure, channels, blocks) == pytest.approx(MET * max(macs, held), abs=2)
+    assert predicted_cost(after_removal(structure, channels, blocks)) == predicted_cost(structure, channels, blocks)
 
 
 @pytest.mark.parametrize("unit", ["params", "bytes", "memory", "latency"])
@@ -84,12 +94,12 @@ def test_what_a_group_saves_is_what_the_cost_falls_by(unit: str) -> None:
     model = open_model("resnet20").eval()
     inputs = torch.randn(1, 3, 32, 32)
     structure = find_budget(model, trace(model, inputs), inputs, Target(**{unit: 0.9}), SETTINGS).structure
-    counted = structure.counted()
-    before = structure.costing(counted)
+    counted = counted_costs(structure)
+    before = costs_after(structure, counted)
     for group in [group for group in structure.channels if group.exact][:6]:
-        saved = structure.saved_by_channel(group.name, counted)
-        assert saved == pytest.approx(before - structure.costing(counted, {group.name: [0]}), rel=1e-6, abs=1e-3)
-    assert any(structure.saved_by_channel(group.name, counted) > 0 for group in structure.channels)
+        saved = saved_by_channel(structure, group.name, counted)
+        assert saved == pytest.approx(before - costs_after(structure, counted, {group.name: [0]}), rel=1e-6, abs=1e-3)
+    assert any(saved_by_channel(structure, group.name, counted) > 0 for group in structure.channels)
 
 
 def run(target: Target, **options: Any) -> Result:
@@ -131,7 +141,7 @@ def test_latency_is_modelled_from_networks_that_were_timed() -> None:
         channels, blocks = drawn(structure, seed)
         small = apply_plan(model, plan_cut(structure, channels=channels, blocks=blocks), inputs)
         (dense, _), (seconds, _) = time_in_turns([model, small], inputs)
-        predicted = structure.costing(latency_costs(structure, timing), channels, blocks)
+        predicted = costs_after(structure, latency_costs(structure, timing), channels, blocks)
         assert 0.5 < (predicted / timing.dense_seconds) / (seconds / dense) < 2  # other work goes on beside the tests
 
 

@@ -10,6 +10,7 @@ from amsc.errors import ModelError, SettingsError
 from amsc.models import open_model
 from amsc.penalty import WEIGHTS, Penalty
 from amsc.structure import trace
+from amsc.structure.costing import predicted_macs
 from penalty.nets import Net, images, net_structure, randomized
 from penalty.oracle import slow_prox
 
@@ -47,9 +48,9 @@ def test_costs_are_the_multiply_adds_saved_and_can_be_the_currency() -> None:
     model = randomized(Net())
     structure = net_structure()
     penalty = Penalty(structure, model, weights="gl", currency="macs")
-    saved = [structure.macs() - structure.macs({name: [index]}) for name, index in penalty.channels]
+    saved = [predicted_macs(structure) - predicted_macs(structure, {name: [index]}) for name, index in penalty.channels]
     assert penalty.leaf_costs.tolist() == saved
-    assert penalty.block_costs.tolist() == [structure.macs() - structure.macs(blocks=["block"])]
+    assert penalty.block_costs.tolist() == [predicted_macs(structure) - predicted_macs(structure, blocks=["block"])]
     raw = penalty.leaf_costs.sqrt()
     torch.testing.assert_close(penalty.leaf_weights, raw / raw.mean())
 

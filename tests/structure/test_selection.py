@@ -6,6 +6,7 @@ import torch
 from amsc.errors import SettingsError
 from amsc.models import open_model
 from amsc.structure import Structure, select, trace
+from amsc.structure.cutting import after_removal, kept_shapes
 
 INPUTS = torch.zeros(1, 1, 8, 8)
 STRUCTURE = trace(open_model("digits_resnet").eval(), INPUTS)
@@ -46,8 +47,8 @@ def test_what_is_kept_has_its_shape_after_everything_else_is_gone() -> None:
     for glob in ("layer1.0.conv1.weight", "layer3.1.*", "layer2*"):
         kept = select(STRUCTURE, keep=[glob])
         channels = {name: range(1, kept.group(name).size) for name in _free(kept)}
-        left = kept.after({}, _blocks(kept))
-        shapes = left.kept_shapes({name: chosen for name, chosen in channels.items() if name in _free(left)})
+        left = after_removal(kept, {}, _blocks(kept))
+        shapes = kept_shapes(left, {name: chosen for name, chosen in channels.items() if name in _free(left)})
         named = glob.rstrip("*")
         assert {name: shape for name, shape in STRUCTURE.shapes.items() if name.startswith(named)} == {
             name: shape for name, shape in shapes.items() if name.startswith(named)

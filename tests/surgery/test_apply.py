@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from amsc.errors import CutError, ModelError
+from amsc.structure.cutting import after_removal
 from amsc.surgery import AxisCut, CutPlan, apply_plan, cut, cut_tensors, masked, plan_cut
 from surgery.nets import SmallNet, images, randomized, small_structure
 
@@ -111,7 +112,7 @@ def test_cutting_twice_equals_cutting_at_once(net: nn.Module) -> None:
     structure = small_structure()
     first = plan_cut(structure, channels={"stream": [0, 3]})
     once = cut(net, first)
-    second = plan_cut(structure.after(first.channels, first.blocks), channels={"stream": [0], "last": [1]})
+    second = plan_cut(after_removal(structure, first.channels, first.blocks), channels={"stream": [0], "last": [1]})
     twice = cut(once, second)
     assert once.amsc_plan == first
     at_once = cut(net, plan_cut(structure, channels={"stream": [0, 1, 3], "last": [1]}))

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from amsc.records import from_json, to_json
 from amsc.structure import BlockCall, OutputLeaf, trace
+from amsc.structure.cutting import after_removal
 from amsc.surgery import CutPlan, compose, cut, cuttable, load, plan_cut, plan_of, save
 from amsc.surgery.passthrough import PassThrough
 from blocks_nets import Branches, Decoder, PostNorm, rows
@@ -85,7 +86,7 @@ def test_what_the_network_reads_from_a_layer_stays() -> None:
 def test_a_branch_and_then_its_layer_are_one_plan() -> None:
     structure = trace(Decoder("none", "mask"), rows())
     first = plan_cut(structure, blocks=["layers.0.mlp", "layers.1.mlp"])
-    second = plan_cut(structure.after({}, first.blocks), blocks=["layers.0"])
+    second = plan_cut(after_removal(structure, {}, first.blocks), blocks=["layers.0"])
     both = plan_cut(structure, blocks=["layers.0", "layers.0.mlp", "layers.1.mlp"])
     assert compose(first, second) == both
     assert both.blocks == ("layers.0", "layers.1.mlp") == tuple(both.block_calls)

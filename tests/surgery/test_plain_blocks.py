@@ -12,6 +12,7 @@ from amsc.errors import CutError
 from amsc.measurement import count_macs
 from amsc.records import from_json, to_json
 from amsc.structure import Structure, trace
+from amsc.structure.cutting import after_removal, channels_gone
 from amsc.surgery import CutPlan, compose, cut, cuttable, load, masked, plan_cut, plan_of, save
 from dense_nets import images, randomized
 
@@ -147,16 +148,16 @@ def test_what_they_read_goes_behind_them_as_well(blocks: list[str]) -> None:
     structure = trace(model, images())
     plan = plan_cut(structure, channels={"0": [1, 4]}, blocks=blocks)
     checked(model, plan)
-    gone = structure.channels_gone({"0": [1, 4]}, blocks)
+    gone = channels_gone(structure, {"0": [1, 4]}, blocks)
     assert gone == dict.fromkeys(("0", *blocks), (1, 4))
-    assert structure.after({"0": [1, 4]}, blocks).group("0").size == WIDTH - 2
+    assert after_removal(structure, {"0": [1, 4]}, blocks).group("0").size == WIDTH - 2
 
 
 def test_behind_a_removed_one_both_groups_are_one() -> None:
     model = randomized(vgg())
     structure = trace(model, images())
     first = plan_cut(structure, channels={"2": [1], "4": [1], "0": [0, 1]}, blocks=["4"])
-    once, middle = checked(model, first), structure.after(first.channels, first.blocks)
+    once, middle = checked(model, first), after_removal(structure, first.channels, first.blocks)
     assert {(group.name, group.size) for group in middle.channels} == {("0", 4), ("2", 5), ("8", 6)}
     assert middle.blocks == (), "the others read channels that they do not make now"
     second = plan_cut(middle, channels={"2": [0, 4], "8": [3]})
@@ -184,9 +185,9 @@ def test_what_is_read_beside_its_input_is_read_twice() -> None:
     model = Beside().eval()
     structure = trace(model, images())
     first = plan_cut(structure, blocks=["middle"])
-    once, middle = checked(model, first), structure.after({}, ["middle"])
+    once, middle = checked(model, first), after_removal(structure, {}, ["middle"])
     checked(once, plan_cut(middle, channels={"stem": [2]}))
-    assert middle.after({"stem": [2]}).shapes["last.weight"] == (4, 2 * WIDTH - 2, 1, 1)
+    assert after_removal(middle, {"stem": [2]}).shapes["last.weight"] == (4, 2 * WIDTH - 2, 1, 1)
 
 
 def test_it_is_saved_and_built_again(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from amsc.errors import CutError
 from amsc.records import from_json, to_json
+from amsc.structure.cutting import after_removal
 from amsc.surgery import AxisCut, CutPlan, compose, plan_cut
 from amsc.surgery.plan import outermost
 from surgery.nets import small_structure
@@ -86,7 +87,7 @@ def test_emptying_a_group_inside_a_removed_block_is_no_error() -> None:
 def test_composition_equals_cutting_at_once() -> None:
     structure = small_structure()
     first = plan_cut(structure, channels={"stream": [0, 3], "last": [4]})
-    second = plan_cut(structure.after(first.channels, first.blocks), channels={"stream": [0, 2], "inner": [5]})
+    second = plan_cut(after_removal(structure, first.channels, first.blocks), channels={"stream": [0, 2], "inner": [5]})
     # Left of the stream after the first: 1 2 4 5 6 7; its channels 0 and 2 were 1 and 4.
     at_once = plan_cut(structure, channels={"stream": [0, 1, 3, 4], "last": [4], "inner": [5]})
     assert compose(first, second) == at_once
@@ -95,7 +96,7 @@ def test_composition_equals_cutting_at_once() -> None:
 def test_composition_drops_cuts_in_a_block_that_goes_later() -> None:
     structure = small_structure()
     first = plan_cut(structure, channels={"stream": [2], "inner": [0, 1]})
-    second = plan_cut(structure.after(first.channels, first.blocks), blocks=["body.0"])
+    second = plan_cut(after_removal(structure, first.channels, first.blocks), blocks=["body.0"])
     at_once = plan_cut(structure, channels={"stream": [2], "inner": [0, 1]}, blocks=["body.0"])
     assert compose(first, second) == at_once
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from amsc.data import Data, open_data
 from amsc.models.resnet_cifar import CifarResNet
 from amsc.structure import Structure, trace
+from amsc.structure.cutting import after_removal
 from amsc.surgery import apply_plan, cut_tensors, plan_cut, verify
 from amsc.tasks import Classification
 from amsc.training import Removal, Shrunk, TrainSettings, finetune, reestimate_batchnorm
@@ -44,7 +45,7 @@ def shrink(model: nn.Module, structure: Structure, removal: Removal) -> Shrunk:
         return Shrunk(copy.deepcopy(model), structure, dict, 0.0)
     plan = plan_cut(structure, channels=removal.channels, blocks=removal.blocks)
     small = apply_plan(model, plan)
-    after = structure.after(removal.channels, removal.blocks)
+    after = after_removal(structure, removal.channels, removal.blocks)
     return Shrunk(small, after, lambda tensors: cut_tensors(tensors, plan), verify(model, small, plan))
 
 

@@ -16,6 +16,7 @@ from amsc.cli.subject import add_subject_flags, write_json
 from amsc.cli.words import in_words
 from amsc.errors import CutError
 from amsc.structure import ChannelGroup, Pin, Structure, select, trace
+from amsc.structure.costing import channel_macs, predicted_macs, predicted_parameters
 from amsc.surgery import cuttable
 
 __all__ = ["add_parser", "run"]
@@ -124,8 +125,8 @@ def _summary(view: View, model: nn.Module) -> dict[str, Any]:
     structure = view.structure
     return {
         "model": view.name,
-        "parameters": structure.parameters(),
-        "macs": structure.macs(),
+        "parameters": predicted_parameters(structure),
+        "macs": predicted_macs(structure),
         "tried": view.is_tried,
         "modules": list(flat(outline(model, structure, together=False))),
         "groups": [_group(view, group) for group in structure.channels],
@@ -150,8 +151,8 @@ def _group(view: View, group: ChannelGroup) -> dict[str, Any]:
         "folds": list(group.folds),
         "fewest": view.fewest(group),
         "members": [{"parameter": m.parameter, "axis": m.axis, "role": m.role} for m in group.members],
-        "macs_per_channel": structure.channel_macs(group.name),
-        "parameters_per_channel": structure.parameters() - structure.parameters({group.name: [0]}),
+        "macs_per_channel": channel_macs(structure, group.name),
+        "parameters_per_channel": predicted_parameters(structure) - predicted_parameters(structure, {group.name: [0]}),
     }
 
 

@@ -12,6 +12,8 @@ from amsc.cli.outline import Node
 from amsc.cli.words import in_words
 from amsc.report.tables import format_count
 from amsc.structure import Block, ChannelGroup, Rounding, Structure
+from amsc.structure.costing import channel_macs, predicted_macs, predicted_parameters
+from amsc.structure.cutting import after_removal
 
 __all__ = ["View", "show"]
 
@@ -66,7 +68,8 @@ def show(view: View, root: Node, console: Console, *, sections: Sequence[str] = 
 def _show_summary(view: View, console: Console) -> None:
     structure = view.structure
     console.show(
-        f"{view.name}: {format_count(structure.parameters())} parameters, {format_count(structure.macs())} MACs"
+        f"{view.name}: {format_count(predicted_parameters(structure))} parameters, "
+        f"{format_count(predicted_macs(structure))} MACs"
     )
     groups = structure.channels
     going = {group.name: group.size - view.fewest(group) for group in groups if view.fewest(group) < group.size}
@@ -75,10 +78,10 @@ def _show_summary(view: View, console: Console) -> None:
     if len(going) > len(inside):
         channels += f", {sum(going.values()) - sum(going[name] for name in inside)} of residual streams"
     blocks = f"{len(structure.blocks)} block{'s' * (len(structure.blocks) != 1)}"
-    left = structure.after({}, [block.name for block in structure.blocks])
+    left = after_removal(structure, {}, [block.name for block in structure.blocks])
     names = {group.name for group in left.channels}
-    lowest = left.macs({name: range(going[name]) for name in inside if name in names})
-    total = structure.macs()
+    lowest = predicted_macs(left, {name: range(going[name]) for name in inside if name in names})
+    total = predicted_macs(structure)
     share = f"; without all of that but the streams {lowest / total:.1%} of the MACs are left" if total else ""
     console.show(f"can go ({'tried' if view.is_tried else 'not tried'}): {blocks}, {channels}{share}")
 
@@ -178,7 +181,7 @@ def _show_groups(view: View, console: Console, limit: int | None) -> None:
     structure, groups = view.structure, view.structure.channels
     columns = ["name", ".kind", ">channels", ">fewest", ">MACs per channel", ">parameters", "exact"]
     shown = range(7) if console.width >= NARROW else (0, 1, 2, 4, 6) if console.width >= VERY_NARROW else (0, 2, 6)
-    cells = [_group_cells(view, group, structure.parameters()) for group in groups]
+    cells = [_group_cells(view, group, predicted_parameters(structure)) for group in groups]
     rows = [(found.label, *cells[found.indices[0]]) for found in alike([group.name for group in groups], cells)]
     columns, rows = [columns[i] for i in shown], [tuple(row[i] for i in shown) for row in rows]
     _limited(f"{len(groups)} channel groups", columns, rows, limit, f"amsc inspect {view.name} --groups", console)
@@ -189,15 +192,15 @@ def _group_cells(view: View, group: ChannelGroup, parameters: int) -> tuple[str,
         group.kind,
         str(group.size),
         str(view.fewest(group)),
-        format_count(view.structure.channel_macs(group.name)),
-        format_count(parameters - view.structure.parameters({group.name: [0]})),
+        format_count(channel_macs(view.structure, group.name)),
+        format_count(parameters - predicted_parameters(view.structure, {group.name: [0]})),
         "yes" if group.exact else f"no: {in_words(group.reason).text}",
     )
 
 
 def _show_blocks(view: View, console: Console, limit: int | None) -> None:
     structure = view.structure
-    macs, parameters = structure.macs(), structure.parameters()
+    macs, parameters = predicted_macs(structure), predicted_parameters(structure)
     cells = [
         (
             block.kind,

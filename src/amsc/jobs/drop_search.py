@@ -7,6 +7,7 @@ from amsc.errors import TargetError
 from amsc.jobs.run_folder import RunState
 from amsc.records import PathPoint
 from amsc.structure import Structure
+from amsc.structure.costing import predicted_cost, predicted_macs
 from amsc.training import Removal, Snapshot
 
 __all__ = ["Search", "removal_of"]
@@ -73,7 +74,7 @@ class Search:
         for _ in range(REFINEMENTS):
             goal = min(self.met, self._cost(path[-1])) if kept is None else (failed + kept) // 2
             above = [point for point in path if self._cost(point) > goal]
-            if goal - failed < CLOSE * self.structure.cost() or not above:
+            if goal - failed < CLOSE * predicted_cost(self.structure) or not above:
                 break
             snapshot = self.cut(self.snapshot(above[0]), goal)
             if not self.keeps(snapshot):
@@ -99,7 +100,7 @@ class Search:
         return self.save(tried), is_kept
 
     def _cost(self, point: PathPoint) -> int:
-        return self.structure.cost(point.removed_channels, point.removed_blocks)
+        return predicted_cost(self.structure, point.removed_channels, point.removed_blocks)
 
     def _lost(self, state: RunState, point: PathPoint) -> float:
         """How far the point's score falls short of the dense network's."""
@@ -114,7 +115,8 @@ class Search:
         return (
             f"drop={self.drop:g} cannot be kept to: of {len(tried)} networks that were fine-tuned the best falls short "
             f"of the dense one by {self._lost(state, best):.4g} (validation), with "
-            f"{best.macs / self.structure.macs():.1%} of the MACs; allow more, fine-tune longer, or walk in more points"
+            f"{best.macs / predicted_macs(self.structure):.1%} of the MACs; allow more, fine-tune longer, or walk in "
+            "more points"
         )
 
 

@@ -18,6 +18,7 @@ from amsc.limits.measured import MEASURED
 from amsc.limits.target import Target
 from amsc.records import PathPoint
 from amsc.settings import Settings
+from amsc.structure.costing import predicted_cost
 from amsc.tasks import Task
 from amsc.training import NoProgress, Progress, Snapshot, WalkState
 
@@ -138,8 +139,8 @@ def _dense(model: nn.Module, past: RunState, run: Path | None) -> nn.Module:
 
 def _nearest(points: tuple[PathPoint, ...], job: Job, run: Path | None) -> PathPoint:
     """The point to start from: just below the target, or the last one above it."""
-    cost = {point.index: job.structure.cost(point.removed_channels, point.removed_blocks) for point in points}
-    wanted = job.budget.met
+    structure, wanted = job.structure, job.budget.met
+    cost = {point.index: predicted_cost(structure, point.removed_channels, point.removed_blocks) for point in points}
     kept = [point for point in points if point.weights is not None]
     close = [point for point in kept if CLOSE * wanted <= cost[point.index] <= wanted]
     above = [point for point in kept if cost[point.index] > wanted]
@@ -148,7 +149,7 @@ def _nearest(points: tuple[PathPoint, ...], job: Job, run: Path | None) -> PathP
         return min(kept, key=lambda point: cost[point.index])
     if lowest > wanted:
         raise TargetError(
-            f"the path in {run} goes down to {lowest / job.structure.cost():.1%} of what the dense network costs, the "
-            f"target is {wanted / job.structure.cost():.1%}; walk a longer one, with a lower target"
+            f"the path in {run} goes down to {lowest / predicted_cost(structure):.1%} of what the dense network costs, "
+            f"the target is {wanted / predicted_cost(structure):.1%}; walk a longer one, with a lower target"
         )
     return close[-1] if close else min(above, key=lambda point: cost[point.index])

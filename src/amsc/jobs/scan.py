@@ -20,6 +20,8 @@ from amsc.records import ScanPoint, ScanRecord
 from amsc.report import render_scan, scan_lines
 from amsc.settings import Settings
 from amsc.structure import Structure
+from amsc.structure.costing import predicted_macs, predicted_parameters
+from amsc.structure.cutting import after_removal
 from amsc.surgery import cut, plan_cut, stand_in
 from amsc.tasks import Task
 from amsc.training import (
@@ -232,7 +234,7 @@ def _gated(model: nn.Module, example_inputs: Any, settings: Settings) -> tuple[S
 
 
 def _removal(choice: GateChoice, share: float) -> Removal:
-    wanted, dense = _share(share), choice.structure.macs()
+    wanted, dense = _share(share), predicted_macs(choice.structure)
     if choice.lowest > int(wanted * dense):
         lowest = -(-1000 * choice.lowest // dense) / 10
         words = {"both": "blocks and channels", "depth": "blocks alone", "width": "channels alone"}[choice.dimensions]
@@ -258,7 +260,7 @@ def _frontier(choice: GateChoice, shares: Sequence[float]) -> tuple[ScanPoint, .
     """The dense network and a structure for each share that can be reached; one that a smaller structure beats gives
     its share to that."""
     structure = choice.structure
-    dense = structure.macs()
+    dense = predicted_macs(structure)
     within = [share for share in sorted(set(shares)) if int(share * dense) >= choice.lowest]
     if not within:
         _removal(choice, max(shares))  # says what the lowest is
@@ -274,11 +276,11 @@ def _frontier(choice: GateChoice, shares: Sequence[float]) -> tuple[ScanPoint, .
 
 def _point(choice: GateChoice, share: float, removal: Removal) -> ScanPoint:
     structure, channels = choice.structure, removal.channels
-    left = structure.after(channels, removal.blocks)
+    left = after_removal(structure, channels, removal.blocks)
     return ScanPoint(
         share=share,
-        macs=structure.macs(channels, removal.blocks),
-        parameters=structure.parameters(channels, removal.blocks),
+        macs=predicted_macs(structure, channels, removal.blocks),
+        parameters=predicted_parameters(structure, channels, removal.blocks),
         blocks_left=len(left.outer_blocks),
         channels_left=num_channels(left),
         predicted_increase=choice.predicted_increase(removal),

@@ -21,6 +21,8 @@ from amsc.measurement import measure, time_in_turns
 from amsc.records import Measurement, PathPoint, Record
 from amsc.settings import Settings, plain_settings
 from amsc.structure import Structure
+from amsc.structure.costing import predicted_macs, predicted_parameters
+from amsc.structure.cutting import after_removal
 from amsc.surgery import CutPlan, apply_plan, cut_tensors, match_channels, plan_cut, save, stand_in, unfolded, verify
 from amsc.tasks import Task
 from amsc.training import (
@@ -209,7 +211,7 @@ class Job:
         plan = plan_cut(structure, channels=removal.channels, blocks=removal.blocks)
         small = apply_plan(model, plan, self.example_inputs)
         error = verify(model, small, plan, self.example_inputs)
-        after = structure.after(removal.channels, removal.blocks)
+        after = after_removal(structure, removal.channels, removal.blocks)
         return Shrunk(small, after, lambda tensors: cut_tensors(tensors, plan), error)
 
     def final_plan(self, state: RunState) -> CutPlan:
@@ -257,8 +259,8 @@ class Job:
             index=len(state.points),
             strength=0.0,
             epochs=epochs,
-            macs=structure.macs(),
-            parameters=structure.parameters(),
+            macs=predicted_macs(structure),
+            parameters=predicted_parameters(structure),
             blocks_left=len(structure.outer_blocks),
             channels_left=num_channels(structure),
             train_loss=mean_loss(model, self.data, self.task),

@@ -15,7 +15,9 @@ from amsc.measurement import time_in_turns
 from amsc.penalty import Coordinates, Penalty
 from amsc.records import Timing
 from amsc.settings import Settings
-from amsc.structure import MET, LayerCost, Limit, Structure, parameter_costs
+from amsc.structure import LayerCost, Limit, Structure, parameter_costs
+from amsc.structure.costing import MET, costs_after, predicted_cost, predicted_macs
+from amsc.structure.cutting import after_removal
 from amsc.surgery import apply_plan, plan_cut
 from amsc.training import Removal, fewest_channels, find_gates
 
@@ -55,7 +57,7 @@ def find_budget(
             can be met); or the dense network meets them already.
     """
     lowest = _lowest(structure, model, settings)
-    if structure.macs(lowest.channels, lowest.blocks) == structure.macs():
+    if predicted_macs(structure, lowest.channels, lowest.blocks) == predicted_macs(structure):
         said = _limits_said(settings)
         why = f" with {said}" if said else ""
         streams = [group for group in structure.channels if group.kind == "stream" and group.exact]
@@ -71,12 +73,14 @@ def find_budget(
     if amounts and not limits and target.drop is None:
         raise TargetError(f"the dense network costs no more than that: {_dense_words(known, amounts)}")
     if list(amounts) == ["macs"]:  # counted as they are
-        met = int(amounts["macs"].of(structure.macs()))
+        met = int(amounts["macs"].of(predicted_macs(structure)))
     else:
-        structure, met = replace(structure, limits=tuple(limits)), MET if limits else structure.macs()
+        structure, met = replace(structure, limits=tuple(limits)), MET if limits else predicted_macs(structure)
     if target.drop is None:
         return Budget(structure, met, met, timing)
-    floor = max(structure.cost(lowest.channels, lowest.blocks), round(DROP_FLOOR * structure.cost()))
+    floor = max(
+        predicted_cost(structure, lowest.channels, lowest.blocks), round(DROP_FLOOR * predicted_cost(structure))
+    )
     return Budget(structure, met, min(met, floor), timing)
 
 
@@ -98,7 +102,7 @@ class _Known:
 
     def amount(self, cost: str, removal: Removal) -> float:
         """What is left of a cost, as it is counted."""
-        return max(self.structure.costing(costs, removal.channels, removal.blocks) for costs in self.sums(cost))
+        return max(costs_after(self.structure, costs, removal.channels, removal.blocks) for costs in self.sums(cost))
 
     def _count(self, cost: str) -> tuple[tuple[LayerCost, ...], ...]:
         if cost == "memory":
@@ -126,7 +130,7 @@ def _checked(known: _Known, cost: str, amount: Amount, lowest: Removal, settings
         raise TargetError(_refusal(cost, amount, left, dense, len(lowest.blocks), settings))
     if cost == "latency":  # the model has its own idea of the dense network, and of the smallest
         wanted = max(wanted * modelled[0] / dense, ABOVE_LOWEST * modelled[1])
-    near = [costs for costs in known.sums(cost) if known.structure.costing(costs) > NEVER_NEAR * wanted]
+    near = [costs for costs in known.sums(cost) if costs_after(known.structure, costs) > NEVER_NEAR * wanted]
     return tuple(Limit(cost, wanted, costs) for costs in near)
 
 
@@ -163,7 +167,7 @@ def _lowest(structure: Structure, model: nn.Module, settings: Settings) -> Remov
     found: Penalty | Coordinates = Penalty(structure, model)
     if settings.streams:
         structure, found = find_gates(structure, model, streams=True)
-    left = structure.after({}, found.blocks)
+    left = after_removal(structure, {}, found.blocks)
     rounding = settings.rounding(structure)
     return Removal(tuple(found.blocks), fewest_channels(left, found.channels, rounding))
 

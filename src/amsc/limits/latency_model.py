@@ -10,6 +10,8 @@ from torch import nn
 from amsc.measurement import time_in_turns
 from amsc.records import Timing
 from amsc.structure import LayerCost, Structure, time_features
+from amsc.structure.costing import costs_after
+from amsc.structure.cutting import after_removal
 from amsc.surgery import apply_plan, plan_cut
 
 __all__ = ["fit_timing", "latency_costs"]
@@ -34,7 +36,7 @@ def fit_timing(model: nn.Module, structure: Structure, example_inputs: Any, *, s
     networks = [model, *(apply_plan(model, plan, example_inputs) for plan in plans)]
     seconds = np.array([median for median, _ in time_in_turns(networks, example_inputs)])
     features = time_features(structure)
-    rows = np.array([[structure.costing(costs, *removal) for costs in features] for removal in removals])
+    rows = np.array([[costs_after(structure, costs, *removal) for costs in features] for removal in removals])
     scale = rows[0].clip(min=1)
     found, _ = nnls(rows / scale / seconds[:, None], np.ones(len(seconds)))
     errors = np.abs(rows / scale @ found / seconds - 1)
@@ -55,6 +57,6 @@ def _random_removal(structure: Structure, chooser: random.Random) -> _Removal:
     """Some of the blocks, and of each group that is left a share of the channels around one that is drawn first."""
     rate, mean = chooser.random(), chooser.random()
     blocks = tuple(block.name for block in structure.outer_blocks if chooser.random() < rate / 2)
-    left = [group for group in structure.after({}, blocks).channels if group.exact]
+    left = [group for group in after_removal(structure, {}, blocks).channels if group.exact]
     counts = {g.name: min(g.size - 1, round(g.size * mean * chooser.uniform(0.6, 1.2))) for g in left}
     return {g.name: sorted(chooser.sample(range(g.size), counts[g.name])) for g in left if counts[g.name] > 0}, blocks

@@ -11,6 +11,7 @@ from amsc.limits.budget import Budget
 from amsc.limits.target import Target
 from amsc.measurement import peak_memory, time_in_turns
 from amsc.structure import Structure
+from amsc.structure.costing import predicted_cost
 from amsc.training import Snapshot, Trail
 
 __all__ = ["MEASURED", "is_met", "keep_to_limits"]
@@ -46,7 +47,7 @@ def keep_to_limits(
     scale, error, used = 1.0, 0.0, dict[str, float]()
     for _ in range(ATTEMPTS):
         scaled, snapshot = replace(trail, structure=_scaled(trail.structure, scale)), start
-        if scaled.structure.cost(start.removal.channels, start.removal.blocks) > budget.met:
+        if predicted_cost(scaled.structure, start.removal.channels, start.removal.blocks) > budget.met:
             snapshot, one = scaled.cut_down(start, budget.met)
             error = max(error, one)
         if not MEASURED & target.limits.keys():

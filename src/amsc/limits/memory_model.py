@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 from amsc.borrowing import call_arguments, named_tensors
 from amsc.measurement import Activations, live_activations
 from amsc.structure import ChannelGroup, LayerCost, Structure, byte_costs
+from amsc.structure.cutting import removed_positions
 from amsc.surgery import apply_plan, plan_cut
 
 __all__ = ["memory_costs", "weight_costs"]
@@ -51,7 +52,7 @@ def _activation_costs(
         if len(sizes) != len(live.sizes):  # other operators run: nothing is known to become smaller
             continue
         length = structure.shapes[axis[0]][axis[1]]
-        removed = len(structure.removed_positions({group.name: gone})[axis])
+        removed = len(removed_positions(structure, {group.name: gone})[axis])
         for number, (before, after) in enumerate(zip(live.sizes, sizes, strict=True)):
             if after * length == before * (length - removed):
                 whole[number].add(axis)

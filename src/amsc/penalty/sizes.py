@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from amsc.penalty.coordinates import Coordinates
+from amsc.structure.costing import counted_costs, saved_by_block, saved_by_channel
 from amsc.structure.structure import ChannelGroup, LayerCost, Structure
 
 __all__ = ["parameters_held", "saved_cost", "saved_macs"]
@@ -25,10 +26,10 @@ def parameters_held(structure: Structure, coordinates: Coordinates) -> tuple[Ten
 
 
 def saved_cost(structure: Structure, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
-    """What removing one penalised channel, or one block, from the network as it is takes off its `Structure.cost`.
+    """What removing one penalised channel, or one block, from the network as it is takes off its `predicted_cost`.
 
     Shapes: channel, block (integers)."""
-    return _saved(structure, coordinates, structure.counted())
+    return _saved(structure, coordinates, counted_costs(structure))
 
 
 def saved_macs(structure: Structure, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
@@ -37,9 +38,9 @@ def saved_macs(structure: Structure, coordinates: Coordinates) -> tuple[Tensor, 
 
 
 def _saved(structure: Structure, coordinates: Coordinates, costs: tuple[LayerCost, ...]) -> tuple[Tensor, Tensor]:
-    per_group = {name: round(structure.saved_by_channel(name, costs)) for name, _ in coordinates.channels}
+    per_group = {name: round(saved_by_channel(structure, name, costs)) for name, _ in coordinates.channels}
     channels = [per_group[name] for name, _ in coordinates.channels]
-    blocks = [round(structure.saved_by_block(name, costs)) for name in coordinates.blocks]
+    blocks = [round(saved_by_block(structure, name, costs)) for name in coordinates.blocks]
     return torch.tensor(channels, dtype=torch.long), torch.tensor(blocks, dtype=torch.long)
 
 

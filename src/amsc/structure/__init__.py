@@ -5,7 +5,6 @@ from amsc.structure.from_model import trace
 from amsc.structure.rounding import Rounding, round_channels
 from amsc.structure.selection import minima, select, without_plain
 from amsc.structure.structure import (
-    MET,
     Block,
     BlockCall,
     ChannelGroup,
@@ -18,7 +17,6 @@ from amsc.structure.structure import (
 )
 
 __all__ = [
-    "MET",
     "Block",
     "BlockCall",
     "ChannelGroup",

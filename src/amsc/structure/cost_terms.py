@@ -10,7 +10,7 @@ __all__ = ["byte_costs", "parameter_costs", "time_features"]
 
 
 def parameter_costs(structure: Structure) -> tuple[LayerCost, ...]:
-    """One cost per parameter: the number of its elements, as `Structure.parameters` counts them."""
+    """One cost per parameter: the number of its elements, as `predicted_parameters` counts them."""
     return _held(structure, {name: 1 for name in structure.shapes if name not in structure.buffers})
 
 

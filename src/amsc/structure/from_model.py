@@ -17,6 +17,7 @@ from amsc.errors import AmscError, ModelError
 from amsc.structure.blocks.dense_layers import with_dense_layers
 from amsc.structure.blocks.plain_convolutions import plain_convolutions
 from amsc.structure.blocks.search import BlockSearch, owners
+from amsc.structure.cutting import block_macs
 from amsc.structure.grouping.channel_groups import channel_groups
 from amsc.structure.grouping.layer_costs import layer_costs
 from amsc.structure.grouping.positions import Ownership
@@ -179,7 +180,7 @@ def _watched_in_training(tracer: Tracer, probe: Tracer, again: Tracer, model: nn
 
 def _completed(structure: Structure, block: Block) -> Block:
     own = (p for p in structure.shapes if p.startswith(f"{block.name}.") and p not in structure.buffers)
-    return dataclasses.replace(block, parameters=tuple(own), macs=structure.block_macs(block.name))
+    return dataclasses.replace(block, parameters=tuple(own), macs=block_macs(structure, block.name))
 
 
 def _refuse_wrapped(model: Any) -> None:

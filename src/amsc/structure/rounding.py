@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import gcd, lcm
 
 from amsc.errors import SettingsError
+from amsc.structure.cutting import removed_positions
 from amsc.structure.structure import ChannelGroup, Structure
 
 __all__ = ["Rounding", "round_channels"]
@@ -73,7 +74,7 @@ def round_channels(
     rounded = {}
     for name, indices in channels.items():
         group, named = structure.group(name), list(dict.fromkeys(indices))
-        structure.removed_positions({name: named})  # refuses indices that do not exist
+        removed_positions(structure, {name: named})  # refuses indices that do not exist
         going = named[: rounding.most_to_go(group, len(named))]
         if going:
             rounded[name] = tuple(sorted(going))

@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from amsc.borrowing import named_tensors
-from amsc.structure.after_cut import group_with
+from amsc.structure.group_changes import group_with
 from amsc.structure.structure import ChannelGroup, Structure
 
 __all__ = ["match_channels"]

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from amsc.borrowing import InputSpec
 from amsc.errors import CutError
-from amsc.structure.structure import BlockCall, ChannelGroup, Structure, keeps_shape
+from amsc.structure.costing import predicted_macs, predicted_parameters
+from amsc.structure.cutting import channels_gone, folded_layers, keeps_shape, removed_positions, with_new_biases
+from amsc.structure.structure import BlockCall, ChannelGroup, Structure
 
 __all__ = ["AxisCut", "CutPlan", "is_inside", "outermost", "plan_cut"]
 
@@ -95,16 +97,16 @@ def plan_cut(
     chosen = {name: indices for name, indices in chosen.items() if indices}
     plain = tuple(name for name in blocks if structure.block(name).kind == "plain")
     _check_plain(structure, plain, chosen, blocks)
-    folds = structure.folds(chosen, blocks)
-    structure = structure.with_biases(folds)
+    folds = folded_layers(structure, chosen, blocks)
+    structure = with_new_biases(structure, folds)
     return CutPlan(
         inputs=structure.inputs,
         channels=chosen,
         blocks=blocks,
         block_parameters=tuple(sorted({p for block in blocks for p in structure.block(block).parameters})),
         cuts=_axis_cuts(structure, chosen, blocks),
-        macs=structure.macs(chosen, blocks),
-        parameters=structure.parameters(chosen, blocks),
+        macs=predicted_macs(structure, chosen, blocks),
+        parameters=predicted_parameters(structure, chosen, blocks),
         block_calls={name: call for name in blocks if (call := structure.block(name).call) is not None},
         folds=folds,
         plain=plain,
@@ -148,7 +150,7 @@ def _check_plain(
     structure: Structure, plain: tuple[str, ...], channels: Mapping[str, tuple[int, ...]], blocks: tuple[str, ...]
 ) -> None:
     others = [name for name in blocks if name not in plain]
-    positions = structure.removed_positions(structure.channels_gone(channels, plain), others)
+    positions = removed_positions(structure, channels_gone(structure, channels, plain), others)
     for name in plain:
         if not keeps_shape(name, positions):
             read, made = (len(positions.get((f"{name}.weight", axis), ())) for axis in (1, 0))
@@ -162,10 +164,10 @@ def _check_plain(
 def _axis_cuts(
     structure: Structure, channels: Mapping[str, tuple[int, ...]], blocks: tuple[str, ...]
 ) -> tuple[AxisCut, ...]:
-    channels = structure.channels_gone(channels, blocks)
+    channels = channels_gone(structure, channels, blocks)
     zeroed = _zeroed_axes(structure, channels)
     cuts = []
-    for (name, axis), positions in sorted(structure.removed_positions(channels, blocks).items()):
+    for (name, axis), positions in sorted(removed_positions(structure, channels, blocks).items()):
         if is_inside(name, blocks) or not positions:  # buffers of a removed block go with it
             continue
         size = structure.shapes[name][axis]

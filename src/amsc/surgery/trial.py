@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from amsc.errors import CutError
+from amsc.structure.cutting import after_removal
 from amsc.structure.structure import ChannelGroup, Structure
 from amsc.surgery.apply import apply_plan
 from amsc.surgery.plan import plan_cut
@@ -126,7 +127,7 @@ class _Trial:
     def _failure(self, groups: Iterable[str], blocks: list[str], steps: Sequence[int] = ()) -> str:
         """Why channels of each of `groups` (of every so many one) and all of `blocks` cannot be removed together; "" if
         they can."""
-        left = {group.name: group.size for group in self._structure.after({}, blocks).channels}
+        left = {group.name: group.size for group in after_removal(self._structure, {}, blocks).channels}
         chosen = [name for name in groups if name in left]
         for step in steps or ((1, 2, max(left.values(), default=1)) if chosen else (1,)):
             channels = {name: range(0, left[name] - 1, step) for name in chosen if left[name] > 1}

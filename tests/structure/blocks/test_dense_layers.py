@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from amsc.records import from_json, to_json
 from amsc.structure import BlockCall, OutputLeaf, Structure, select, trace
+from amsc.structure.cutting import after_removal
 from dense_nets import GROWTH, WIDTH, DenseNet, Inception, Single, Widening, images
 
 
@@ -109,10 +110,10 @@ def test_channels_that_are_kept_keep_their_layer() -> None:
 
 def test_what_is_left_after_a_layer_is_known() -> None:
     structure = trace(DenseNet("list"), images())
-    small = structure.after({"stem": [0]}, ["stage1.layers.1"])
+    small = after_removal(structure, {"stem": [0]}, ["stage1.layers.1"])
     assert "stage1.layers.1.conv2" not in {group.name for group in small.channels}
     assert small.shapes["stage1.layers.2.norm1.weight"] == (WIDTH - 1 + GROWTH,)
     assert small.shapes["transition.weight"] == (10, WIDTH - 1 + 2 * GROWTH, 1, 1)
     assert [block.name for block in small.blocks] == [name for name in LAYERS if name != "stage1.layers.1"]
-    again = small.after({}, ["stage1.layers.0", "stage1.layers.2"])
-    assert again == structure.after({"stem": [0]}, [f"stage1.layers.{i}" for i in range(3)])
+    again = after_removal(small, {}, ["stage1.layers.0", "stage1.layers.2"])
+    assert again == after_removal(structure, {"stem": [0]}, [f"stage1.layers.{i}" for i in range(3)])

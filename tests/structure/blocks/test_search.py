@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from amsc.errors import InputError
 from amsc.records import from_json, to_json
 from amsc.structure import Block, OutputLeaf, Structure, trace
+from amsc.structure.cutting import after_removal
 from blocks_nets import (
     SIZE,
     Branches,
@@ -215,7 +216,7 @@ def test_outer_blocks_share_no_parameter_and_all_survive_json() -> None:
 
 def test_a_branch_that_is_gone_is_no_longer_counted_in_its_layer() -> None:
     structure = trace(Decoder("none", "keywords"), rows())
-    small = structure.after({}, ["layers.0.mlp", "layers.1"])
+    small = after_removal(structure, {}, ["layers.0.mlp", "layers.1"])
     assert [block.name for block in small.blocks] == [
         "layers.0",
         "layers.0.attention",

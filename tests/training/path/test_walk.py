@@ -16,6 +16,8 @@ from amsc.models.resnet_cifar import BasicBlock
 from amsc.penalty import Penalty
 from amsc.records import PathPoint
 from amsc.structure import Rounding, Structure
+from amsc.structure.costing import predicted_cost, predicted_macs, predicted_parameters
+from amsc.structure.cutting import after_removal
 from amsc.surgery import plan_cut
 from amsc.training import (
     Batches,
@@ -60,7 +62,7 @@ def structure(dense: nn.Module) -> Structure:
 def _walk(dense: nn.Module, structure: Structure, macs: float = 0.5, **options: Any) -> Iterator[Step]:
     settings = options.pop("settings", SETTINGS)
     cut = options.pop("shrink", shrink)
-    target = int(macs * structure.macs())
+    target = int(macs * predicted_macs(structure))
     return walk(dense, structure, DATA, TASK, shrink=cut, target_cost=target, settings=settings, **options)
 
 
@@ -75,7 +77,7 @@ def test_it_ends_at_the_target_or_at_most_one_percent_below(
     dense: nn.Module, structure: Structure, macs: float, share: float
 ) -> None:
     *_, (last, _, state) = _walk(dense, structure, macs, settings=replace(SETTINGS, epochs=1, depth_share=share))
-    target = int(macs * structure.macs())
+    target = int(macs * predicted_macs(structure))
     assert 0.99 * target <= last.macs <= target
     assert state.phase == "done"
 
@@ -87,13 +89,13 @@ def test_depth_comes_first_and_both_are_removed(structure: Structure, steps: lis
     assert last.removed_blocks
     assert last.removed_channels
     assert last.blocks_left == len(structure.blocks) - len(last.removed_blocks)
-    assert last.channels_left < num_channels(structure.after({}, last.removed_blocks))
+    assert last.channels_left < num_channels(after_removal(structure, {}, last.removed_blocks))
 
 
 def test_points_say_what_their_network_costs_and_where_training_stands(structure: Structure, steps: list[Step]) -> None:
     for number, (point, snapshot, _) in enumerate(steps):
-        assert point.macs == structure.macs(point.removed_channels, point.removed_blocks)
-        assert point.parameters == structure.parameters(point.removed_channels, point.removed_blocks)
+        assert point.macs == predicted_macs(structure, point.removed_channels, point.removed_blocks)
+        assert point.parameters == predicted_parameters(structure, point.removed_channels, point.removed_blocks)
         assert Removal(point.removed_blocks, point.removed_channels) == snapshot.removal
         assert point.index == number
     assert [point.epochs for point, _, _ in steps] == pytest.approx([1, 2, 3, 4], abs=0.1)
@@ -172,22 +174,22 @@ def test_without_a_share_for_depth_only_channels_go(dense: nn.Module, structure:
 def test_no_epochs_make_one_cut_without_training(dense: nn.Module, structure: Structure) -> None:
     ((point, _, state),) = _walk(dense, structure, settings=replace(SETTINGS, epochs=0))
     assert state.phase == "done"
-    assert 0.99 <= point.macs / int(0.5 * structure.macs()) <= 1
+    assert 0.99 <= point.macs / int(0.5 * predicted_macs(structure)) <= 1
 
 
 def test_fewer_steps_than_points_make_fewer_points(dense: nn.Module, structure: Structure) -> None:
     epochs = 3 / DATA.num_batches("train")
     points = [point for point, _, _ in _walk(dense, structure, settings=replace(SETTINGS, epochs=epochs, points=9))]
     assert len(points) <= 3
-    assert points[-1].macs <= int(0.5 * structure.macs())
+    assert points[-1].macs <= int(0.5 * predicted_macs(structure))
 
 
 def test_blocks_go_where_channels_alone_cannot_reach_the_target(dense: nn.Module, structure: Structure) -> None:
     every = {group.name: range(1, group.size) for group in structure.channels if group.kind != "stream"}
-    beyond = (structure.macs(every) - 1) / structure.macs()
+    beyond = (predicted_macs(structure, every) - 1) / predicted_macs(structure)
     *_, (last, _, _) = _walk(dense, structure, beyond, settings=replace(SETTINGS, epochs=1, depth_share=0.0))
     assert last.removed_blocks
-    assert last.macs <= int(beyond * structure.macs())
+    assert last.macs <= int(beyond * predicted_macs(structure))
 
 
 def test_the_depth_rule_goes_back_to_the_smallest_depth_that_is_not_worse(
@@ -224,7 +226,7 @@ def test_by_share_depth_takes_its_share_whatever_the_scores(
 def test_multiples_are_kept_all_along_the_path(dense: nn.Module, structure: Structure) -> None:
     settings = replace(SETTINGS, rounding=Rounding(4, 8), epochs=2)
     points = [point for point, _, _ in _walk(dense, structure, 0.6, settings=settings)]
-    assert points[-1].macs <= int(0.6 * structure.macs())
+    assert points[-1].macs <= int(0.6 * predicted_macs(structure))
     assert any(point.removed_channels for point in points)
     for point in points:
         for name, gone in point.removed_channels.items():
@@ -243,7 +245,7 @@ def test_a_target_below_the_multiples_is_refused(dense: nn.Module, structure: St
 def test_adamw_meets_the_target_and_goes_on_identically(dense: nn.Module, structure: Structure, method: str) -> None:
     settings = replace(SETTINGS, optimizer="adamw", learning_rate=0.003, method=method)
     found = list(_walk(dense, structure, settings=settings))
-    assert 0.495 <= found[-1][0].macs / structure.macs() <= 0.5
+    assert 0.495 <= found[-1][0].macs / predicted_macs(structure) <= 0.5
     assert {"exp_avg", "exp_avg_sq", "step"} == found[1][1].moments.keys()
     saved = walk_state_from_plain(walk_state_to_plain(found[1][2]))
     again = list(_walk(dense, structure, settings=settings, state=saved))
@@ -257,7 +259,7 @@ def test_another_theta_hat_leads_to_another_network_and_goes_on_identically(
 ) -> None:
     settings = replace(SETTINGS, weights="amsc", theta_hat=theta_hat)
     found = list(_walk(dense, structure, settings=settings))
-    assert 0.495 <= found[-1][0].macs / structure.macs() <= 0.5
+    assert 0.495 <= found[-1][0].macs / predicted_macs(structure) <= 0.5
     plain = list(_walk(dense, structure, settings=replace(settings, theta_hat="dense")))
     assert found[-1][0].removed_channels != plain[-1][0].removed_channels
     snapshot = found[1][1]
@@ -277,7 +279,7 @@ def test_a_faster_way_to_compute_keeps_to_the_plan_and_goes_on_identically(
 ) -> None:
     settings = replace(SETTINGS, speed=speed)
     found = list(_walk(dense, structure, settings=settings))
-    assert 0.495 <= found[-1][0].macs / structure.macs() <= 0.5
+    assert 0.495 <= found[-1][0].macs / predicted_macs(structure) <= 0.5
     assert all(tensor.dtype != torch.bfloat16 for tensor in found[-1][1].weights.values())
     saved = walk_state_from_plain(walk_state_to_plain(found[1][2]))
     again = list(_walk(dense, structure, settings=settings, state=saved))
@@ -299,7 +301,7 @@ def test_training_computes_as_the_speed_says(dense: nn.Module) -> None:
 def test_where_no_block_is_left_there_is_no_depth_to_hold(dense: nn.Module, structure: Structure) -> None:
     without = replace(structure, blocks=())
     optimizer = ProximalStep(torch.optim.SGD(dense.parameters(), lr=0.05), Penalty(without, dense))
-    plan = CostPlan(structure.cost(), structure.cost() // 2, 20)
+    plan = CostPlan(predicted_cost(structure), predicted_cost(structure) // 2, 20)
     piece = Piece("width", without, optimizer, Position(plan, 0, 20), StrengthControl(), held=1.0)
     piece.before(10)  # behind its plan by far
     assert optimizer.depth_strength == 0
@@ -310,12 +312,12 @@ def test_blocks_in_the_way_of_the_target_go_before_channels_do(dense: nn.Module,
     """With every block, the fewest channels of all cost more than the target."""
     penalty = Penalty(structure, dense)
     few = fewest_channels(structure, penalty.channels)
-    target = (structure.macs(few) - 1) / structure.macs()
+    target = (predicted_macs(structure, few) - 1) / predicted_macs(structure)
     for method in ("proximal", "gates"):
         settings = replace(SETTINGS, depth_share=0.0, method=method)
         steps = list(_walk(dense, structure, target, settings=settings))
         assert all(point.removed_blocks for point, _, _ in steps), "from the first piece on"
-        assert [point.macs for point, _, _ in steps][-1] <= target * structure.macs()
+        assert [point.macs for point, _, _ in steps][-1] <= target * predicted_macs(structure)
         assert steps[-1][2].error <= 1e-5
 
 
@@ -339,7 +341,7 @@ def test_what_is_left_recovers_while_a_depth_piece_settles(dense: nn.Module, str
     net = copy.deepcopy(dense)
     penalty = Penalty(structure, net)
     optimizer = ProximalStep(torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9), penalty)
-    position = Position(CostPlan(structure.cost(), structure.cost() // 2, 15), 0, 20)
+    position = Position(CostPlan(predicted_cost(structure), predicted_cost(structure) // 2, 15), 0, 20)
     piece = Piece("depth", structure, optimizer, position, StrengthControl())
     piece.before(0)
     assert optimizer.depth_strength > 0
@@ -361,10 +363,12 @@ def test_where_nothing_is_left_to_remove_the_network_is_trained(
 ) -> None:
     """The target takes every block, and there are no channels to remove."""
     blocks_alone = replace(structure, channels=tuple(g for g in structure.channels if g.kind == "stream"))
-    bare = structure.macs({}, tuple(block.name for block in structure.outer_blocks)) / structure.macs()
+    bare = predicted_macs(structure, {}, tuple(block.name for block in structure.outer_blocks)) / predicted_macs(
+        structure
+    )
     settings = replace(SETTINGS, depth_share=0.0, method=method)
     ((point, snapshot, state),) = _walk(dense, blocks_alone, 1.05 * bare, settings=settings)
     assert point.blocks_left == 0
-    assert point.macs <= 1.05 * bare * structure.macs()
+    assert point.macs <= 1.05 * bare * predicted_macs(structure)
     assert state.phase == "done"
     assert not torch.equal(snapshot.weights["conv1.weight"], dense.get_parameter("conv1.weight"))

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amsc.structure import Rounding, Structure
+from amsc.structure.costing import channel_macs, predicted_macs
+from amsc.structure.cutting import after_removal
 from amsc.training import Removal
 from amsc.training.removal.bunches import bunches, choose_channels, sparing_last
 from amsc.training.removal.removed import channel_map, compose_removals
@@ -18,7 +20,7 @@ LEAVES = [(group.name, index) for group in STRUCTURE.channels if group.kind != "
 
 def _random_removal(structure: Structure, chooser: random.Random) -> Removal:
     blocks = tuple(block.name for block in structure.blocks if chooser.random() < 0.3)
-    left = structure.after({}, blocks)
+    left = after_removal(structure, {}, blocks)
     groups = [group for group in left.channels if group.kind != "stream" and chooser.random() < 0.7]
     channels = {
         group.name: tuple(sorted(chooser.sample(range(group.size), chooser.randint(0, group.size - 1))))
@@ -31,12 +33,12 @@ def _random_removal(structure: Structure, chooser: random.Random) -> Removal:
 def test_two_cuts_cost_what_their_composition_costs_and_leave_the_same_channels(seed: int) -> None:
     chooser = random.Random(seed)
     first = _random_removal(STRUCTURE, chooser)
-    middle = STRUCTURE.after(first.channels, first.blocks)
+    middle = after_removal(STRUCTURE, first.channels, first.blocks)
     second = _random_removal(middle, chooser)
     whole = compose_removals(STRUCTURE, first, second)
-    after = middle.after(second.channels, second.blocks)
-    assert STRUCTURE.after(whole.channels, whole.blocks) == after
-    assert STRUCTURE.macs(whole.channels, whole.blocks) == after.macs()
+    after = after_removal(middle, second.channels, second.blocks)
+    assert after_removal(STRUCTURE, whole.channels, whole.blocks) == after
+    assert predicted_macs(STRUCTURE, whole.channels, whole.blocks) == predicted_macs(after)
 
 
 def test_indices_of_the_second_cut_count_what_the_first_left() -> None:
@@ -61,14 +63,14 @@ def test_the_last_channel_of_a_group_is_spared() -> None:
 def test_a_target_is_met_to_the_smallest_channel_by_the_cheapest(seed: int) -> None:
     chooser = random.Random(seed)
     ranking = chooser.sample(LEAVES, len(LEAVES))
-    target = int(chooser.uniform(0.3, 0.95) * STRUCTURE.macs())
+    target = int(chooser.uniform(0.3, 0.95) * predicted_macs(STRUCTURE))
     chosen = choose_channels(STRUCTURE, ranking, target)
-    macs = STRUCTURE.macs(channel_map(chosen))
-    smallest = min(STRUCTURE.channel_macs(name) for name, _ in LEAVES)
+    macs = predicted_macs(STRUCTURE, channel_map(chosen))
+    smallest = min(channel_macs(STRUCTURE, name) for name, _ in LEAVES)
     assert target - max(0.01 * target, smallest) <= macs <= target
     assert len(set(chosen)) == len(chosen)
     prefix = list(sparing_last(STRUCTURE, ranking))
-    while prefix and STRUCTURE.macs(channel_map(prefix[:-1])) <= target:
+    while prefix and predicted_macs(STRUCTURE, channel_map(prefix[:-1])) <= target:
         prefix.pop()
     assert len(set(prefix) - set(chosen)) <= 0.2 * len(prefix) + 1, "most of the cheapest go"
 
@@ -78,11 +80,14 @@ def test_a_target_is_met_to_the_smallest_channel_by_the_cheapest(seed: int) -> N
 def test_a_target_is_met_in_multiples_and_the_dearest_stay(seed: int, to: int, least: int) -> None:
     chooser, rounding = random.Random(seed), Rounding(to, least)
     ranking = chooser.sample(LEAVES, len(LEAVES))
-    lowest, dense = STRUCTURE.macs(channel_map(sparing_last(STRUCTURE, LEAVES, rounding))), STRUCTURE.macs()
+    lowest, dense = (
+        predicted_macs(STRUCTURE, channel_map(sparing_last(STRUCTURE, LEAVES, rounding))),
+        predicted_macs(STRUCTURE),
+    )
     target = int(lowest + chooser.uniform(0.0, 0.95) * (dense - lowest))
     chosen = choose_channels(STRUCTURE, ranking, target, rounding=rounding)
     channels = channel_map(chosen)
-    assert STRUCTURE.macs(channels) <= target
+    assert predicted_macs(STRUCTURE, channels) <= target
     for name, going in channels.items():
         size = STRUCTURE.group(name).size
         left = size - len(going)
@@ -91,7 +96,7 @@ def test_a_target_is_met_in_multiples_and_the_dearest_stay(seed: int, to: int, l
         of_group = [index for other, index in ranking if other == name]
         assert sorted(of_group[: len(going)]) == list(going), "the cheapest of the group go"
         one_less = {**channels, name: sorted(of_group[: size - min(size, left + to)])}
-        assert STRUCTURE.macs(one_less) > target, "none goes without need"
+        assert predicted_macs(STRUCTURE, one_less) > target, "none goes without need"
 
 
 def test_leaves_are_held_back_until_a_multiple_is_reached() -> None:
@@ -103,7 +108,7 @@ def test_leaves_are_held_back_until_a_multiple_is_reached() -> None:
 
 
 def test_nothing_goes_where_the_target_is_met_already() -> None:
-    assert choose_channels(STRUCTURE, LEAVES, STRUCTURE.macs()) == []
+    assert choose_channels(STRUCTURE, LEAVES, predicted_macs(STRUCTURE)) == []
 
 
 def test_an_impossible_target_takes_all_but_one_channel_of_each_group() -> None:

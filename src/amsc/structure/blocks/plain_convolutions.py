@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from amsc.structure.after_cut import group_with
+from amsc.structure.group_changes import group_with
 from amsc.structure.parts import Block, ChannelGroup, is_inside
 from amsc.structure.structure import Structure
 

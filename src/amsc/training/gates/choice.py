@@ -8,6 +8,8 @@ from torch import Tensor
 
 from amsc.errors import SettingsError, TargetError
 from amsc.penalty import GateProblem, closing_order
+from amsc.structure.costing import predicted_cost
+from amsc.structure.cutting import after_removal
 from amsc.structure.rounding import Rounding
 from amsc.structure.structure import Structure
 from amsc.training.gates.gradients import GateGradients
@@ -58,8 +60,12 @@ class GateChoice:
     @property
     def lowest(self) -> int:
         """The lowest cost that can be reached."""
-        left = self.structure if self.dimensions == "width" else self.structure.after({}, self.found.blocks)
-        return left.cost() if self.dimensions == "depth" else lowest_cost(left, self.found.channels, self.rounding)
+        left = self.structure if self.dimensions == "width" else after_removal(self.structure, {}, self.found.blocks)
+        return (
+            predicted_cost(left)
+            if self.dimensions == "depth"
+            else lowest_cost(left, self.found.channels, self.rounding)
+        )
 
     def removal(self, target_cost: int) -> Removal:
         """What goes so that `target_cost` or just below are left ("depth": as few blocks as that takes).
@@ -72,8 +78,8 @@ class GateChoice:
         if self.dimensions == "depth":
             return Removal(self._all_blocks_until(target_cost), {})
         gone = self._blocks(target_cost)
-        left = self.structure.after({}, gone)
-        ranking = self._ranking(gone) if left.cost() > target_cost else []
+        left = after_removal(self.structure, {}, gone)
+        ranking = self._ranking(gone) if predicted_cost(left) > target_cost else []
         return Removal(gone, channel_map(choose_channels(left, ranking, target_cost, rounding=self.rounding)))
 
     def predicted_increase(self, removal: Removal) -> float:
@@ -97,7 +103,7 @@ class GateChoice:
     def _all_blocks_until(self, target_cost: int) -> tuple[str, ...]:
         gone: tuple[str, ...] = ()
         for name in self.block_order:
-            if self.structure.cost({}, gone) <= target_cost:
+            if predicted_cost(self.structure, {}, gone) <= target_cost:
                 break
             gone = (*gone, name)
         return gone
@@ -106,18 +112,18 @@ class GateChoice:
         """The blocks that go before channels do."""
         if self.dimensions == "width":
             return ()
-        dense = self.structure.cost()
+        dense = predicted_cost(self.structure)
         floor = dense - int(self.depth_share * (dense - target_cost))
         gone = blocks_above(self.structure, self.block_order, floor)
         spare = [name for name in self.block_order if name not in gone]
-        while lowest_cost(self.structure.after({}, gone), self.found.channels, self.rounding) > target_cost:
+        while lowest_cost(after_removal(self.structure, {}, gone), self.found.channels, self.rounding) > target_cost:
             gone = (*gone, spare.pop(0))
         return gone
 
     def _ranking(self, blocks: tuple[str, ...]) -> list[Leaf]:
         """The channels that are left without `blocks`, in the order in which they close."""
         if blocks not in self._rankings:
-            groups = {group.name for group in self.structure.after({}, blocks).channels}
+            groups = {group.name for group in after_removal(self.structure, {}, blocks).channels}
             kept = [i for i, (name, _) in enumerate(self.found.channels) if name in groups]
             closed = _numbers(self.found.blocks, blocks)
             columns = torch.tensor(kept, dtype=torch.long) + len(self.found.blocks)

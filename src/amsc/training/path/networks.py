@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from amsc.data import Data
 from amsc.penalty import Penalty
+from amsc.structure.costing import predicted_cost
 from amsc.structure.structure import Structure
 from amsc.tasks import Task
 from amsc.training.gates.scan_gates import find_gates
@@ -60,7 +61,7 @@ class Trail:
             TargetError: no removal reaches the target.
         """
         live, settings = self.rebuild(snapshot), self.settings
-        if live.structure.cost() <= target_cost:
+        if predicted_cost(live.structure) <= target_cost:
             return snapshot, 0.0
         _, gates = find_gates(live.structure, live.model, streams=settings.streams)
         if lowest_cost(live.structure, gates.channels, settings.rounding) <= target_cost:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from amsc.penalty import Penalty
+from amsc.structure.costing import predicted_cost, predicted_macs
+from amsc.structure.cutting import after_removal
 from amsc.structure.rounding import Rounding
 from amsc.structure.structure import Structure
 from amsc.training.path.strength import CostPlan, StrengthControl, forecast_strength
@@ -73,7 +75,7 @@ class Piece:
         self.learning_rate = float(optimizer.param_groups[0]["lr"])
         self._every = max(1, min(10, position.plan.steps // LOOKS))
         self._zeros = _ZeroCount(self.penalty)
-        self.cost, self.macs = structure.cost(), structure.macs()
+        self.cost, self.macs = predicted_cost(structure), predicted_macs(structure)
         self._seen: Removal | None = None
         self._latched: Tensor | None = None  # blocks that stay empty until the end of the piece
         self._set_strengths(0.0)
@@ -100,7 +102,7 @@ class Piece:
     def watch(self) -> dict[str, float]:
         """Blocks, channels and MACs left without what is zero, as of the last look."""
         zero = self._seen or Removal()
-        left = self.structure.after({}, zero.blocks)
+        left = after_removal(self.structure, {}, zero.blocks)
         channels = sum(group.size - len(zero.channels.get(group.name, ())) for group in left.channels if group.exact)
         return {"blocks": len(left.outer_blocks), "channels": channels, "macs": self.macs}
 
@@ -147,8 +149,8 @@ class Piece:
         blocks, channels = self.penalty.zero_blocks(), self.penalty.zero_channels()
         zero = zero_removal(self.structure, self.penalty, blocks, channels, self.rounding)
         if zero != self._seen:
-            self._seen, self.cost = zero, self.structure.cost(zero.channels, zero.blocks)
-            self.macs = self.structure.macs(zero.channels, zero.blocks)
+            self._seen, self.cost = zero, predicted_cost(self.structure, zero.channels, zero.blocks)
+            self.macs = predicted_macs(self.structure, zero.channels, zero.blocks)
             # Behind a ReLU nothing in a zero block has a gradient but its last shift, which would come back alone as
             # soon as the strength falls: a block without a function but with all its cost.
             self._latched = blocks if zero.blocks else None
@@ -160,7 +162,7 @@ def zero_removal(
     """The masks as a removal that leaves every group a number of channels that `rounding` allows, at least one.
     Shapes: block, channel (bool)."""
     gone = tuple(compress(penalty.blocks, blocks.tolist()))
-    left = structure.after({}, gone) if gone else structure
+    left = after_removal(structure, {}, gone) if gone else structure
     zero = compress(penalty.channels, channels.tolist())
     return Removal(gone, channel_map(sparing_last(left, zero, rounding)))
 

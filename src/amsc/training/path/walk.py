@@ -12,6 +12,7 @@ from amsc.errors import TrainingError
 from amsc.penalty import Penalty
 from amsc.progress import NoProgress, Progress
 from amsc.records import PathPoint
+from amsc.structure.costing import predicted_cost, predicted_macs, predicted_parameters
 from amsc.structure.structure import BlockCall, Structure
 from amsc.tasks import Task
 from amsc.training.gates.scan_gates import StandIn, choose_gates, find_gates, gate_derivatives
@@ -119,7 +120,7 @@ class _Walk(Trail):
             return self._start_of_width(0, snapshot)
         judged = evaluate(self.dense, self.data, "validation", self.task, speed=self.settings.speed)
         dense = Candidate(len(self.structure.outer_blocks), judged.per_example, 0.0, snapshot)
-        return WalkState("depth", 0, 0, self.structure.cost(), snapshot, candidates=(dense,))
+        return WalkState("depth", 0, 0, predicted_cost(self.structure), snapshot, candidates=(dense,))
 
     @property
     def piece_sizes(self) -> list[int]:
@@ -135,7 +136,7 @@ class _Walk(Trail):
 
     @property
     def depth_goal(self) -> int:
-        dense = self.structure.cost()
+        dense = predicted_cost(self.structure)
         return round(dense - self.settings.depth_share * (dense - self.target_cost))
 
     def advance(self, state: WalkState) -> tuple[PathPoint, Snapshot, WalkState]:
@@ -206,7 +207,7 @@ class _Walk(Trail):
         the gates, and ordinary steps in the weights."""
         position = self._position(state)
         goal = round(position.plan.at(position.first + position.active))
-        removal = self._scanned_removal(live, goal, state.phase) if live.structure.cost() > goal else Removal()
+        removal = self._scanned_removal(live, goal, state.phase) if predicted_cost(live.structure) > goal else Removal()
         cut = self.shrink(live.model, live.structure, removal)
         optimizer = self._optimizer(cut.model, cut_moments(state.snapshot.moments, cut.slice_tensors))
         loss = self._train(cut.model, optimizer, state, {})
@@ -278,8 +279,8 @@ class _Walk(Trail):
             index=now.index - 1,
             strength=now.control.strength,
             epochs=self.settings.epochs_before + trained,
-            macs=structure.macs(),
-            parameters=structure.parameters(),
+            macs=predicted_macs(structure),
+            parameters=predicted_parameters(structure),
             blocks_left=len(structure.outer_blocks),
             channels_left=num_channels(structure),
             train_loss=loss,
@@ -290,7 +291,7 @@ class _Walk(Trail):
 
     def _decide(self, now: WalkState, structure: Structure, evaluation: Evaluation) -> WalkState:
         """The state after the piece's point: the next piece, the next phase, or done."""
-        if now.index == len(self.piece_sizes) or structure.cost() <= self.target_cost:
+        if now.index == len(self.piece_sizes) or predicted_cost(structure) <= self.target_cost:
             return replace(now, phase="done", candidates=())
         if now.phase == "width":
             return now
@@ -319,7 +320,7 @@ class _Walk(Trail):
             phase="width",
             index=index,
             first=index,
-            start_cost=self.structure.cost(removal.channels, removal.blocks),
+            start_cost=predicted_cost(self.structure, removal.channels, removal.blocks),
             snapshot=snapshot,
             control=StrengthControl(),
             depth_strength=strength,

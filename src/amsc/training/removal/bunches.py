@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
+from amsc.structure.costing import predicted_cost
 from amsc.structure.rounding import Rounding
 from amsc.structure.structure import Structure
 from amsc.training.removal.removed import Leaf, channel_map
@@ -57,10 +58,12 @@ def choose_channels(
     allowed = list(bunches(structure, ranking, rounding))
     prefix = allowed[: _shortest_prefix(structure, allowed, target_cost)]
     chosen = _given_back(structure, prefix, target_cost)
-    if not prefix or structure.cost(_channels(chosen)) >= (1 - slack) * target_cost:
+    if not prefix or predicted_cost(structure, _channels(chosen)) >= (1 - slack) * target_cost:
         return list(chain.from_iterable(chosen))
     filled = _given_back(structure, _filled(structure, prefix[:-1], allowed, target_cost), target_cost)
-    is_better = structure.cost(_channels(chosen)) < structure.cost(_channels(filled)) <= target_cost
+    is_better = (
+        predicted_cost(structure, _channels(chosen)) < predicted_cost(structure, _channels(filled)) <= target_cost
+    )
     return list(chain.from_iterable(filled if is_better else chosen))
 
 
@@ -73,7 +76,7 @@ def _shortest_prefix(structure: Structure, ranked: Sequence[Bunch], target_cost:
     low, high = 0, len(ranked)
     while low < high:
         middle = (low + high) // 2
-        if structure.cost(_channels(ranked[:middle])) <= target_cost:
+        if predicted_cost(structure, _channels(ranked[:middle])) <= target_cost:
             high = middle
         else:
             low = middle + 1
@@ -87,7 +90,7 @@ def _given_back(structure: Structure, chosen: Sequence[Bunch], target_cost: int)
         name = bunch[0][0]
         if name not in too_large:
             less = [other for other in kept if other != bunch]
-            if structure.cost(_channels(less)) <= target_cost:
+            if predicted_cost(structure, _channels(less)) <= target_cost:
                 kept = less
             else:
                 too_large.add(name)  # as are all before it, which may not stay while it goes
@@ -97,11 +100,11 @@ def _given_back(structure: Structure, chosen: Sequence[Bunch], target_cost: int)
 def _filled(structure: Structure, prefix: list[Bunch], ranked: Sequence[Bunch], target_cost: int) -> list[Bunch]:
     """`prefix`, then every next bunch that keeps the cost above the target, then the smallest step below it."""
     chosen = bunches_above(structure, ranked, target_cost, start=prefix)
-    if structure.cost(_channels(chosen)) == target_cost:
+    if predicted_cost(structure, _channels(chosen)) == target_cost:
         return chosen
     taken = set(chosen)
     first = {bunch[0][0]: bunch for bunch in reversed(ranked) if bunch not in taken}
-    ends = {bunch: structure.cost(_channels([*chosen, bunch])) for bunch in first.values()}
+    ends = {bunch: predicted_cost(structure, _channels([*chosen, bunch])) for bunch in first.values()}
     return [*chosen, max(ends, key=ends.__getitem__)] if ends else chosen
 
 
@@ -116,7 +119,7 @@ def bunches_above(
         name = bunch[0][0]
         if bunch in taken or name in too_large:
             continue
-        if structure.cost(_channels([*chosen, bunch])) >= floor_cost:
+        if predicted_cost(structure, _channels([*chosen, bunch])) >= floor_cost:
             chosen.append(bunch)
         else:
             too_large.add(name)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from amsc.structure.cutting import after_removal
 from amsc.structure.structure import Structure
 
 __all__ = ["Leaf", "Removal", "Shrink", "Shrunk", "channel_map", "compose_removals"]
@@ -48,7 +49,7 @@ def compose_removals(dense: Structure, first: Removal, second: Removal) -> Remov
 
     Channels of groups that lie wholly in a removed block are not listed: they go with it."""
     blocks = tuple(block.name for block in dense.blocks if block.name in {*first.blocks, *second.blocks})
-    left = {group.name: group.size for group in dense.after({}, blocks).channels}
+    left = {group.name: group.size for group in after_removal(dense, {}, blocks).channels}
     channels = {}
     for name, size in left.items():
         gone = set(first.channels.get(name, ()))

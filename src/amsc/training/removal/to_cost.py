@@ -9,6 +9,8 @@ from torch import Tensor
 
 from amsc.errors import TargetError
 from amsc.penalty import Penalty
+from amsc.structure.costing import predicted_cost
+from amsc.structure.cutting import after_removal
 from amsc.structure.rounding import Rounding
 from amsc.structure.structure import Structure
 from amsc.training.removal.bunches import ANY_NUMBER, bunches, bunches_above, choose_channels, sparing_last
@@ -31,9 +33,9 @@ def cut_zeros(
 
     Every group keeps a channel, which may be a zero one; zero ones stay as well until `rounding` lets them go."""
     gone = blocks_above(structure, compress(penalty.blocks, blocks.tolist()), floor_cost)
-    left = structure.after({}, gone)
+    left = after_removal(structure, {}, gone)
     zeros = list(bunches(left, compress(penalty.channels, channels.tolist()), rounding))
-    if left.cost(channel_map(chain.from_iterable(zeros))) < floor_cost:
+    if predicted_cost(left, channel_map(chain.from_iterable(zeros))) < floor_cost:
         zeros = bunches_above(left, zeros, floor_cost)
     return Removal(gone, channel_map(chain.from_iterable(zeros)))
 
@@ -56,7 +58,7 @@ def cut_to_target(
     """
     zero = blocks_above(structure, compress(penalty.blocks, blocks.tolist()), target_cost)
     gone = blocks_needed(structure, penalty, penalty.channels, target_cost, rounding, zero=zero)
-    left = structure.after({}, gone)
+    left = after_removal(structure, {}, gone)
     ranking = _cheapest(penalty.channels, _prices(penalty.emptying_times()[0], channels))
     return Removal(gone, channel_map(choose_channels(left, ranking, target_cost, rounding=rounding)))
 
@@ -78,7 +80,7 @@ def blocks_needed(
     """
     gone = list(zero)
     spare = [name for name in _cheapest(penalty.blocks, penalty.emptying_times()[1]) if name not in gone]
-    while (lowest := lowest_cost(structure.after({}, gone), leaves, rounding)) > target_cost:
+    while (lowest := lowest_cost(after_removal(structure, {}, gone), leaves, rounding)) > target_cost:
         if not spare:
             rounded = "" if rounding == ANY_NUMBER else " with channels in the multiples and numbers asked for"
             raise TargetError(f"a cost of {target_cost} cannot be reached{rounded}; the lowest is {lowest}")
@@ -88,7 +90,7 @@ def blocks_needed(
 
 def lowest_cost(structure: Structure, leaves: Iterable[Leaf], rounding: Rounding = ANY_NUMBER) -> int:
     """The cost with as few `leaves` left as `rounding` allows, at least one in each group, and all blocks kept."""
-    return structure.cost(fewest_channels(structure, leaves, rounding))
+    return predicted_cost(structure, fewest_channels(structure, leaves, rounding))
 
 
 def fewest_channels(
@@ -102,7 +104,7 @@ def blocks_above(structure: Structure, names: Iterable[str], floor_cost: int) ->
     """Those blocks, in order, that can go without falling below the floor."""
     gone: tuple[str, ...] = ()
     for name in names:
-        if structure.cost({}, (*gone, name)) >= floor_cost:
+        if predicted_cost(structure, {}, (*gone, name)) >= floor_cost:
             gone = (*gone, name)
     return gone
 
