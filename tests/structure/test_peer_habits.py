@@ -201,4 +201,4 @@ def test_the_resnet_56_of_the_paper_is_cut_in_every_stage() -> None:
     widths = {name: m.out_channels for name, m in small.named_modules() if isinstance(m, nn.Conv2d)}
     before = {name: m.out_channels for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
     assert all(widths[name] <= before[name] / 2 for name in before if name.endswith("conv1"))
-    amsc.surgery.verification(model, small, plan, inputs)
+    amsc.surgery.verify(model, small, plan, inputs)
