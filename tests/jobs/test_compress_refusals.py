@@ -68,7 +68,7 @@ def _no_training(*_: Any, **__: Any) -> None:
 
 
 def _refused(monkeypatch: pytest.MonkeyPatch, error: type[AmscError], words: str, *args: Any, **options: Any) -> None:
-    monkeypatch.setattr(import_module("amsc.jobs.stages"), "finetune", _no_training)
+    monkeypatch.setattr(import_module("amsc.jobs.stages.training"), "finetune", _no_training)
     with pytest.raises(error, match=words):
         run_small(*args, **options)
 
@@ -111,7 +111,7 @@ def test_only_a_run_can_be_resumed_and_only_the_same(
 
 def test_an_unreachable_target_names_the_lowest_one_which_works(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(import_module("amsc.jobs.stages"), "finetune", _no_training)
+        patched.setattr(import_module("amsc.jobs.stages.training"), "finetune", _no_training)
         with pytest.raises(TargetError) as caught:
             run_small(target=Target(macs=0.01))
     lowest = float(str(caught.value).partition("target is macs=")[2].partition("%")[0]) / 100

@@ -105,6 +105,6 @@ def test_a_matching_that_changes_the_function_is_not_trained_with(monkeypatch: p
         model.get_parameter("norm1.weight").data.mul_(1.01)
         return {"conv1": 0.5}
 
-    monkeypatch.setattr(import_module("amsc.jobs.stages"), "match_channels", wrong)
+    monkeypatch.setattr(import_module("amsc.jobs.stages.dense"), "match_channels", wrong)
     with pytest.raises(VerificationError):
         run()

@@ -10,10 +10,14 @@ from torch import nn
 from amsc.borrowing import copied
 from amsc.data import Data
 from amsc.errors import ModelError, RunFolderError, SettingsError, TargetError
-from amsc.jobs.compress import Result, check_kinds, check_target, chosen_task, deterministic, finished, prepared
-from amsc.jobs.drop_search import removal_of
-from amsc.jobs.run_folder import RunFolder, RunState, run_identity
+from amsc.jobs.checks import check_kinds, check_target, chosen_task
+from amsc.jobs.preparation import deterministic, prepared
+from amsc.jobs.result import Result, finished
+from amsc.jobs.run_folder import RunFolder, run_identity
+from amsc.jobs.run_state import RunState, removal_of
 from amsc.jobs.stages import Job
+from amsc.jobs.stages.job import plan_of_removal
+from amsc.jobs.stages.path import kept_to_limits
 from amsc.limits.measured import MEASURED
 from amsc.limits.target import Target
 from amsc.records import PathPoint
@@ -45,7 +49,7 @@ def pick(
 
     It is the last point of the path above the target, without what the penalty would empty next, or the point that is
     within half a percent below it; for a drop, the smallest network that keeps to it (see
-    `amsc.jobs.drop_search`). The run folder of the path is only read; the result is a run of its own, which
+    `amsc.jobs.stages.drop_search`). The run folder of the path is only read; the result is a run of its own, which
     `compress(..., resume=True)` goes on with if it is stopped.
 
         compress(model, images[:1], data, target=Target(macs=0.3), out="runs/path")
@@ -92,7 +96,7 @@ def pick(
     with deterministic(settings.deterministic):
         if target.drop is None:
             known = tuple(replace(each, weights=None) for each in path if each.index <= point.index)
-            start = replace(start, walk=job.kept_to_limits(walk), points=known)
+            start = replace(start, walk=kept_to_limits(job, walk), points=known)
         else:
             start = replace(start, points=path)
         folder.open(resume=False)
@@ -109,7 +113,7 @@ def _taken_over(points: tuple[PathPoint, ...], walked: RunFolder, folder: RunFol
     return tuple(
         point
         if point.weights is None
-        else folder.save_point(point, walked.read_weights(point), job.plan(_snapshot(walked, point).removal))
+        else folder.save_point(point, walked.read_weights(point), plan_of_removal(job, removal_of(point)))
         for point in points
     )
 

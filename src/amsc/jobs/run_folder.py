@@ -13,38 +13,16 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from amsc.errors import RunFolderError
+from amsc.jobs.run_state import RunState, run_state_from_plain, run_state_to_plain
 from amsc.limits.target import Target, format_target
-from amsc.records import Measurement, PathPoint, Record, Timing, from_json, to_json
+from amsc.records import PathPoint, to_json
 from amsc.settings import RunSettings, Settings, plain_settings, read_settings, write_settings
-from amsc.storage import write_atomically
+from amsc.storage import load_state, save_state, write_atomically
 from amsc.surgery import CutPlan
-from amsc.training import TrainState, WalkState, load_state, save_state, walk_state_from_plain, walk_state_to_plain
 
-__all__ = ["RunFolder", "RunState", "run_identity"]
+__all__ = ["RunFolder", "run_identity"]
 
 SETTINGS_FILE = "settings.toml"
-
-
-@dataclass(frozen=True)
-class RunState:
-    """How far a run is: `stage` is what it is busy with ("dense", "path", "finetune" or "done").
-
-    `dense` are the dense network's weights, once trained; `score_before` and `before` belong to it. `train` is the
-    training under way, `walk` the path, `small` the weights of the finished network; `timing` is the model of the
-    latency, where the target needs one. `seconds` counts the time spent in each stage, also before interruptions.
-    """
-
-    stage: str = "dense"
-    dense: Mapping[str, Tensor] | None = None
-    score_before: float = 0.0
-    before: Measurement | None = None
-    small: Mapping[str, Tensor] | None = None
-    train: TrainState | None = None
-    walk: WalkState | None = None
-    points: tuple[PathPoint, ...] = ()
-    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    record: Record | None = None
-    timing: Timing | None = None
 
 
 def run_identity(model_name: str, data_name: str, target: Target, settings: Settings) -> dict[str, Any]:
@@ -177,7 +155,7 @@ class RunFolder:
         write_atomically(self.path / "path.jsonl", lines.encode())
         if state.record is not None:
             write_atomically(self.path / "record.json", (to_json(state.record, indent=1) + "\n").encode())
-        save_state(self._state_file, {"run": dict(self.identity), **_to_plain(state)})
+        save_state(self._state_file, {"run": dict(self.identity), **run_state_to_plain(state)})
 
     def _load(self) -> RunState:
         saved = load_state(self._state_file)
@@ -190,39 +168,6 @@ class RunFolder:
                 "resume it with the same settings, or start in another folder"
             )
         try:
-            return _from_plain(saved)
+            return run_state_from_plain(saved)
         except (TypeError, KeyError, ValueError) as error:
             raise RunFolderError(f"the saved state {self._state_file} does not fit ({error}); start again") from error
-
-
-def _to_plain(state: RunState) -> dict[str, Any]:
-    return {
-        "stage": state.stage,
-        "dense": state.dense,
-        "small": state.small,
-        "score_before": state.score_before,
-        "before": None if state.before is None else to_json(state.before),
-        "train": None if state.train is None else state.train.to_plain(),
-        "walk": None if state.walk is None else walk_state_to_plain(state.walk),
-        "points": [to_json(point) for point in state.points],
-        "seconds": dict(state.seconds),
-        "record": None if state.record is None else to_json(state.record),
-        "timing": None if state.timing is None else to_json(state.timing),
-    }
-
-
-def _from_plain(plain: Mapping[str, Any]) -> RunState:
-    def read(kind: Any, text: str | None) -> Any:
-        return None if text is None else from_json(kind, text)
-
-    return RunState(
-        **{
-            **plain,
-            "before": read(Measurement, plain["before"]),
-            "train": None if plain["train"] is None else TrainState(**plain["train"]),
-            "walk": None if plain["walk"] is None else walk_state_from_plain(plain["walk"]),
-            "points": tuple(from_json(PathPoint, text) for text in plain["points"]),
-            "record": read(Record, plain["record"]),
-            "timing": read(Timing, plain["timing"]),
-        }
-    )

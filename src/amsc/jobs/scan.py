@@ -11,8 +11,9 @@ from torch import nn
 from amsc.borrowing import copied
 from amsc.data import Data
 from amsc.errors import RunFolderError, SettingsError, TargetError
-from amsc.jobs.compress import check_data, check_kinds, chosen_task, deterministic, removable
-from amsc.jobs.stages import versions
+from amsc.jobs.checks import check_data, check_kinds, chosen_task
+from amsc.jobs.preparation import deterministic, removable
+from amsc.jobs.stages.record import versions
 from amsc.limits.target import Target
 from amsc.measurement import machine_stamp, time_model
 from amsc.penalty import Coordinates

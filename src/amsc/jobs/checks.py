@@ -1,0 +1,127 @@
+"""What is refused before any work: targets, models, data, tasks and settings that cannot be, or not together."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amsc.borrowing import borrowed, copied, run_model
+from amsc.data import Data, moved
+from amsc.errors import DataError, InputError, ModelError, SettingsError, TargetError
+from amsc.limits.target import Target
+from amsc.settings import Settings
+from amsc.tasks import Classification, Segmentation, Task
+from amsc.training import device_of, forward, scores_of
+
+__all__ = ["check_data", "check_drop", "check_kinds", "check_layout", "check_target", "chosen_task"]
+
+
+def chosen_task(task: Task | None, settings: Settings) -> Task:
+    """The task of a run: the given one, or classification.
+
+    Raises:
+        SettingsError: the settings ask for what only classification, or only amsc's own, has.
+    """
+    if task is None:
+        return Classification(settings.label_smoothing)
+    if settings.label_smoothing:
+        raise SettingsError(
+            f"label_smoothing={settings.label_smoothing} is for the task that amsc makes; a task of yours has its own: "
+            "give that one the smoothing, and the settings none"
+        )
+    if settings.distillation and not isinstance(task, Classification):
+        raise SettingsError(
+            f"distillation={settings.distillation} needs logits of classes, but the task is {type(task).__name__}; "
+            "leave distillation at 0"
+        )
+    return task
+
+
+def check_target(target: Any) -> None:
+    """Refuse what is no target."""
+    if not isinstance(target, Target):
+        raise TargetError(f"target must be an amsc.Target, such as amsc.Target(macs=0.5); got {target!r}")
+
+
+def check_drop(target: Target, task: Task) -> None:
+    """Refuse a drop that lets all of a score between 0 and 1 go."""
+    if target.drop is not None and target.drop >= 1 and isinstance(task, Classification | Segmentation):
+        raise TargetError(
+            f"drop={target.drop:g} lets all of the {task.name} go; for so many points write drop={target.drop:g}%"
+        )
+
+
+def check_kinds(model: Any, data: Any, settings: Settings) -> None:
+    """Refuse a model or data of the wrong kind, and settings that name another device than the model's."""
+    if not all(hasattr(data, name) for name in ("batches", "num_batches", "num_examples", "name")):
+        raise DataError(
+            f"data must have the methods of amsc.data.Data, {type(data).__name__} has not; wrap your own loaders: "
+            "amsc.data.LoaderData(train, validation, test)"
+        )
+    devices = {p.device.type for p in model.parameters()} if isinstance(model, nn.Module) else set()
+    wanted = torch.device(settings.device).type
+    if devices and devices != {wanted}:
+        raise SettingsError(
+            f"the model is on {', '.join(sorted(devices))}, settings.device is {settings.device}; "
+            f"move the model with model.to({settings.device!r}), or set Settings(device=...) to where it is"
+        )
+
+
+def check_layout(model: nn.Module, example_inputs: Any, settings: Settings) -> None:
+    """Refuse `channels_last` for a model that does not run in that layout."""
+    if not settings.channels_last:
+        return
+    trial = copied(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        with borrowed(trial):
+            run_model(trial, example_inputs)
+    except InputError as error:
+        raise SettingsError(f"channels_last: the model does not run in that layout; leave it out ({error})") from error
+
+
+# What each split of the data is for.
+PURPOSES = {"train": "to learn from", "validation": "to choose by", "test": "for the scores it reports"}
+
+
+def check_data(model: nn.Module, data: Data, task: Task, splits: Sequence[str] = tuple(PURPOSES)) -> None:
+    """Refuse data that the model or the task cannot use, before any time is spent on them."""
+    for split in splits:
+        if data.num_examples(split) == 0:
+            raise DataError(
+                f"the {split} split of {data.name} is empty; amsc needs one {PURPOSES[split]} "
+                f"(LoaderData: pass {split}=)"
+            )
+    with borrowed(model):
+        output = run_model(model, data.example_inputs(2))
+    for inputs, target in data.batches("validation" if "validation" in splits else "train"):
+        _check_task(model, task, inputs, target)
+        break
+    if not isinstance(task, Classification) or data.num_classes is None:
+        return
+    if data.num_classes < 2:
+        raise DataError(f"{data.name} has a single class: there is nothing to tell apart; give data of two or more")
+    if not isinstance(output, Tensor) or output.dim() != 2:
+        came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ModelError(
+            f"classification expects the model to return one tensor of shape (batch, classes), got {came}; wrap the "
+            "model so that it returns the logits alone"
+        )
+    if output.shape[1] != data.num_classes:
+        raise DataError(
+            f"the model tells {output.shape[1]} classes apart, {data.name} has {data.num_classes}; build the model "
+            f"with {data.num_classes} classes, or give the data it was trained for"
+        )
+
+
+def _check_task(model: nn.Module, task: Task, inputs: Any, target: Any) -> None:
+    """Refuse a task whose loss or score of a first batch is no number."""
+    device = device_of(model)
+    with borrowed(model):
+        output = forward(model, inputs, device)
+        loss, scores = task.loss(output, moved(target, device)), scores_of(task, output, moved(target, device))
+    for name, value in (("loss", loss), (task.name, scores)):
+        if not isinstance(value, Tensor) or not bool(torch.isfinite(value).all()):
+            raise DataError(f"the {name} of the first batch must be finite, it is {value}; check the task and the data")
+    if loss.numel() != 1:
+        raise DataError(f"the loss of a batch must be one number, got shape {tuple(loss.shape)}; check the task")

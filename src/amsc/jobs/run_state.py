@@ -1,0 +1,76 @@
+"""How far a run is: everything that is needed to go on identically, as a value and as plain data for the disk."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from amsc.records import Measurement, PathPoint, Record, Timing, from_json, to_json
+from amsc.training import Removal, TrainState, WalkState, walk_state_from_plain, walk_state_to_plain
+
+__all__ = ["RunState", "removal_of", "run_state_from_plain", "run_state_to_plain"]
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is: `stage` is what it is busy with ("dense", "path", "finetune" or "done").
+
+    `dense` are the dense network's weights, once trained; `score_before` and `before` belong to it. `train` is the
+    training under way, `walk` the path, `small` the weights of the finished network; `timing` is the model of the
+    latency, where the target needs one. `seconds` counts the time spent in each stage, also before interruptions.
+    """
+
+    stage: str = "dense"
+    dense: Mapping[str, Tensor] | None = None
+    score_before: float = 0.0
+    before: Measurement | None = None
+    small: Mapping[str, Tensor] | None = None
+    train: TrainState | None = None
+    walk: WalkState | None = None
+    points: tuple[PathPoint, ...] = ()
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    record: Record | None = None
+    timing: Timing | None = None
+
+
+def removal_of(point: PathPoint) -> Removal:
+    """What the point's network lacks."""
+    return Removal(point.removed_blocks, point.removed_channels)
+
+
+def run_state_to_plain(state: RunState) -> dict[str, Any]:
+    """The state as dictionaries, lists, tensors, numbers and strings; records as JSON."""
+    return {
+        "stage": state.stage,
+        "dense": state.dense,
+        "small": state.small,
+        "score_before": state.score_before,
+        "before": None if state.before is None else to_json(state.before),
+        "train": None if state.train is None else state.train.to_plain(),
+        "walk": None if state.walk is None else walk_state_to_plain(state.walk),
+        "points": [to_json(point) for point in state.points],
+        "seconds": dict(state.seconds),
+        "record": None if state.record is None else to_json(state.record),
+        "timing": None if state.timing is None else to_json(state.timing),
+    }
+
+
+def run_state_from_plain(plain: Mapping[str, Any]) -> RunState:
+    """What `run_state_to_plain` gave, also after a way through a file."""
+
+    def read(kind: Any, text: str | None) -> Any:
+        return None if text is None else from_json(kind, text)
+
+    return RunState(
+        **{
+            **plain,
+            "before": read(Measurement, plain["before"]),
+            "train": None if plain["train"] is None else TrainState(**plain["train"]),
+            "walk": None if plain["walk"] is None else walk_state_from_plain(plain["walk"]),
+            "points": tuple(from_json(PathPoint, text) for text in plain["points"]),
+            "record": read(Record, plain["record"]),
+            "timing": read(Timing, plain["timing"]),
+        }
+    )

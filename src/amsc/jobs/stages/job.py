@@ -1,0 +1,149 @@
+"""What stays the same during a run, and what every stage needs of it: networks, plans, and a state on disk."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from amsc.borrowing import copied
+from amsc.data import Data
+from amsc.jobs.run_folder import RunFolder
+from amsc.jobs.run_state import RunState
+from amsc.limits.budget import Budget
+from amsc.limits.target import Target
+from amsc.settings import Settings
+from amsc.structure import Structure
+from amsc.structure.cutting import after_removal
+from amsc.surgery import CutPlan, apply_plan, cut_tensors, plan_cut, verify
+from amsc.tasks import Task
+from amsc.training import Progress, Removal, Shrunk, Snapshot, Speed, Trail, WalkSettings
+
+__all__ = [
+    "Clock",
+    "Job",
+    "end_of",
+    "plan_of_removal",
+    "saved",
+    "shrunk",
+    "small_network",
+    "speed_of",
+    "state_of",
+    "trail_of",
+    "walk_settings",
+]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Adds the time since it was made to the seconds that a stage had taken before."""
+
+    stage: str = "dense"
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    start: float = field(default_factory=time.monotonic)
+
+    def lap(self, state: RunState) -> RunState:
+        """The state with the seconds until now."""
+        taken = self.seconds.get(self.stage, 0.0) + time.monotonic() - self.start
+        return replace(state, seconds={**self.seconds, self.stage: taken})
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What stays the same during a run. `dense` is the job's own copy of the model and is trained in place; the `clock`
+    is that of the present stage."""
+
+    dense: nn.Module
+    budget: Budget
+    example_inputs: Any
+    data: Data
+    task: Task
+    settings: Settings
+    name: str
+    target: Target
+    folder: RunFolder
+    progress: Progress
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def structure(self) -> Structure:
+        """The dense network's, with the limits of the target."""
+        return self.budget.structure
+
+
+def saved(job: Job, state: RunState) -> RunState:
+    """The state with the seconds until now, after it was written to the run's folder."""
+    state = job.clock.lap(state)
+    job.folder.save(state)
+    return state
+
+
+def plan_of_removal(job: Job, removal: Removal) -> CutPlan:
+    """The plan that takes `removal` from the dense network."""
+    return plan_cut(job.structure, channels=removal.channels, blocks=removal.blocks)
+
+
+def shrunk(example_inputs: Any, model: nn.Module, structure: Structure, removal: Removal) -> Shrunk:
+    """A cut and verified copy of `model`; a plain copy where nothing goes."""
+    if not removal:
+        return Shrunk(copied(model), structure, dict, 0.0)
+    plan = plan_cut(structure, channels=removal.channels, blocks=removal.blocks)
+    small = apply_plan(model, plan, example_inputs)
+    error = verify(model, small, plan, example_inputs)
+    after = after_removal(structure, removal.channels, removal.blocks)
+    return Shrunk(small, after, lambda tensors: cut_tensors(tensors, plan), error)
+
+
+def trail_of(job: Job) -> Trail:
+    """What the networks of the path are made with."""
+    shrink = partial(shrunk, job.example_inputs)
+    return Trail(job.dense, job.structure, job.data, job.task, shrink, walk_settings(job.settings, job.structure))
+
+
+def end_of(state: RunState) -> Snapshot:
+    """The network at the end of the path, as it was there."""
+    assert state.walk is not None, "the path has been walked"
+    return state.walk.snapshot
+
+
+def small_network(job: Job, state: RunState) -> Shrunk:
+    """The fine-tuned network."""
+    assert state.small is not None, "it has been fine-tuned"
+    small = trail_of(job).rebuild(end_of(state))
+    small.model.load_state_dict(dict(state.small))
+    return small
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the model's state dict."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def walk_settings(settings: Settings, structure: Structure) -> WalkSettings:
+    """The choices of the path among all of a run."""
+    return WalkSettings(
+        seed=settings.seed,
+        method=settings.method,
+        epochs=settings.path_epochs,
+        points=settings.path_points,
+        depth_share=settings.depth_share,
+        depth_rule=settings.depth_rule,
+        weights=settings.weights,
+        theta_hat=settings.theta_hat,
+        currency=settings.currency,
+        optimizer=settings.optimizer,
+        learning_rate=settings.path_learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        epochs_before=settings.dense_epochs,
+        rounding=settings.rounding(structure),
+        streams=settings.streams,
+        speed=speed_of(settings),
+    )
+
+
+def speed_of(settings: Settings) -> Speed:
+    """How training computes."""
+    return Speed(settings.precision, settings.channels_last)

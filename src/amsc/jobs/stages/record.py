@@ -1,0 +1,76 @@
+"""The record of a run, with the proof that plan and weights are enough to make its network."""
+
+import platform
+from dataclasses import replace
+from importlib import metadata
+
+import torch
+from torch import nn
+
+from amsc.jobs.run_state import RunState
+from amsc.jobs.stages.job import Job, end_of, plan_of_removal
+from amsc.limits.target import format_target
+from amsc.measurement import measure, time_in_turns
+from amsc.records import Measurement, Record
+from amsc.settings import plain_settings
+from amsc.surgery import unfolded, verify
+from amsc.training import Removal, Shrunk, evaluate, num_channels
+
+__all__ = ["record_of", "versions"]
+
+
+def record_of(job: Job, state: RunState, small: Shrunk) -> Record:
+    """The outcome: before, after, the path between, and what is needed to believe it."""
+    assert state.before is not None, "the first stage has set it"
+    assert state.walk is not None, "the second stage has set it"
+    before, after = _timed_in_turns(job, state.before, measure(small.model, job.example_inputs), small.model)
+    removal = end_of(state).removal
+    return Record(
+        model=job.name,
+        data=job.data.name,
+        target=format_target(job.target),
+        settings=plain_settings(job.settings),
+        score_name=job.task.name,
+        score_before=state.score_before,
+        score_after=evaluate(small.model, job.data, "test", job.task).score,
+        before=before,
+        after=after,
+        removed_blocks=removal.blocks,
+        removed_channels=removal.channels,
+        blocks_before=len(job.structure.outer_blocks),
+        channels_before=num_channels(job.structure),
+        verification_error=max(state.walk.error, _final_error(job, removal, small)),
+        path=state.points,
+        versions=versions(),
+        seconds=state.seconds,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    try:
+        own = metadata.version("amsc")
+    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
+        own = "unknown"
+    return {"amsc": own, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def _timed_in_turns(
+    job: Job, before: Measurement, after: Measurement, small: nn.Module
+) -> tuple[Measurement, Measurement]:
+    """Both with latencies that were taken at the same time."""
+    (dense, dense_spread), (cut, cut_spread) = time_in_turns(
+        [job.dense, small], job.example_inputs, rounds=after.latency_runs
+    )
+    return (
+        replace(before, latency_seconds=dense, latency_spread_seconds=dense_spread),
+        replace(after, latency_seconds=cut, latency_spread_seconds=cut_spread),
+    )
+
+
+def _final_error(job: Job, removal: Removal, small: Shrunk) -> float:
+    """Proof that plan and weights are enough to make the small network again, and that it costs what was predicted.
+
+    The dense network cut by the composed plan and filled with the small network's weights must give its outputs."""
+    plan = plan_of_removal(job, removal)
+    return verify(unfolded(job.dense, small.model, plan), small.model, plan, job.example_inputs)

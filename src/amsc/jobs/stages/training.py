@@ -1,0 +1,92 @@
+"""Ordinary training inside a run, and the point of the path that comes of it."""
+
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from amsc.jobs.run_state import RunState
+from amsc.jobs.stages.job import Job, saved, speed_of, state_of, trail_of
+from amsc.records import PathPoint
+from amsc.settings import Settings
+from amsc.structure import Structure
+from amsc.structure.costing import predicted_macs, predicted_parameters
+from amsc.training import (
+    Distillation,
+    Removal,
+    Snapshot,
+    TrainSettings,
+    evaluate,
+    finetune,
+    mean_loss,
+    num_channels,
+    reestimate_batchnorm,
+)
+
+__all__ = ["finetuned", "judged", "train_in_place"]
+
+
+def train_in_place(
+    job: Job, model: nn.Module, phase: str, epochs: float, learning_rate: float, state: RunState
+) -> None:
+    """Train `model` from where `state` stands, saving after every epoch; BatchNorm is estimated anew."""
+    if not epochs:
+        return
+    choices, options = job.settings, dict[str, Any]()
+    if phase == "finetune" and choices.distillation:
+        options["teach"] = Distillation(job.dense, choices.distillation, choices.temperature)
+    finetune(
+        model,
+        job.data,
+        job.task,
+        _train_settings(choices, phase, epochs, learning_rate),
+        state=state.train,
+        save=lambda train: saved(job, replace(state, train=train)),
+        progress=job.progress,
+        **options,
+    )
+    reestimate_batchnorm(model, job.data)
+
+
+def finetuned(job: Job, state: RunState, snapshot: Snapshot, trained: float) -> RunState:
+    """The state with the network of `snapshot`, trained for `trained` epochs so far, fine-tuned as its `small` one, and
+    a point for it."""
+    epochs = job.settings.finetune_epochs
+    small = trail_of(job).rebuild(snapshot)
+    train_in_place(job, small.model, "finetune", epochs, job.settings.finetune_learning_rate, state)
+    point = judged(job, state, "finetune", small.structure, snapshot.removal, small.model, trained + epochs)
+    return replace(state, points=(*state.points, point), small=state_of(small.model), train=None)
+
+
+def judged(
+    job: Job, state: RunState, phase: str, structure: Structure, removal: Removal, model: nn.Module, epochs: float
+) -> PathPoint:
+    """The next point of the path: what this network costs, and how well it does."""
+    return PathPoint(
+        phase=phase,
+        index=len(state.points),
+        strength=0.0,
+        epochs=epochs,
+        macs=predicted_macs(structure),
+        parameters=predicted_parameters(structure),
+        blocks_left=len(structure.outer_blocks),
+        channels_left=num_channels(structure),
+        train_loss=mean_loss(model, job.data, job.task),
+        score=evaluate(model, job.data, "validation", job.task).score,
+        removed_blocks=removal.blocks,
+        removed_channels=removal.channels,
+    )
+
+
+def _train_settings(choices: Settings, phase: str, epochs: float, learning_rate: float) -> TrainSettings:
+    return TrainSettings(
+        phase,
+        epochs,
+        learning_rate,
+        choices.momentum,
+        choices.weight_decay,
+        choices.seed,
+        choices.ema if phase == "finetune" else 0.0,
+        choices.optimizer,
+        speed_of(choices),
+    )
