@@ -134,3 +134,14 @@ def test_tasks_by_name_or_function(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         open_task("regresion")
     with pytest.raises(SettingsError, match=r"my_tasks:number returned a int, which has no"):
         open_task("my_tasks:number")
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32])
+def test_labels_are_integers_of_any_size(kind: torch.dtype) -> None:
+    logits, labels = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2, 1, 1])
+    for task, output, target in (
+        (Classification(), logits, labels),
+        (Segmentation(), logits[..., None].expand(4, 3, 2), labels[:, None].expand(4, 2)),
+    ):
+        assert torch.equal(task.loss(output, target.to(kind)), task.loss(output, target))
+        assert torch.equal(task.per_example(output, target.to(kind)), task.per_example(output, target))

@@ -67,7 +67,7 @@ class Classification:
                 checked on an accelerator, where looking would make every step wait; `per_example` checks it there).
         """
         logits = _checked(output, target, check_range=target.device.type == "cpu")
-        return functional.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+        return functional.cross_entropy(logits, target.long(), label_smoothing=self.label_smoothing)
 
     def per_example(self, output: Any, target: Tensor) -> Tensor:
         """1.0 where the largest output is the label, else 0.0; shape (batch,), float32.
@@ -169,7 +169,7 @@ class Segmentation:
         """
         self._check(output, target, check_range=target.device.type == "cpu")
         counted = (target != self.ignored).sum().clamp(min=1)
-        return functional.cross_entropy(output, target, ignore_index=self.ignored, reduction="sum") / counted
+        return functional.cross_entropy(output, target.long(), ignore_index=self.ignored, reduction="sum") / counted
 
     def per_example(self, output: Any, target: Tensor) -> Tensor:
         """Mean intersection over union of each image, shape (batch,); 1 for an image of which nothing counts.
@@ -180,7 +180,7 @@ class Segmentation:
         classes = output.shape[1]
         counted = (target != self.ignored).flatten(1)
         found = functional.one_hot(output.argmax(1).flatten(1), classes) * counted[:, :, None]
-        wanted = functional.one_hot(target.flatten(1).where(counted, 0), classes) * counted[:, :, None]
+        wanted = functional.one_hot(target.long().flatten(1).where(counted, 0), classes) * counted[:, :, None]
         both, either = (found * wanted).sum(1), (found + wanted).clamp(max=1).sum(1)
         present = either > 0
         shares = (both / either.clamp(min=1)).where(present, 0.0)

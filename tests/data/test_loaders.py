@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
-from amsc.data import Data, LoaderData, batch_size, moved, some_examples
+from amsc.data import Data, LoaderData, batch_size, moved, some_examples, spread_batches
 from amsc.errors import DataError
 
 EXAMPLES = TensorDataset(torch.arange(10.0)[:, None], torch.arange(10) % 2)
@@ -133,13 +133,131 @@ def test_absent_split_is_named() -> None:
         next(iter(shuffled().batches("test")))
 
 
-def test_data_set_without_length() -> None:
+def test_data_set_without_length_is_counted() -> None:
     class Stream(IterableDataset[Any]):
-        def __iter__(self) -> Any:
-            return iter(())
+        def __init__(self, count: int) -> None:
+            self.count = count
 
-    data = LoaderData(DataLoader(Stream()), DataLoader(EXAMPLES))
-    with pytest.raises(DataError, match="no length"):
-        data.num_examples("train")
+        def __iter__(self) -> Any:
+            return ((torch.zeros(1), 0) for _ in range(self.count))
+
+    data = LoaderData(DataLoader(Stream(0), 4), DataLoader(Stream(10), 4))
+    assert (data.num_examples("train"), data.num_batches("train")) == (0, 0)
+    assert (data.num_examples("validation"), data.num_batches("validation")) == (10, 3)
     with pytest.raises(DataError, match="yields nothing"):
         data.example_inputs()
+
+
+def test_examples_are_those_of_a_pass() -> None:
+    some = DataLoader(EXAMPLES, 3, sampler=SubsetRandomSampler(range(7)))
+    data = LoaderData(some, DataLoader(EXAMPLES, 4, drop_last=True), DataLoader(EXAMPLES, None))
+    assert [data.num_examples(split) for split in ("train", "validation", "test")] == [7, 8, 10]
+
+
+BATCHES = [(torch.full((2, 1), float(number)), torch.tensor([number, number])) for number in range(6)]
+
+
+class Streaming:
+    """Batches, without a length."""
+
+    def __iter__(self) -> Any:
+        return iter(BATCHES)
+
+
+class Sized(Streaming):
+    def __len__(self) -> int:
+        return 6
+
+
+@pytest.mark.parametrize("loader", [BATCHES, tuple(BATCHES), Sized(), Streaming()])
+def test_loaders_that_are_not_torchs(loader: Any) -> None:
+    data = LoaderData(loader, loader)
+    assert (data.num_batches("train"), data.num_examples("train"), data.num_examples("test")) == (6, 12, 0)
+    for seed in (None, 1):
+        assert collect(data, seed).flatten().tolist() == [n // 2 for n in range(12)]
+    assert data.example_inputs(1).tolist() == [[0.0]]
+
+
+@pytest.mark.parametrize(
+    ("loader", "words"),
+    [
+        ((batch for batch in BATCHES), "is a generator: it can be read only once"),
+        (iter(BATCHES), "is a list_iterator: it can be read only once"),
+        (iter(DataLoader(EXAMPLES)), "can be read only once"),
+        (Streaming, "is the class Streaming; give an object of it"),
+        (collect, "must be iterable, such as a DataLoader or a list of batches; got collect"),
+        (None, "must be iterable"),
+    ],
+)
+def test_what_is_no_loader_is_refused(loader: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        LoaderData(loader, BATCHES)
+    with pytest.raises(DataError, match=words):
+        LoaderData(BATCHES, loader)
+
+
+def test_a_loader_that_turns_out_to_be_read_once_is_refused() -> None:
+    class Once(Streaming):
+        def __init__(self) -> None:
+            self.batches = iter(BATCHES)
+
+        def __iter__(self) -> Any:
+            return self.batches
+
+    data = LoaderData(Once(), BATCHES)
+    assert data.num_batches("train") == 6
+    with pytest.raises(DataError, match="the train loader has batches, but a pass over it yields none"):
+        collect(data, 1)
+
+
+class Read(Dataset[Any]):
+    """24 examples, sorted by class, which note when they are read."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        self.seen.append(index)
+        return torch.tensor([float(index)]), index // 8
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_some_batches_are_read_without_the_others_and_know_all_classes(shuffle: bool) -> None:
+    dataset = Read()
+    data = LoaderData(DataLoader(dataset, 6, shuffle=shuffle), DataLoader(EXAMPLES))
+    batches = list(spread_batches(data, "train", 2))
+    assert [len(target) for _, target in batches] == [6, 6]
+    assert len(dataset.seen) == 12 == len(set(dataset.seen))
+    assert set(torch.cat([target for _, target in batches]).tolist()) == {0, 1, 2}
+    assert [x.tolist() for x, _ in spread_batches(data, "train", 2)] == [x.tolist() for x, _ in batches]
+    assert len(list(spread_batches(data, "train", 9))) == 4
+    if shuffle:
+        assert torch.equal(torch.cat([x for x, _ in batches]), collect(data, None)[:12])
+
+
+def test_some_batches_of_a_list_lie_evenly_and_of_others_come_first() -> None:
+    of_list, of_stream = (LoaderData(loader, BATCHES) for loader in (BATCHES, Streaming()))
+    assert [int(y[0]) for _, y in spread_batches(of_list, "train", 3)] == [0, 2, 4]
+    assert [int(y[0]) for _, y in spread_batches(of_stream, "train", 3)] == [0, 1, 2]
+
+
+def test_data_of_any_kind_give_some_batches() -> None:
+    class Plain:
+        name, num_classes = "plain", None
+
+        def batches(self, split: str, *, seed: int | None = None) -> Any:
+            yield from BATCHES
+
+        def num_batches(self, split: str) -> int:
+            return 6
+
+        def num_examples(self, split: str) -> int:
+            return 12
+
+        def example_inputs(self, batch: int = 1) -> Any:
+            return BATCHES[0][0][:batch]
+
+    assert [int(y[0]) for _, y in spread_batches(Plain(), "train", 2)] == [0, 1]

@@ -10,7 +10,8 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from amsc.data import ImageData, open_data, read_digits, read_folder, read_parquet
+from amsc.data import ImageData, open_data, read_digits, read_folder, read_parquet, spread_batches
+from amsc.data.splits import some_of_each
 from amsc.errors import DataError
 
 
@@ -80,7 +81,9 @@ class TestParquet:
 
     def test_limit_caps_training_only_and_keeps_validation(self, hub: Path) -> None:
         whole, short = (read_parquet(hub, seed=0, batch_size=8, limit=n) for n in (None, 12))
-        assert raw(short, "train") == raw(whole, "train")[:12]
+        assert len(raw(short, "train")) == 12
+        assert set(raw(short, "train")) < set(raw(whole, "train"))
+        assert {label for _, label in raw(short, "train")} == {0, 1, 2, 3}
         assert raw(short, "validation") == raw(whole, "validation")
 
     def test_seed_decides_the_validation_split(self, hub: Path) -> None:
@@ -283,6 +286,45 @@ class TestOpenData:
 
 
 def test_digits_limit() -> None:
-    whole, short = read_digits(seed=0, batch_size=8), read_digits(seed=0, batch_size=8, limit=50)
-    assert np.array_equal(short.splits["train"].images, whole.splits["train"].images[:50])
+    short = read_digits(seed=0, batch_size=8, limit=50)
+    assert torch.bincount(short.splits["train"].labels).tolist() == pytest.approx([5] * 10, abs=1)
     assert short.num_examples("test") == 360
+
+
+@pytest.mark.parametrize("count", [3, 4, 20, 90])
+def test_some_of_each_class_in_proportion(count: int) -> None:
+    labels = np.repeat([0, 1, 2], [60, 37, 3])
+    rows = some_of_each(labels, count, seed=0)
+    found = np.bincount(labels[rows], minlength=3)
+    assert found.sum() == len(set(rows.tolist())) == count
+    assert found.min() >= 1
+    assert found == pytest.approx(count * np.array([0.6, 0.37, 0.03]), abs=1.5)
+    assert set(rows) < set(some_of_each(labels, count + 1, seed=0))
+    assert set(rows) != set(some_of_each(labels, count, seed=1))
+    assert count < 20 or (np.diff(labels[rows]) < 0).any()
+
+
+def test_some_of_each_takes_all_there_are() -> None:
+    assert sorted(some_of_each(np.array([1, 0, 1]), 5, seed=0)) == [0, 1, 2]
+
+
+class TestSortedClasses:
+    """Readers list examples class by class, and a limit or a few batches must not know the first class alone."""
+
+    @pytest.fixture
+    def tree(self, tmp_path: Path, pictures: Any) -> Path:
+        for split, count in (("train", 20), ("val", 6), ("test", 6)):
+            for label in "abc":
+                (tmp_path / split / label).mkdir(parents=True)
+                for value in range(count):
+                    (tmp_path / split / label / f"{value:03}.png").write_bytes(pictures.png(value))
+        return tmp_path
+
+    def test_a_limit_keeps_all_classes(self, tree: Path) -> None:
+        labels = read_folder(tree, seed=0, batch_size=8, limit=30).splits["train"].labels
+        assert torch.bincount(labels).tolist() == [10, 10, 10]
+
+    def test_each_batch_without_a_seed_has_all_classes(self, tree: Path) -> None:
+        data = read_folder(tree, seed=0, batch_size=20)
+        assert [len(set(labels.tolist())) for _, labels in data.batches("train")] == [3, 3, 3]
+        assert [len(set(labels.tolist())) for _, labels in spread_batches(data, "train", 2)] == [3, 3]

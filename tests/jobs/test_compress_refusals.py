@@ -165,13 +165,23 @@ def test_data_and_model_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"task": Broken(examples=1)}, DataError, r"a tensor of shape \(16,\), one score each; got \(1,\)"),
         ({"target": Target(drop=2)}, TargetError, "for so many points write drop=2%"),
         ({"task": Regression()}, DataError, "float targets"),
+        ({"task": Classification}, SettingsError, r"got the class Classification; write task=Classification\(\)"),
+        ({"task": "classification"}, SettingsError, "got 'classification'.*open_task"),
+        ({"data": LoaderData}, DataError, "the class LoaderData is not"),
+        ({"model": nn.Linear}, ModelError, "got the class Linear"),
         ({"data": dataclasses.replace(LOADED, num_classes=1)}, DataError, "a single class"),
     ],
 )
 def test_arguments_of_the_wrong_kind_are_refused(options: dict[str, Any], error: type[AmscError], words: str) -> None:
-    arguments = {"data": DATA, "target": TARGET, **options}
+    arguments = {
+        "model": small_net(),
+        "example_inputs": DATA.example_inputs(1),
+        "data": DATA,
+        "target": TARGET,
+        **options,
+    }
     with pytest.raises(error, match=words):
-        compress(small_net(), DATA.example_inputs(1), **arguments)
+        compress(**arguments)
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

@@ -6,14 +6,16 @@ from amsc.data.folder import read_folder
 from amsc.data.images import ImageData, ImageSplit
 from amsc.data.loaders import LoaderData
 from amsc.data.parquet import read_parquet
-from amsc.data.protocol import Data
+from amsc.data.protocol import Data, SpreadData
 from amsc.data.source import open_data
+from amsc.data.spread import spread_batches
 
 __all__ = [
     "Data",
     "ImageData",
     "ImageSplit",
     "LoaderData",
+    "SpreadData",
     "batch_size",
     "moved",
     "open_data",
@@ -21,4 +23,5 @@ __all__ = [
     "read_folder",
     "read_parquet",
     "some_examples",
+    "spread_batches",
 ]

@@ -5,7 +5,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from amsc.data.images import ImageData, ImageSplit
-from amsc.data.splits import split_in_three
+from amsc.data.splits import some_of_each, split_in_three
 
 __all__ = ["read_digits"]
 
@@ -15,14 +15,16 @@ def read_digits(
 ) -> ImageData:
     """The digits, 60 % for training, 20 % for validation and 20 % for the test, stratified and drawn with `seed`.
 
-    `limit` caps the number of training examples. Training images are shifted by up to one pixel, never mirrored.
+    `limit` caps the number of training examples; they are drawn from all classes. Training images are shifted by up to
+    one pixel, never mirrored.
     """
     bunch = load_digits()
     # grey values are 0..16
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     labels = bunch.target.astype(np.int64)
     rows = split_in_three(labels, seed=seed, where="digits")
-    rows = rows._replace(train=rows.train[:limit])
+    if limit is not None:
+        rows = rows._replace(train=rows.train[some_of_each(labels[rows.train], limit, seed=seed)])
     splits = {
         name: ImageSplit(torch.from_numpy(images[index]).to(device), torch.from_numpy(labels[index]).to(device))
         for name, index in rows._asdict().items()

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from amsc.data.images import ImageData, ImageSplit
-from amsc.data.splits import Rows, carve_validation, check_labels, split_in_three
+from amsc.data.splits import Rows, carve_validation, check_labels, some_of_each, split_in_three
 from amsc.errors import DataError
 
 __all__ = ["EncodedImages", "image_data", "one_set_split_in_three"]
@@ -50,7 +50,8 @@ def image_data(
 ) -> ImageData:
     """`ImageData` from the encoded images of "train", "test" and perhaps "validation".
 
-    Without a validation split, one is carved from train with `seed`. `limit` then caps the training examples.
+    Without a validation split, one is carved from train with `seed`. `limit` then caps the training examples: so many
+    of all classes are drawn with `seed`.
     Training images are shifted by up to an eighth of their height and mirrored.
 
     Raises:
@@ -62,7 +63,8 @@ def image_data(
         kept, held_out = carve_validation(len(train.labels), seed=seed)
         splits = {"train": train.rows(kept), "validation": train.rows(held_out), "test": splits["test"]}
     if limit is not None:
-        splits = splits | {"train": splits["train"].rows(np.arange(min(limit, len(splits["train"].labels))))}
+        train = splits["train"]
+        splits = splits | {"train": train.rows(some_of_each(train.labels, limit, seed=seed))}
     decoded = {split: _decoded(images, device) for split, images in splits.items()}
     data = ImageData(name, decoded, num_classes, _MEAN, _DEVIATION, batch_size, flip=True)
     return replace(data, padding=decoded["train"].images.shape[2] // 8)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from amsc.data.spread import spread_numbers
 from amsc.errors import DataError
 
 __all__ = ["ImageData", "ImageSplit", "crop_and_flip"]
@@ -42,9 +43,10 @@ class ImageData:
     """Labelled images; implements `Data`.
 
     Inputs are (image / 255 - mean) / deviation, float32 of shape (batch, channels, height, width), `mean` and
-    `deviation` one number per channel. With a seed, each image is shifted by up to `padding` pixels each way (black
-    moves in) and, if `flip`, mirrored left to right with probability 1/2. Batches have `batch_size` examples or, so
-    that none is left with a few, slightly fewer: their sizes differ by at most one.
+    `deviation` one number per channel. Without a seed the order is one fixed shuffle of each split. With a seed, each
+    image is shifted by up to `padding` pixels each way (black moves in) and, if `flip`, mirrored left to right with
+    probability 1/2. Batches have `batch_size` examples or, so that none is left with a few, slightly fewer: their sizes
+    differ by at most one.
 
     Raises:
         DataError: a split is missing, splits differ in shape or device, or a label is outside 0..num_classes-1.
@@ -90,16 +92,11 @@ class ImageData:
 
     def batches(self, split: str, *, seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass over `split` as (inputs, labels); see the class, and `Data`."""
+        if seed is None:
+            yield from self.spread_batches(split, self.num_batches(split))
+            return
         part = self._split(split)
         count, device = len(part.labels), part.labels.device
-        if seed is None:
-            for images, labels in zip(
-                part.images.tensor_split(self.num_batches(split)),
-                part.labels.tensor_split(self.num_batches(split)),
-                strict=True,
-            ):
-                yield self._normalised(images), labels
-            return
         # All chances are drawn on the CPU and at once: the same seed means the same batches on every device.
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(count, generator=generator).to(device)
@@ -108,6 +105,17 @@ class ImageData:
         for rows in torch.arange(count, device=device).tensor_split(self.num_batches(split)):
             images = crop_and_flip(part.images[order[rows]], shifts[rows], mirrored[rows], padding=self.padding)
             yield self._normalised(images), part.labels[order[rows]]
+
+    def spread_batches(self, split: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """`count` of the batches of a pass without a seed (all if there are no more), evenly over it."""
+        part, total = self._split(split), self.num_batches(split)
+        rows = self._fixed_order(split).to(part.labels.device).tensor_split(total)
+        for number in spread_numbers(total, count):
+            yield self._normalised(part.images[rows[number]]), part.labels[rows[number]]
+
+    def _fixed_order(self, split: str) -> Tensor:
+        """The rows of a split in the order of passes without a seed. Readers list examples class by class."""
+        return torch.randperm(self.num_examples(split), generator=torch.Generator().manual_seed(0))
 
     def num_batches(self, split: str) -> int:
         """How many batches one pass over `split` takes."""
@@ -118,8 +126,9 @@ class ImageData:
         return len(self._split(split).labels)
 
     def example_inputs(self, batch: int = 1) -> Tensor:
-        """The first `batch` training images, normalised."""
-        return self._normalised(self.splits["train"].images[:batch])
+        """The first `batch` training images of a pass without a seed."""
+        images = self.splits["train"].images
+        return self._normalised(images[self._fixed_order("train")[:batch].to(images.device)])
 
     def _split(self, split: str) -> ImageSplit:
         if split not in self.splits:

@@ -1,74 +1,104 @@
-"""The user's own DataLoaders as `Data`."""
+"""The user's own loaders as `Data`."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 
+from amsc.data.batch import batch_size
+from amsc.data.spread import spread_numbers
 from amsc.errors import DataError
 
 __all__ = ["LoaderData"]
 
+_ONCE = "it can be read only once, amsc reads it many times; give a list of batches, a DataLoader, or an object whose"
+_READ_ONCE_MODULES = {"builtins", "itertools", "torch.utils.data.dataloader"}
+"""Where the iterators live of which it is known that they never start again."""
+
 
 @dataclass(frozen=True, eq=False)
 class LoaderData:
-    """DataLoaders that yield (inputs, targets), or what `split` makes such a pair of; implements `Data`.
+    """Loaders that yield (inputs, targets), or what `split` makes such a pair of; implements `Data`.
 
         LoaderData(train, validation, split=lambda batch: ({"input_ids": batch["input_ids"]}, batch["labels"]))
 
-    Inputs are what the model's forward takes: a tensor, a tuple or a dict of arguments. Targets are a tensor, or what
-    else `amsc.data.batch` knows. Batches are moved to `device`.
+    A loader is a torch DataLoader, a list of batches, or anything else that starts anew each time it is iterated. One
+    without a length is read once to count its batches. Inputs are what the model's forward takes: a tensor, a tuple or
+    a dict of arguments. Targets are a tensor, or what else `amsc.data.batch` knows. Batches are moved to `device`.
 
-    Order and augmentation are the loaders' own. So that a run can be repeated, a pass draws its random numbers from
-    torch generators started with the seed (0 where the seed is None): torch's own CPU generator and the one the
-    loader was given. Both are as before whenever the caller has control. Numbers drawn from `random` or numpy in the
-    main process are not covered.
+    Order and augmentation are the loaders' own, also where the seed is None: let the train loader shuffle. So that a
+    run can be repeated, a pass draws its random numbers from torch generators started with the seed (0 where the seed
+    is None): torch's own CPU generator and the one the loader was given. Both are as before whenever the caller has
+    control. Numbers drawn from `random` or numpy in the main process are not covered.
+
+    Raises:
+        DataError: a loader cannot be iterated, or only once.
     """
 
-    train: DataLoader[Any]
-    validation: DataLoader[Any]
-    test: DataLoader[Any] | None = None
+    train: Iterable[Any]
+    validation: Iterable[Any]
+    test: Iterable[Any] | None = None
     num_classes: int | None = None
     device: torch.device | str = "cpu"
     name: str = "loader"
     split: Callable[[Any], tuple[Any, Any]] | None = None
+    _counts: dict[str, tuple[int, int]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("train", "validation", "test"):
+            loader = getattr(self, name)
+            if name != "test" or loader is not None:
+                _check_loader(name, loader)
 
     def batches(self, split: str, *, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
         """One pass over the loader of `split`.
 
         Raises:
-            DataError: there is no such split, or a batch is not a pair of inputs and targets.
+            DataError: there is no such split, a batch is not a pair of inputs and targets, or the loader yields nothing
+                although it has batches.
         """
-        for batch in _seeded(self._loader(split), seed or 0):
-            pair = batch if self.split is None else self.split(batch)
-            if (
-                not isinstance(pair, tuple | list)
-                or len(pair) != 2
-                or not isinstance(pair[1], Tensor | list | tuple | dict)
-            ):
-                raise DataError(
-                    f"the {split} loader must yield pairs (inputs, targets), it yielded {_described(pair)}; make them "
-                    "with LoaderData(split=...)"
-                )
-            yield self._moved(pair[0]), self._moved(pair[1])
+        loader, is_empty = self._loader(split), True
+        for batch in _seeded(loader, seed or 0, _generators(loader)):
+            is_empty = False
+            yield self._pair(split, batch)
+        if is_empty and (_length(loader) or self._counts.get(split, (0, 0))[0]):
+            raise DataError(
+                f"the {split} loader has batches, but a pass over it yields none: {_ONCE} __iter__ starts anew"
+            )
+
+    def spread_batches(self, split: str, count: int) -> Iterator[tuple[Any, Any]]:
+        """At most `count` batches of `split`, the same at every call; no others are read.
+
+        Of a list they lie evenly over it. A DataLoader that does not shuffle gives them from one fixed shuffle of its
+        data set, as its examples may be sorted by class; any other loader gives its first ones.
+        """
+        loader = self._loader(split)
+        for batch in islice(_seeded(_part(loader, count), 0, _generators(loader)), count):
+            yield self._pair(split, batch)
 
     def num_batches(self, split: str) -> int:
         """How many batches one pass over `split` takes."""
-        return len(self._loader(split))
+        length = _length(self._loader(split))
+        return self._counted(split)[0] if length is None else length
 
     def num_examples(self, split: str) -> int:
-        """How many examples the data set behind the loader has; 0 for "test" where there is no test loader."""
+        """How many examples one pass over `split` takes (as many as its data set has where the loader does not say); 0
+        for "test" where there is no test loader."""
         if split == "test" and self.test is None:
             return 0
-        dataset: Any = self._loader(split).dataset
-        try:
-            return len(dataset)
-        except TypeError as error:
-            raise DataError(f"the data set of the {split} loader has no length; give one that has `__len__`") from error
+        loader = self._loader(split)
+        size = loader.batch_size if isinstance(loader, DataLoader) else None
+        drawn = _length(loader.sampler) if isinstance(loader, DataLoader) and size else None
+        if drawn is None:
+            drawn = _length(getattr(loader, "dataset", None))
+        if drawn is None:
+            return self._counted(split)[1]
+        return min(drawn, len(loader) * size) if isinstance(loader, DataLoader) and size else drawn
 
     def example_inputs(self, batch: int = 1) -> Any:
         """The first `batch` inputs of the first training batch (seed 0).
@@ -80,7 +110,7 @@ class LoaderData:
             return pytree.tree_map_only(Tensor, lambda tensor: tensor[:batch], inputs)
         raise DataError("the train loader yields nothing")
 
-    def _loader(self, split: str) -> DataLoader[Any]:
+    def _loader(self, split: str) -> Any:
         loaders = {"train": self.train, "validation": self.validation, "test": self.test}
         loader = loaders.get(split)
         if loader is None:
@@ -88,8 +118,37 @@ class LoaderData:
             raise DataError(f"{self.name} has no split {split!r}; there are {present}")
         return loader
 
+    def _counted(self, split: str) -> tuple[int, int]:
+        """The numbers of batches and examples of a loader that does not know them, from one pass over it."""
+        if split not in self._counts:
+            sizes = [batch_size(target) for _, target in self.batches(split)]
+            self._counts[split] = (len(sizes), sum(sizes))
+        return self._counts[split]
+
+    def _pair(self, split: str, batch: Any) -> tuple[Any, Any]:
+        pair = batch if self.split is None else self.split(batch)
+        is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+        if not is_pair or not isinstance(pair[1], Tensor | list | tuple | dict):
+            raise DataError(
+                f"the {split} loader must yield pairs (inputs, targets), it yielded {_described(pair)}; make them "
+                "with LoaderData(split=...)"
+            )
+        return self._moved(pair[0]), self._moved(pair[1])
+
     def _moved(self, inputs: Any) -> Any:
         return pytree.tree_map_only(Tensor, lambda t: t.to(self.device), inputs)
+
+
+def _check_loader(split: str, loader: Any) -> None:
+    if isinstance(loader, type):
+        raise DataError(f"the {split} loader is the class {loader.__name__}; give an object of it")
+    if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
+        raise DataError(
+            f"the {split} loader must be iterable, such as a DataLoader or a list of batches; got "
+            f"{getattr(loader, '__name__', type(loader).__name__)}"
+        )
+    if isinstance(loader, Iterator) and type(loader).__module__ in _READ_ONCE_MODULES:
+        raise DataError(f"the {split} loader is a {type(loader).__name__}: {_ONCE} __iter__ starts anew")
 
 
 def _described(value: Any) -> str:
@@ -98,14 +157,68 @@ def _described(value: Any) -> str:
     return type(value).__name__
 
 
-def _seeded(loader: DataLoader[Any], seed: int) -> Iterator[Any]:
+def _length(sized: Any) -> int | None:
+    """Its length; None where it has none (a DataLoader has the method, but over a stream it fails)."""
+    try:
+        return len(sized)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def _part(loader: Any, count: int) -> Any:
+    """Something that yields `count` batches of the loader and reads no others, or else the loader."""
+    if isinstance(loader, list | tuple):
+        return [loader[number] for number in spread_numbers(len(loader), count)]
+    if type(loader) is not DataLoader or loader.batch_size is None or not hasattr(loader.dataset, "__getitem__"):
+        return loader
+    if type(loader.sampler) is SequentialSampler:
+        size = loader.batch_size
+        rows = torch.randperm(len(loader.sampler), generator=torch.Generator().manual_seed(0))
+        chunks = rows[: len(rows) - len(rows) % size] if loader.drop_last else rows
+        return _with_batches(loader, [chunk.tolist() for chunk in chunks.split(size)[:count]])
+    return _with_batches(loader, _First(loader.batch_sampler, count))
+
+
+@dataclass(frozen=True)
+class _First:
+    """The first `count` batches of indices, drawn anew each time."""
+
+    batches: Any
+    count: int
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(iter(self.batches), self.count)
+
+
+def _with_batches(loader: "DataLoader[Any]", batches: Any) -> "DataLoader[Any]":
+    """The same loader for these batches of indices."""
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=batches,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor,
+    )
+
+
+def _generators(loader: Any) -> list[torch.Generator]:
+    """Where the loader draws its random numbers from."""
+    own = (getattr(loader, "generator", None), getattr(getattr(loader, "sampler", None), "generator", None))
+    found = (torch.default_generator, *(g for g in own if isinstance(g, torch.Generator)))
+    return list({id(g): g for g in found}.values())
+
+
+def _seeded(loader: Iterable[Any], seed: int, generators: Sequence[torch.Generator]) -> Iterator[Any]:
     """The batches of `loader`, drawn from generators that start at `seed`.
 
     The generators change hands at every batch: the caller's numbers (dropout, say) must neither depend on the
     loader's nor influence them.
     """
-    own = (loader.generator, getattr(loader.sampler, "generator", None))
-    generators = {id(g): g for g in (torch.default_generator, *own) if g is not None}.values()
     inside = [torch.Generator().manual_seed(seed).get_state() for _ in generators]
     iterator: Iterator[Any] | None = None
     while True:
@@ -122,6 +235,6 @@ def _seeded(loader: DataLoader[Any], seed: int) -> Iterator[Any]:
         yield batch
 
 
-def _set_states(generators: Any, states: list[Tensor]) -> None:
+def _set_states(generators: Sequence[torch.Generator], states: list[Tensor]) -> None:
     for generator, state in zip(generators, states, strict=True):
         generator.set_state(state)

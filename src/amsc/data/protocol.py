@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Data"]
+__all__ = ["Data", "SpreadData"]
 
 
 @runtime_checkable
@@ -19,8 +19,11 @@ class Data(Protocol):
         """The number of classes, or None where that is not known or means nothing."""
 
     def batches(self, split: str, *, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
-        """One pass over `split` as (inputs, targets): in order and as they are where `seed` is None, else shuffled
-        and augmented, wholly determined by the seed. What targets may be says `amsc.data.batch`."""
+        """One pass over `split` as (inputs, targets): where `seed` is None, as they are and in one fixed order, else
+        shuffled and augmented, wholly determined by the seed. What targets may be says `amsc.data.batch`.
+
+        The fixed order must be a shuffle too, drawn once and for all: amsc takes statistics and derivatives from a few
+        batches, and those of examples sorted by class would know one class each."""
 
     def num_batches(self, split: str) -> int:
         """How many batches one pass over `split` takes."""
@@ -29,4 +32,13 @@ class Data(Protocol):
         """How many examples `split` has; 0 where there is no such split."""
 
     def example_inputs(self, batch: int = 1) -> Any:
-        """The inputs of the first `batch` training examples, in order, as `batches` would hand them out."""
+        """The inputs of the first `batch` training examples, as `batches` without a seed would hand them out."""
+
+
+@runtime_checkable
+class SpreadData(Data, Protocol):
+    """Data that can hand out some batches without reading the others; see `spread_batches`."""
+
+    def spread_batches(self, split: str, count: int) -> Iterator[tuple[Any, Any]]:
+        """At most `count` batches from all over `split`, the same at every call, not augmented; only their examples
+        are read."""

@@ -8,7 +8,7 @@ from sklearn.model_selection import train_test_split
 
 from amsc.errors import DataError
 
-__all__ = ["Rows", "carve_validation", "check_labels", "split_in_three"]
+__all__ = ["Rows", "carve_validation", "check_labels", "some_of_each", "split_in_three"]
 
 Indices = NDArray[np.int64]
 
@@ -43,6 +43,23 @@ def carve_validation(count: int, *, seed: int) -> tuple[Indices, Indices]:
     order = np.random.default_rng(seed).permutation(count)
     held_out = max(1, min(count // 10, 5000))
     return order[held_out:], order[:held_out]
+
+
+def some_of_each(labels: Indices, count: int, *, seed: int) -> Indices:
+    """`count` rows (all if there are fewer) with the classes in their proportions, in random order, drawn with `seed`.
+
+    No class is left out where `count` is at least their number; a smaller count takes rows of a larger one.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    drawn = labels[order]
+    quantile = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(drawn == label)
+        quantile[members] = (np.arange(len(members)) + 0.5) / len(members)
+        quantile[members[0]] = 0  # one of every class comes before any second one
+    chosen = np.argsort(quantile, kind="stable")[:count]
+    rows: Indices = order[np.sort(chosen)]
+    return rows
 
 
 def check_labels(labels: Indices, *, where: str) -> int:

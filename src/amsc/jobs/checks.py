@@ -21,10 +21,17 @@ def chosen_task(task: Task | None, settings: Settings) -> Task:
     """The task of a run: the given one, or classification.
 
     Raises:
-        SettingsError: the settings ask for what only classification, or only amsc's own, has.
+        SettingsError: it is no task, or the settings ask for what only classification, or only amsc's own, has.
     """
     if task is None:
         return Classification(settings.label_smoothing)
+    if isinstance(task, type):
+        raise SettingsError(f"task: expected an object, got the class {task.__name__}; write task={task.__name__}()")
+    if not isinstance(task, Task):
+        raise SettingsError(
+            f"task: expected an object with name, higher_is_better, loss and per_example, such as "
+            f"amsc.tasks.Classification(); got {task!r} (amsc.tasks.open_task makes a task of its name)"
+        )
     if settings.label_smoothing:
         raise SettingsError(
             f"label_smoothing={settings.label_smoothing} is for the task that amsc makes; a task of yours has its own: "
@@ -52,20 +59,29 @@ def check_drop(target: Target, task: Task) -> None:
         )
 
 
+DATA_NAMES = ("batches", "num_batches", "num_examples", "example_inputs", "name", "num_classes")
+
+
 def check_kinds(model: Any, data: Any, settings: Settings) -> None:
     """Refuse a model or data of the wrong kind, and settings that name another device than the model's."""
-    if not all(hasattr(data, name) for name in ("batches", "num_batches", "num_examples", "name")):
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"expected a torch.nn.Module, got {_kind(model)}")
+    if isinstance(data, type) or not all(hasattr(data, name) for name in DATA_NAMES):
         raise DataError(
-            f"data must have the methods of amsc.data.Data, {type(data).__name__} has not; wrap your own loaders: "
+            f"data must be an object with the methods of amsc.data.Data, {_kind(data)} is not; wrap your own loaders: "
             "amsc.data.LoaderData(train, validation, test)"
         )
-    devices = {p.device.type for p in model.parameters()} if isinstance(model, nn.Module) else set()
+    devices = {p.device.type for p in model.parameters()}
     wanted = torch.device(settings.device).type
     if devices and devices != {wanted}:
         raise SettingsError(
             f"the model is on {', '.join(sorted(devices))}, settings.device is {settings.device}; "
             f"move the model with model.to({settings.device!r}), or set Settings(device=...) to where it is"
         )
+
+
+def _kind(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def check_layout(model: nn.Module, example_inputs: Any, settings: Settings) -> None:

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from amsc.borrowing import borrowed, call_arguments
-from amsc.data import Data, batch_size, moved, some_examples
+from amsc.data import Data, batch_size, moved, some_examples, spread_batches
 from amsc.errors import DataError, TrainingError
 from amsc.penalty import Coordinates
 from amsc.progress import NoProgress, Progress
@@ -103,16 +103,12 @@ def _chunks(data: Data, examples: int) -> Iterator[tuple[Any, Any]]:
     """About `examples` training examples from batches that lie evenly over an epoch, at most `CHUNK` at a time."""
     if not data.num_batches("train") or examples < 1:
         return
-    size = -(-data.num_examples("train") // data.num_batches("train"))
-    stride = max(1, data.num_batches("train") // -(-examples // size))
+    smallest = max(1, data.num_examples("train") // data.num_batches("train"))
     left = examples
-    for number, (inputs, target) in enumerate(data.batches("train")):
-        if number % stride == 0:
-            for start in range(0, min(left, batch_size(target)), CHUNK):
-                yield _rows(inputs, target, slice(start, min(start + CHUNK, left, batch_size(target))))
-            left -= min(left, batch_size(target))
-        if not left:
-            return
+    for inputs, target in spread_batches(data, "train", -(-examples // smallest)):
+        for start in range(0, min(left, batch_size(target)), CHUNK):
+            yield _rows(inputs, target, slice(start, min(start + CHUNK, left, batch_size(target))))
+        left -= min(left, batch_size(target))
 
 
 def _rows(inputs: Any, target: Any, rows: slice) -> tuple[Any, Any]:

@@ -1,14 +1,13 @@
 """How much the loss depends on each channel and block: the diagonal Fisher information of their gates."""
 
 import operator
-from itertools import islice
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from amsc.borrowing import borrowed
-from amsc.data import Data, batch_size, moved, some_examples
+from amsc.data import Data, batch_size, moved, some_examples, spread_batches
 from amsc.penalty import Penalty
 from amsc.tasks import Task
 from amsc.training.steps.loop import AS_IS, Speed, device_of, forward
@@ -31,9 +30,8 @@ def gate_sensitivities(
     """
     device = device_of(model)
     leaves, blocks = torch.zeros(len(penalty.channels)), torch.zeros(len(penalty.blocks))
-    stride = max(1, data.num_batches("train") // BATCHES)
     with borrowed(model), torch.enable_grad():
-        for inputs, target in islice(data.batches("train"), 0, stride * BATCHES, stride):
+        for inputs, target in spread_batches(data, "train", BATCHES):
             for start in range(0, batch_size(target), CHUNK):
                 rows = slice(start, start + CHUNK)
                 model.zero_grad()

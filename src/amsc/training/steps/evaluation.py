@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from amsc.borrowing import borrowed
-from amsc.data import Data, batch_size, moved
+from amsc.data import Data, batch_size, moved, spread_batches
 from amsc.errors import DataError
 from amsc.tasks import Task
 from amsc.training.steps.loop import AS_IS, Speed, device_of, forward
@@ -67,12 +66,12 @@ def scores_of(task: Task, output: Any, target: Any) -> Tensor:
 
 
 def mean_loss(model: nn.Module, data: Data, task: Task, *, batches: int = 20) -> float:
-    """Mean loss in eval mode on the first training batches, not augmented; the model is left as it was."""
+    """Mean loss in eval mode on some training batches, not augmented; the model is left as it was."""
     device = device_of(model)
     with borrowed(model):
         losses = [
             task.loss(forward(model, inputs, device), moved(target, device))
-            for inputs, target in islice(data.batches("train"), batches)
+            for inputs, target in spread_batches(data, "train", batches)
         ]
     return float(torch.stack(losses).double().mean()) if losses else 0.0
 
@@ -89,8 +88,7 @@ def reestimate_batchnorm(model: nn.Module, data: Data, *, batches: int = 20, spe
         return
     device = device_of(model)
     with _collecting(model, layers), torch.no_grad(), speed.computing(device):
-        stride = max(1, data.num_batches("train") // batches)
-        for inputs, target in islice(data.batches("train"), 0, stride * batches, stride):
+        for inputs, target in spread_batches(data, "train", batches):
             if batch_size(target) > 1:  # a single example has no deviation
                 forward(model, inputs, device)
 
