@@ -183,3 +183,89 @@ def test_wrong_places_are_refused(export: Export, suffix: str, tmp_path: Path) -
         export(model, inputs, tmp_path / "file" / f"small.{suffix}")
     with pytest.raises(InputError, match="must be the batch"):
         export(model, torch.tensor(1.0), tmp_path / f"small.{suffix}")
+
+
+class Optional(nn.Module):
+    """Texts, numbers and nothing beside the tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(
+        self, x: Tensor, mode: str = "once", mask: Tensor | None = None, by: dict[str, Any] | None = None
+    ) -> Any:
+        y = self.layer(x) * (2 if mode == "twice" else 1)
+        return y if mask is None else y * mask
+
+
+@both
+@pytest.mark.parametrize(
+    "options", [{"mode": "twice"}, {"mask": None, "mode": "twice"}, {"by": {"step": 3, "name": "a", "none": None}}]
+)
+def test_inputs_that_are_no_tensors_are_kept(
+    export: Export, suffix: str, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    assert export(Optional().eval(), {"x": torch.randn(2, 4), **options}, tmp_path / f"m.{suffix}").error <= 1e-4
+
+
+@both
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_is_exported_or_refused(export: Export, suffix: str, tmp_path: Path, kind: torch.dtype) -> None:
+    model, inputs = _small()
+    path = tmp_path / f"small.{suffix}"
+    if suffix == "onnx" and kind == torch.bfloat16:
+        with pytest.raises(ModelError, match=r"bfloat16 cannot be exported to ONNX.*model\.half\(\)"):
+            export(model.to(kind), inputs.to(kind), path)
+        assert not path.exists()
+    else:
+        assert export(model.to(kind), inputs.to(kind), path).error <= 2e-2
+
+
+class Inexpressible(nn.Module):
+    """Uses what no exporter to ONNX has, after much else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Linear(4, 4) for _ in range(8)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.special.bessel_j0(self.layers(x))
+
+
+@with_onnx
+def test_a_failed_export_tells_its_cause_in_a_line_and_prints_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ModelError, match="bessel_j0") as told:
+        export_onnx(Inexpressible().eval(), torch.randn(1, 4), tmp_path / "no.onnx")
+    assert len(str(told.value)) < 2000
+    assert "\n" not in str(told.value)
+    assert told.value.__cause__ is not None
+    assert len(str(told.value.__cause__)) > len(str(told.value))
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(ModelError, match="cannot follow Unfollowable") as followed:
+        export_pt2(Unfollowable(), torch.ones(1, 4), tmp_path / "no.pt2")
+    assert len(str(followed.value)) < 2000
+    assert capfd.readouterr() == ("", "")
+
+
+@with_onnx
+def test_a_file_that_onnxruntime_does_not_open_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half_a_file(model: nn.Module, inputs: Any, path: Path, dynamic_batch: bool) -> None:
+        path.write_bytes(b"half a file")
+
+    monkeypatch.setattr(import_module("amsc.export.onnx"), "_write", half_a_file)
+    with pytest.raises(ModelError, match="cannot be run by onnxruntime"):
+        export_onnx(*_small(), tmp_path / "small.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_program_that_cannot_be_read_again_is_refused(tmp_path: Path) -> None:
+    class Told(Optional):
+        def forward(self, x: Tensor, **_: Any) -> Any:
+            return {"y": self.layer(x), "mode": "text"}
+
+    with pytest.raises(ModelError, match=r"cannot write it to a file and read it again.*tensors alone"):
+        export_pt2(Told().eval(), torch.randn(2, 4), tmp_path / "told.pt2")
+    assert list(tmp_path.iterdir()) == []

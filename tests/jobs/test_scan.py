@@ -291,5 +291,5 @@ def test_no_data_is_refused() -> None:
     with pytest.raises(DataError, match="the train split of list is empty"):
         scan(model, torch.randn(1, 1, 8, 8), ListData(()))
     make: Callable[[], Any] = lambda: scan(model, torch.randn(1, 1, 8, 8), None)  # type: ignore[arg-type] # noqa: E731
-    with pytest.raises(DataError, match="an object with the methods of amsc.data.Data, NoneType is not"):
+    with pytest.raises(DataError, match=r"an object with the methods of amsc\.data\.Data, NoneType is not"):
         make()

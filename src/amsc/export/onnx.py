@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from amsc.borrowing import borrowed, call_arguments
 from amsc.errors import InputError, ModelError, SettingsError
-from amsc.export.parity import Exported, batch_size, check_parity, written_whole
+from amsc.export.parity import Exported, batch_size, brief, check_parity, written_whole
 from amsc.export.program import exported_program, quiet
 
 __all__ = ["export_onnx"]
@@ -35,7 +35,7 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, dyna
 
     Raises:
         SettingsError: the extra packages are missing.
-        ModelError: no exporter can follow the model's forward, or it is too large for one file.
+        ModelError: no exporter can follow the model's forward, it is too large for one file, or in bfloat16.
         VerificationError: the file gives other outputs; nothing is written.
         RunFolderError: the file cannot be written.
     """
@@ -44,11 +44,10 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, dyna
         raise SettingsError(f"expected a file named .onnx, got {path}")
     runtime = _packages()["onnxruntime"]
     _check_size(model)
+    _check_precision(model, example_inputs)
     with borrowed(model), quiet(), written_whole(path) as temporary:
         _write(model, example_inputs, temporary, dynamic_batch)
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3
-        session = runtime.InferenceSession(str(temporary), options, providers=["CPUExecutionProvider"])
+        session = _session(runtime, temporary)
 
         def run(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
             return [torch.from_numpy(array) for array in session.run(None, _feed(session, args, kwargs))]
@@ -82,6 +81,32 @@ def _check_size(model: nn.Module) -> None:
         )
 
 
+def _check_precision(model: nn.Module, example_inputs: Any) -> None:
+    leaves = pytree.tree_leaves((list(model.parameters()), list(model.buffers()), call_arguments(example_inputs)))
+    if any(isinstance(leaf, Tensor) and leaf.dtype == torch.bfloat16 for leaf in leaves):
+        raise ModelError(
+            "bfloat16 cannot be exported to ONNX: onnxruntime does not run it on a CPU, so that the file could not be "
+            "checked; export model.half() or model.float() on inputs of that type, or a .pt2 file"
+        )
+
+
+def _session(runtime: Any, path: Path) -> Any:
+    """The file, opened by onnxruntime.
+
+    Raises:
+        ModelError: onnxruntime refuses it.
+    """
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a class of its own for each code, and no common one
+        raise ModelError(
+            f"the exported ONNX file cannot be run by onnxruntime ({brief(error)}); export the model in float32, or as "
+            "a .pt2 file"
+        ) from error
+
+
 def _write(model: nn.Module, example_inputs: Any, path: Path, dynamic_batch: bool) -> None:
     """The file by the exporter based on torch.export, or else by the older one."""
     try:
@@ -92,11 +117,11 @@ def _write(model: nn.Module, example_inputs: Any, path: Path, dynamic_batch: boo
     except Exception as first:  # exporters raise errors of many kinds
         try:
             _write_by_tracing(model, example_inputs, path, dynamic_batch)
-        except Exception as error:
-            told = str(first).strip().splitlines()
+        except Exception as second:
             raise ModelError(
-                f"{type(model).__name__} cannot be exported to ONNX ({told[0] if told else type(first).__name__})"
-            ) from error
+                f"{type(model).__name__} cannot be exported to ONNX: {brief(first)}; nor by the older exporter: "
+                f"{brief(second)}. Replace what is named, or export a .pt2 file"
+            ) from first
 
 
 def _write_by_tracing(model: nn.Module, example_inputs: Any, path: Path, dynamic_batch: bool) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch.utils import _pytree as pytree
 from amsc.borrowing import InputSpec, TensorSpec, call_arguments, random_inputs, run_model
 from amsc.errors import InputError, RunFolderError, VerificationError
 
-__all__ = ["Exported", "batch_size", "batched", "check_parity", "output_tensors", "written_whole"]
+__all__ = ["Exported", "batch_size", "batched", "brief", "check_parity", "output_tensors", "written_whole"]
 
 SEED = 20
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4}
@@ -24,6 +25,8 @@ TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4}
 LOW_PRECISION_TOLERANCE = 2e-2
 BATCHES = (1, 2, 5)
 """Batch sizes on which a file with a free batch axis is compared."""
+LONGEST = 300
+"""Characters of another program's error that are repeated."""
 
 Runner = Callable[[tuple[Any, ...], Mapping[str, Any]], list[Tensor]]
 
@@ -92,7 +95,7 @@ def check_parity(model: nn.Module, run: Runner, example_inputs: Any, *, dynamic_
         try:
             actual = run(args, kwargs)
         except Exception as error:  # whatever the other runtime raises
-            raise VerificationError(f"the exported file fails on {label}: {_first_line(error)}") from error
+            raise VerificationError(f"the exported file fails on {label}: {brief(error)}") from error
         worst = max(worst, _worst(expected, actual, label, _tolerance(model, expected)))
     return worst
 
@@ -129,9 +132,13 @@ def _tolerance(model: nn.Module, outputs: list[Tensor]) -> float:
     return max((TOLERANCES.get(kind, LOW_PRECISION_TOLERANCE) for kind in kinds), default=0.0)
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+def brief(error: BaseException) -> str:
+    """The first cause of an error in one line; exporters write whole graphs into theirs."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    line = next(iter(text.splitlines()), "").strip()
+    return f"{type(error).__name__}: {line[:LONGEST]}{' ...' if len(line) > LONGEST else ''}"
 
 
 @contextlib.contextmanager

@@ -14,7 +14,16 @@ from torch.utils import _pytree as pytree
 
 from amsc.borrowing import borrowed, call_arguments, run_model
 from amsc.errors import InputError, ModelError, SettingsError
-from amsc.export.parity import Exported, batch_size, batched, check_parity, output_tensors, written_whole
+from amsc.export.parity import (
+    LONGEST,
+    Exported,
+    batch_size,
+    batched,
+    brief,
+    check_parity,
+    output_tensors,
+    written_whole,
+)
 
 __all__ = ["export_pt2", "exported_program", "quiet"]
 
@@ -44,8 +53,7 @@ def export_pt2(model: nn.Module, example_inputs: Any, path: str | Path, *, dynam
     with borrowed(model), quiet():
         program = exported_program(model, example_inputs, dynamic_batch=dynamic_batch)
         with written_whole(path) as temporary:
-            torch.export.save(program, temporary)
-            loaded = torch.export.load(temporary).module()
+            loaded = _written(model, program, temporary)
 
             def run(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
                 return output_tensors(loaded(*args, **kwargs))
@@ -71,9 +79,26 @@ def exported_program(model: nn.Module, example_inputs: Any, *, dynamic_batch: bo
     try:
         return torch.export.export(model, args, dict(kwargs), dynamic_shapes=shapes)
     except Exception as error:  # torch.export raises errors of many kinds
-        line = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise ModelError(
-            f"torch.export cannot follow {type(model).__name__}.forward ({type(error).__name__}: {line}); {FIXED_BATCH}"
+            f"torch.export cannot follow {type(model).__name__}.forward ({brief(error)}); {FIXED_BATCH}"
+        ) from error
+
+
+def _written(model: nn.Module, program: torch.export.ExportedProgram, path: Path) -> nn.Module:
+    """The program as it is read again from the file that it was written to.
+
+    Raises:
+        ModelError: torch.export does not write or read it.
+    """
+    try:
+        torch.export.save(program, path)
+        return torch.export.load(path).module()
+    except OSError:
+        raise
+    except Exception as error:  # torch.export raises errors of many kinds
+        raise ModelError(
+            f"torch.export follows {type(model).__name__}.forward, but cannot write it to a file and read it again "
+            f"({brief(error)}); let forward return tensors alone, without texts or objects beside them"
         ) from error
 
 
@@ -81,7 +106,7 @@ def _try_larger_batch(model: nn.Module, inputs: Any) -> None:
     try:
         run_model(model, inputs)
     except InputError as error:
-        raise InputError(f"{error}; {FIXED_BATCH}") from error
+        raise InputError(f"{str(error)[:LONGEST]}; {FIXED_BATCH}") from error
 
 
 def _free_batch(inputs: Any) -> Any:
@@ -99,12 +124,16 @@ def _free_batch(inputs: Any) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings and progress that exporters write; errors are raised as ever."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """Without the warnings, progress and graphs that exporters write; errors are raised as ever."""
+    level, graphs = logging.root.manager.disable, torch._C._jit_onnx_log
+    logging.disable(logging.ERROR)
+    # torch writes the graph of a failure past sys.stdout, and sets its own switch for that whatever is asked for
+    torch._C._jit_onnx_log = lambda *_: None
+    words = io.StringIO()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(words), contextlib.redirect_stderr(words):
             warnings.simplefilter("ignore")
             yield
     finally:
+        torch._C._jit_onnx_log = graphs
         logging.disable(level)
