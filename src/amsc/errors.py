@@ -1,10 +1,11 @@
-"""Every error amsc raises on purpose, in one tree.
+"""Every error amsc raises on purpose, in one tree, and the class of its warnings.
 
 A message says what was expected, what came (name, shape, value) and what to do next.
 """
 
 __all__ = [
     "AmscError",
+    "AmscWarning",
     "CutError",
     "DataError",
     "InputError",
@@ -21,6 +22,10 @@ class AmscError(Exception):
     """Root of all errors that amsc raises on purpose; the command line exits with `exit_code`."""
 
     exit_code = 1
+
+
+class AmscWarning(UserWarning):
+    """Something that a run goes on with, but its outcome is probably not what was wanted."""
 
 
 class ModelError(AmscError):

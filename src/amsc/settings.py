@@ -78,10 +78,12 @@ class Settings:
     cosine to zero, `path_learning_rate` is constant but for the settling end of each piece. `label_smoothing` is that
     of all training for classification. Fine-tuning may learn from the dense network too: `distillation` is the weight
     of its soft targets at this `temperature`; with `ema` above 0 its outcome is the moving average of the weights with
-    this decay per step. `limit` caps the training examples; `threads` are torch's (0: torch decides). `keep` and `only`
-    are names or globs of what must not be touched, or of all that may be (see `amsc.structure.select`); what is left of
-    a group that loses channels is a multiple of `round_to`, at least `min_channels` (see `amsc.structure.Rounding`);
-    each text in `minimum`, such as "layer3.*=16", says how many must be left where it names groups, as `keep` would.
+    this decay per step. `batch_size` and `limit` (which caps the training examples) are for data that amsc opens by
+    name: data that come as an object decide themselves, and a run notes what they have. `threads` are torch's (0: as it
+    is set). `keep` and `only` are names or globs of what must not be touched, or of all that may be (see
+    `amsc.structure.select`); what is left of a group that loses channels is a multiple of `round_to`, at least
+    `min_channels` (see `amsc.structure.Rounding`); each text in `minimum`, such as "layer3.*=16", says how many must be
+    left where it names groups, as `keep` would.
 
     Raises:
         SettingsError: a value has the wrong type or is impossible.

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from amsc import Result, Settings, Target, compress
-from amsc.data import ImageData, LoaderData
+from amsc.data import ImageData, ImageSplit, LoaderData
 from amsc.errors import AmscError, DataError, ModelError, RunFolderError, SettingsError, TargetError, TrainingError
+from amsc.models.resnet_cifar import CifarResNet
 from amsc.tasks import Classification, Regression
 from amsc.training import load_state
 from small_runs import DATA, SETTINGS, TARGET, run_small
-from training.small import small_net
+from training.small import small_data, small_net
 
 
 class Margins:
@@ -103,6 +104,14 @@ def test_only_a_run_can_be_resumed_and_only_the_same(
     refused(RunFolderError, "no run to resume", None)
     refused(RunFolderError, "had seed = 0, not 3", folder, settings=dataclasses.replace(SETTINGS, seed=3))
     refused(RunFolderError, "had target = 'macs=0.6'", folder, target=Target(macs=0.7))
+    wider = CifarResNet(2, widths=(8, 16, 40), num_classes=10, in_channels=1)
+    refused(RunFolderError, "had tensors of the network = .*the same network, data and settings", folder, model=wider)
+    refused(RunFolderError, "had weights of the network = ", folder, model=small_net(1))
+    refused(RunFolderError, "had splits of the data = '160/359/360 examples'", folder, data=small_data(limit=150))
+    assert isinstance(DATA, ImageData)
+    mirrored = {name: ImageSplit(part.images.flip(3), part.labels) for name, part in DATA.splits.items()}
+    other = dataclasses.replace(DATA, splits=mirrored)
+    refused(RunFolderError, "had examples of the data = ", folder, data=other)
     broken = tmp_path / "broken"
     (broken / "state").mkdir(parents=True)
     (broken / "state" / "state.pt").write_bytes(b"half a file")

@@ -16,6 +16,7 @@ from amsc.cli.flags import required
 from amsc.cli.parser import UsageError
 from amsc.data import Data, open_data
 from amsc.errors import ModelError, RunFolderError, SettingsError
+from amsc.jobs.preparation import settings_used, threads_and_determinism
 from amsc.models import ZOO, open_model
 from amsc.settings import RunSettings, Settings, read_settings
 from amsc.surgery import load
@@ -43,17 +44,9 @@ def torch_as_set(settings: Settings) -> Iterator[None]:
         SettingsError: the device is not there.
     """
     _check_device(settings.device)
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    try:
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
-        if settings.deterministic:
-            torch.use_deterministic_algorithms(True)
+    with threads_and_determinism(settings):
         torch.manual_seed(settings.seed)
         yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
 
 
 def _check_device(name: str) -> None:
@@ -95,7 +88,8 @@ def open_both(run: RunSettings) -> tuple[nn.Module, Data, RunSettings]:
     data = _open_data(run, required(run.data, "--data DATA"))
     classes = run.num_classes or data.num_classes
     channels = run.in_channels or _image_channels(data.example_inputs(1))
-    run = dataclasses.replace(run, num_classes=classes, in_channels=channels)
+    settings = settings_used(run.settings, data)
+    run = dataclasses.replace(run, num_classes=classes, in_channels=channels, settings=settings)
     return _open_model(run, name), data, run
 
 

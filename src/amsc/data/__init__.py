@@ -8,7 +8,7 @@ from amsc.data.loaders import LoaderData
 from amsc.data.parquet import read_parquet
 from amsc.data.protocol import Data, SpreadData
 from amsc.data.source import open_data
-from amsc.data.spread import spread_batches
+from amsc.data.spread import batch_size_of, spread_batches
 
 __all__ = [
     "Data",
@@ -17,6 +17,7 @@ __all__ = [
     "LoaderData",
     "SpreadData",
     "batch_size",
+    "batch_size_of",
     "moved",
     "open_data",
     "read_digits",

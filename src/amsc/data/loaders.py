@@ -55,6 +55,12 @@ class LoaderData:
             if name != "test" or loader is not None:
                 _check_loader(name, loader)
 
+    @property
+    def batch_size(self) -> int | None:
+        """Examples in a training batch, if the loader says so."""
+        size = getattr(self.train, "batch_size", None)
+        return size if isinstance(size, int) else None
+
     def batches(self, split: str, *, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
         """One pass over the loader of `split`.
 

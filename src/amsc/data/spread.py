@@ -6,7 +6,7 @@ from typing import Any
 
 from amsc.data.protocol import Data, SpreadData
 
-__all__ = ["spread_batches", "spread_numbers"]
+__all__ = ["batch_size_of", "spread_batches", "spread_numbers"]
 
 
 def spread_batches(data: Data, split: str, count: int) -> Iterator[tuple[Any, Any]]:
@@ -17,6 +17,14 @@ def spread_batches(data: Data, split: str, count: int) -> Iterator[tuple[Any, An
     if isinstance(data, SpreadData):
         return data.spread_batches(split, count)
     return islice(data.batches(split), count)
+
+
+def batch_size_of(data: Data) -> int:
+    """How many examples the training batches have: what the data say, else the mean, rounded up."""
+    said = getattr(data, "batch_size", None)
+    if isinstance(said, int) and said > 0:
+        return said
+    return max(1, -(-data.num_examples("train") // max(1, data.num_batches("train"))))
 
 
 def spread_numbers(total: int, count: int) -> list[int]:

@@ -10,7 +10,7 @@ from torch import nn
 from amsc.borrowing import copied
 from amsc.data import Data
 from amsc.jobs.checks import check_kinds, check_target, chosen_task
-from amsc.jobs.preparation import deterministic, prepared
+from amsc.jobs.preparation import prepared, settings_used, threads_and_determinism
 from amsc.jobs.result import Result, finished
 from amsc.jobs.run_folder import RunFolder, run_identity
 from amsc.jobs.stages import Job
@@ -61,6 +61,7 @@ def compress(
     settings = settings or Settings()
     task = chosen_task(task, settings)
     check_kinds(model, data, settings)
+    settings = settings_used(settings, data)
     name = model_name or type(model).__name__
     check_target(target)
     if out is None and target.drop is not None:  # the search comes back to the points of the path
@@ -69,13 +70,14 @@ def compress(
                 model, example_inputs, data, target=target, task=task, settings=settings, out=Path(scratch) / "run",
                 model_name=model_name, progress=progress
             )  # fmt: skip
-    folder = RunFolder(None if out is None else Path(out), run_identity(name, data.name, target, settings))
+    identity = {} if out is None else run_identity(name, model, data, target, settings)
+    folder = RunFolder(None if out is None else Path(out), identity)
     folder.check(resume=resume)
     known = folder.open(resume=True).timing if resume else None
-    budget = prepared(model, example_inputs, data, task, target, settings, known)
-    state = replace(folder.open(resume=resume), timing=budget.timing)
-    folder.write_settings(settings, model_name, target)
-    dense, listener = copied(model), progress or NoProgress()
-    job = Job(dense, budget, example_inputs, data, task, settings, name, target, folder, listener)
-    with deterministic(settings.deterministic):
+    with threads_and_determinism(settings):
+        budget = prepared(model, example_inputs, data, task, target, settings, known)
+        state = replace(folder.open(resume=resume), timing=budget.timing)
+        folder.write_settings(settings, model_name, target)
+        dense, listener = copied(model), progress or NoProgress()
+        job = Job(dense, budget, example_inputs, data, task, settings, name, target, folder, listener)
         return finished(job, state)

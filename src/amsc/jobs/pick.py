@@ -11,7 +11,7 @@ from amsc.borrowing import copied
 from amsc.data import Data
 from amsc.errors import ModelError, RunFolderError, SettingsError, TargetError
 from amsc.jobs.checks import check_kinds, check_target, chosen_task
-from amsc.jobs.preparation import deterministic, prepared
+from amsc.jobs.preparation import prepared, settings_used, threads_and_determinism
 from amsc.jobs.result import Result, finished
 from amsc.jobs.run_folder import RunFolder, run_identity
 from amsc.jobs.run_state import RunState, removal_of
@@ -78,11 +78,13 @@ def pick(
             )  # fmt: skip
     walked = RunFolder(Path(run), {})
     past = walked.read()
-    settings = settings or walked.read_settings().settings
+    given, settings = settings, settings or walked.read_settings().settings
     task = chosen_task(task, settings)
     check_kinds(model, data, settings)
+    settings = settings_used(settings, data, tell=given is not None)
     name = model_name or type(model).__name__
-    folder = RunFolder(None if out is None else Path(out), run_identity(name, data.name, target, settings))
+    identity = {} if out is None else run_identity(name, model, data, target, settings)
+    folder = RunFolder(None if out is None else Path(out), identity)
     budget = prepared(model, example_inputs, data, task, target, settings, past.timing)
     dense = _dense(model, past, walked.path)
     listener = progress or NoProgress()
@@ -93,7 +95,7 @@ def pick(
     folder.check(resume=False)
     walk = WalkState("done", point.index, 0, 0, _snapshot(walked, point))
     start = replace(past, stage="finetune", train=None, small=None, record=None, timing=budget.timing, walk=walk)
-    with deterministic(settings.deterministic):
+    with threads_and_determinism(settings):
         if target.drop is None:
             known = tuple(replace(each, weights=None) for each in path if each.index <= point.index)
             start = replace(start, walk=kept_to_limits(job, walk), points=known)

@@ -1,13 +1,16 @@
 """Before a run: what may go from the network, what the target means for it, and torch as the settings want it."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from amsc.data import Data
+from amsc.data import Data, batch_size_of
+from amsc.errors import AmscWarning
 from amsc.jobs.checks import check_data, check_drop, check_layout
 from amsc.limits.budget import Budget, find_budget
 from amsc.limits.target import Target
@@ -17,7 +20,7 @@ from amsc.structure import Structure, select, trace, without_plain
 from amsc.surgery import cuttable
 from amsc.tasks import Task
 
-__all__ = ["deterministic", "prepared", "removable"]
+__all__ = ["prepared", "removable", "settings_used", "threads_and_determinism"]
 
 
 def prepared(
@@ -54,16 +57,44 @@ def removable(model: nn.Module, example_inputs: Any, settings: Settings) -> Stru
     return structure if settings.plain else without_plain(structure)
 
 
+def settings_used(settings: Settings, data: Data, *, tell: bool = True) -> Settings:
+    """The settings of a run on these data, with the batch size that these have, and a limit only if they keep to it.
+
+    `batch_size` and `limit` are for data that amsc opens by name; data that come as an object decide themselves. With
+    `tell`, settings that asked for something else are warned of (`AmscWarning`).
+    """
+    size, limit = batch_size_of(data), settings.limit
+    if limit is not None and data.num_examples("train") > limit:
+        limit = None
+    ignored = []
+    if settings.batch_size not in (size, Settings().batch_size):
+        ignored.append(f"batch_size={settings.batch_size} (its batches have {size} examples)")
+    if limit != settings.limit:
+        ignored.append(f"limit={settings.limit} (it has {data.num_examples('train')} training examples)")
+    if ignored and tell:
+        warnings.warn(
+            f"{data.name} is used as it is, without {' and '.join(ignored)}; say so where the data are made "
+            "(amsc.data.open_data takes both)",
+            AmscWarning,
+            stacklevel=3,
+        )
+    return replace(settings, batch_size=size, limit=limit)
+
+
 @contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """Only algorithms that give the same bits each time, if `wanted`."""
+def threads_and_determinism(settings: Settings) -> Iterator[None]:
+    """Torch with the settings' threads, and only algorithms that give the same bits each time if they say so."""
+    threads = torch.get_num_threads()
     before, warn_only = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
     try:
-        if wanted:
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        if settings.deterministic:
             torch.use_deterministic_algorithms(True)
         yield
     finally:
+        torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(before, warn_only=warn_only)

@@ -10,9 +10,11 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
+from amsc.data import Data
 from amsc.errors import RunFolderError
+from amsc.jobs.fingerprint import fingerprint
 from amsc.jobs.run_state import RunState, run_state_from_plain, run_state_to_plain
 from amsc.limits.target import Target, format_target
 from amsc.records import PathPoint, to_json
@@ -25,9 +27,10 @@ __all__ = ["RunFolder", "run_identity"]
 SETTINGS_FILE = "settings.toml"
 
 
-def run_identity(model_name: str, data_name: str, target: Target, settings: Settings) -> dict[str, Any]:
+def run_identity(model_name: str, model: nn.Module, data: Data, target: Target, settings: Settings) -> dict[str, Any]:
     """What must be the same for a run to be resumed."""
-    return {"model": model_name, "data": data_name, "target": format_target(target), **plain_settings(settings)}
+    said = {"model": model_name, "data": data.name, "target": format_target(target), **plain_settings(settings)}
+    return said | fingerprint(model, data)
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ class RunFolder:
             key = changed[0]
             raise RunFolderError(
                 f"the run in {self.path} had {key} = {was.get(key)!r}, not {self.identity[key]!r}; "
-                "resume it with the same settings, or start in another folder"
+                "resume it with the same network, data and settings, or start in another folder"
             )
         try:
             return run_state_from_plain(saved)

@@ -12,7 +12,7 @@ from amsc.borrowing import copied
 from amsc.data import Data
 from amsc.errors import RunFolderError, SettingsError, TargetError
 from amsc.jobs.checks import check_data, check_kinds, chosen_task
-from amsc.jobs.preparation import deterministic, removable
+from amsc.jobs.preparation import removable, threads_and_determinism
 from amsc.jobs.stages.record import versions
 from amsc.limits.target import Target
 from amsc.measurement import machine_stamp, time_model
@@ -126,7 +126,7 @@ def scan(
         example_inputs: a tensor, or a tuple or dict of arguments, for which MACs and latency are counted.
         task: loss and score; classification if None.
         settings: `currency`, `depth_share`, what may go (`streams`, `plain`, `keep`, `only`, `round_to`,
-            `min_channels`, `minimum`), `device` and `deterministic` are used.
+            `min_channels`, `minimum`), `device`, `threads` and `deterministic` are used.
         examples: how many training examples are looked at.
         power: a gate's weight is its size in `settings.currency` to this power: with 1 the penalty is the expected
             cost of what is left, 0.5 is the square root of AMSC.
@@ -149,7 +149,7 @@ def scan(
     task = chosen_task(task, settings)
     _check(model, data, settings, examples, power, dimensions, shares)
     listener, clock = progress or NoProgress(), _Clock()
-    with deterministic(settings.deterministic):
+    with threads_and_determinism(settings):
         structure, coordinates = _gated(model, example_inputs, settings)
         check_data(model, data, task, ("train", "validation") if evaluate else ("train",))
         clock.lap("trace")

@@ -1,0 +1,62 @@
+"""What network and which data a run is of, in a few words, so that no other run goes on with its state."""
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from amsc.borrowing import named_tensors
+from amsc.data import Data, some_examples
+
+__all__ = ["fingerprint"]
+
+FEW = slice(0, 8)
+"""Examples of the validation split that are looked at."""
+SPLITS = ("train", "validation", "test")
+
+
+def fingerprint(model: nn.Module, data: Data) -> dict[str, Any]:
+    """What tells a network and data from others, by what it is: the network's tensors (names and shapes) and weights,
+    the sizes of the splits, the classes, and a few examples.
+
+    Running statistics are no weights here: they change when somebody calls the network. Examples count by sums that
+    are rounded, so that the last bit of a number, which differs between machines, does not.
+    """
+    shapes = [f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in named_tensors(model).items()]
+    return {
+        "tensors of the network": f"{len(shapes)} tensors, {_digest(*shapes)}",
+        "weights of the network": _digest(*(_bytes(parameter) for parameter in model.parameters())),
+        "splits of the data": "/".join(str(data.num_examples(split)) for split in SPLITS) + " examples",
+        "classes of the data": data.num_classes,
+        "examples of the data": _digest(*_few_examples(data)),
+    }
+
+
+def _few_examples(data: Data) -> list[str]:
+    """Words for the tensors of the first validation examples."""
+    for inputs, target in data.batches("validation"):
+        some = pytree.tree_map_only(Tensor, lambda leaf: leaf[FEW] if leaf.ndim else leaf, inputs)
+        leaves = pytree.tree_leaves((some, some_examples(target, FEW)))
+        return [_words(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
+    return []
+
+
+def _words(tensor: Tensor) -> str:
+    """Type, shape, and two sums of which the second knows the order."""
+    values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    flat = values.detach().cpu().double().abs().flatten()
+    places = torch.arange(1, flat.numel() + 1, dtype=torch.float64) / max(1, flat.numel())
+    return f"{tensor.dtype} {tuple(tensor.shape)} {float(flat.sum()):.3e} {float(flat @ places):.3e}"
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _digest(*parts: str | bytes) -> str:
+    digest = hashlib.blake2b(digest_size=6)
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()
