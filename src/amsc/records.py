@@ -144,7 +144,9 @@ class Record:
 class ScanPoint:
     """A structure that a scan proposes, before any training.
 
-    `share` is the share of the dense MACs it was made for; `predicted_increase` how much the loss is predicted to grow.
+    `share` is the share of the dense MACs it was made for; `predicted_increase` how much the loss is predicted to grow,
+    never less than 0. It is 0 where it `is_beyond_model`: there the loss would fall by more than chance, as the network
+    is not at its minimum, and the model, which is one of a minimum, knows nothing of what is lost.
     Where it was asked for: `score` and `score_reestimated` on the validation split, with the running statistics of
     BatchNorm as they were and estimated anew; `latency_seconds` with its interquartile range.
     """
@@ -157,6 +159,7 @@ class ScanPoint:
     predicted_increase: float
     removed_blocks: tuple[str, ...]
     removed_channels: Mapping[str, tuple[int, ...]]
+    is_beyond_model: bool = False
     score: float | None = None
     score_reestimated: float | None = None
     latency_seconds: float | None = None
@@ -165,10 +168,11 @@ class ScanPoint:
 
 @dataclasses.dataclass(frozen=True)
 class ScanRecord:
-    """The frontier of a scan: the dense network as the first of `points`, then ever smaller ones.
+    """The frontier of a scan: the dense network as the first of `points`, then one for each share that was asked for,
+    ever smaller ones; several shares may have the same network.
 
-    `examples` training examples were looked at; `is_batched` tells whether they shared backward passes. `seconds` are
-    those of each stage.
+    Shares `out_of_reach` have none: `lowest_share` of the MACs is the least that can be left. `examples` training
+    examples were looked at; `is_batched` tells whether they shared backward passes. `seconds` are those of each stage.
     """
 
     model: str
@@ -184,3 +188,5 @@ class ScanRecord:
     versions: Mapping[str, str]
     machine: Mapping[str, str]
     seconds: Mapping[str, float]
+    out_of_reach: tuple[float, ...] = ()
+    lowest_share: float = 0.0

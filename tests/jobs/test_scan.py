@@ -2,6 +2,8 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -12,14 +14,15 @@ from torch import Tensor, nn
 import amsc
 from amsc.data import Data
 from amsc.errors import DataError, SettingsError, TargetError
-from amsc.jobs.scan import Scan, scan
+from amsc.jobs.scan import SHARES, Scan, scan
 from amsc.measurement import count_macs
 from amsc.models import open_model
 from amsc.records import ScanRecord, from_json, to_json
 from amsc.structure.costing import predicted_macs, predicted_parameters
 from amsc.structure.cutting import after_removal
 from amsc.tasks import Classification
-from amsc.training import evaluate
+from amsc.training import evaluate, gate_derivatives
+from amsc.training.gates.gradients import GateGradients
 from blocks_nets import Decoder, rows
 from penalty.nets import randomized
 from training.small import ListData, small_data, trained_net
@@ -121,8 +124,39 @@ def test_every_point_can_be_cut_and_costs_what_it_says(scanned: tuple[nn.Module,
 def test_the_frontier_is_monotone(scanned: tuple[nn.Module, Data, Scan]) -> None:
     points = scanned[2].points[1:]
     for before, after in itertools.pairwise(points):
-        assert after.macs < before.macs
-        assert after.predicted_increase > before.predicted_increase
+        assert after.macs <= before.macs
+        assert after.predicted_increase >= before.predicted_increase or before.is_beyond_model or after.is_beyond_model
+        assert min(before.predicted_increase, after.predicted_increase) >= 0
+
+
+def test_each_share_has_a_point_or_is_out_of_reach(scanned: tuple[nn.Module, Data, Scan]) -> None:
+    record = scanned[2].record
+    assert sorted([*(point.share for point in record.points[1:]), *record.out_of_reach]) == sorted(SHARES)
+    model, data = resnet()
+    found = scan(model, data.example_inputs(1), data, dimensions="depth", shares=[0.9, 0.89, 0.02], latency=True)
+    high, low = found.points[1:]
+    assert (high.share, low.share) == (0.9, 0.89)
+    assert replace(high, share=0.89) == low, "one network, timed once"
+    assert found.record.out_of_reach == (0.02,)
+    with pytest.raises(TargetError):
+        found.removal(macs=found.record.lowest_share - 0.001)
+    assert "out of reach: macs=0.02" in str(found)
+    assert "one network for 90%, 89%" in str(found)
+
+
+def test_a_slope_that_promises_a_lower_loss_is_beyond_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = import_module("amsc.jobs.scan")
+
+    def sloping(*args: Any, **options: Any) -> GateGradients:
+        found = gate_derivatives(*args, **options)
+        return replace(found, gradients=0.01 + found.gradients * 1e-6)  # closing any gate would lower every loss
+
+    monkeypatch.setattr(module, "gate_derivatives", sloping)
+    model, data = resnet()
+    found = scan(model, data.example_inputs(1), data, shares=[0.8, 0.4])
+    assert all(point.is_beyond_model and point.predicted_increase == 0 for point in found.points[1:])
+    assert found.points[1].macs > found.points[2].macs, "a prediction that is none beats nothing"
+    assert str(found).count("beyond the model") == 3
 
 
 def test_a_removal_meets_any_share(scanned: tuple[nn.Module, Data, Scan]) -> None:
@@ -233,6 +267,7 @@ def test_the_record_saves_to_json_and_prints() -> None:
     assert lines[0].startswith("mine on digits")
     assert len(lines) == 2 + len(found.points)
     assert "█" in lines[-1]
+    assert not found.record.out_of_reach
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 50, -0.1, 2000, "20M"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amsc.errors import TargetError
-from amsc.limits.target import Amount, Target, format_target, parse_target
+from amsc.limits.target import Amount, Target, describe_target, format_target, parse_target
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,9 @@ def test_amounts_have_units_and_shares_have_none(text: str, cost: str, amount: A
 
 def test_several_limits_and_a_drop_in_one_text() -> None:
     target = parse_target("macs=50%, latency=5ms,drop=1%")
-    assert target == Target(macs=0.5, latency="5ms", drop=0.01)
+    assert target == Target(macs=0.5, latency="5ms", drop="1%")
+    assert (target.most_lost, Target(drop=0.01).most_lost, Target(macs=0.5).most_lost) == (0.01, 0.01, None)
+    assert parse_target("drop=0.05") == Target(drop=0.05)
     assert list(target.limits) == ["macs", "latency"]
     assert parse_target(format_target(target)) == target
     assert Target(macs="50%", latency="5 ms").limits == target.limits
@@ -81,7 +83,7 @@ def test_several_limits_and_a_drop_in_one_text() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("latency=5", "for 5 percent write latency=5%"),
+        ("latency=5", "for 5 percent of them write latency=5%"),
         ("latency=5kg", "units of latency are us, ms, s"),
         ("params=5ms", "units of params are k, M, G, T"),
         ("bytes=5M", "units of bytes are B, kB"),
@@ -105,6 +107,11 @@ def test_a_wrong_amount_says_what_is_right(text: str, words: str) -> None:
         ({"drop": -0.1}, "how far the score may fall"),
         ({"drop": math.nan}, "how far the score may fall"),
         ({"drop": True}, "how far the score may fall"),
+        ({"drop": "much"}, "how far the score may fall"),
+        ({"drop": "-1%"}, "how far the score may fall"),
+        ({"macs": 1.1}, "macs=1.1, which is 110 %, more than it costs; for 1.1 percent"),
+        ({"params": 2.0}, "which is 200 %, more than it costs"),
+        ({"macs": "110%"}, "macs=110%, which is 110 %, more than it costs; for half"),
         ({"macs": True}, "expected a share such as 0.5"),
         ({"latency": [1]}, "expected a share such as 0.5"),
         ({"params": 0}, "above 0 %"),
@@ -115,3 +122,10 @@ def test_a_target_of_the_wrong_kind_is_refused(said: dict[str, Any], words: str)
     with pytest.raises(TargetError) as caught:
         Target(**said)
     assert words in str(caught.value)
+
+
+def test_a_drop_of_a_loss_is_described_in_its_units() -> None:
+    target = Target(macs=0.5, drop=0.05)
+    assert describe_target(target, "accuracy", is_share=True) == "macs=0.5, drop=0.05"
+    assert describe_target(target, "loss", is_share=False) == "macs=0.5, drop=0.05 (in units of the loss)"
+    assert describe_target(Target(macs=0.5), "loss", is_share=False) == "macs=0.5"

@@ -146,6 +146,14 @@ def test_the_prediction_is_exact_for_a_quadratic_loss() -> None:
     assert problem.predicted_increase(torch.tensor([0])) == pytest.approx((0.25 / 2 - 0.5 + 4 / 2 - 2) / 2)
 
 
+def test_the_slope_is_as_certain_as_the_examples_agree() -> None:
+    gradients = torch.tensor([[1.0, 2.0], [3.0, -2.0], [2.0, 0.0]], dtype=torch.float64)
+    problem = GateProblem.of(gradients, torch.ones(2))
+    assert problem.standard_error(torch.tensor([0])) == pytest.approx(1 / 3**0.5)
+    assert problem.standard_error(torch.tensor([0, 1])) == pytest.approx(gradients.sum(1).std().item() / 3**0.5)
+    assert GateProblem.of(gradients[:1], torch.ones(2)).standard_error(torch.tensor([0])) == float("inf")
+
+
 def test_impossible_problems_are_refused() -> None:
     with pytest.raises(SettingsError, match="at least one example"):
         GateProblem.of(torch.zeros(0, 2), torch.ones(2))

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from amsc.records import ScanPoint, ScanRecord
-from amsc.report import render_scan, scan_columns, scan_lines, scan_rows
+from amsc.report import render_scan, scan_columns, scan_lines, scan_remarks, scan_rows
 
 DENSE = ScanPoint(1.0, 1000, 500, 3, 40, 0.0, (), {})
 HALF = ScanPoint(0.5, 480, 260, 2, 21, 0.5, ("layer<1>",), {"conv": (0, 1)})
@@ -39,13 +39,14 @@ def test_lines_are_aligned() -> None:
     assert title.startswith("net <x> on digits")
     assert len(rest) == 3
     assert all(
-        line[: head.index("MACs") + 4].strip() == row[0] for line, row in zip(rest, scan_rows(RECORD), strict=True)
+        line[: head.index("MACs") + 4].split() == [row[0], *row[1].split()]
+        for line, row in zip(rest, scan_rows(RECORD), strict=True)
     )
 
 
 def test_a_network_that_loses_nothing_has_no_bars() -> None:
     flat = replace(RECORD, points=(DENSE, replace(HALF, predicted_increase=-0.1)))
-    assert [row[6] for row in scan_rows(flat)] == ["", ""]
+    assert [row[7] for row in scan_rows(flat)] == ["", ""]
     assert "polyline" in render_scan(flat)
 
 
@@ -57,3 +58,21 @@ def test_the_page_is_whole_and_escaped() -> None:
     assert "layer&lt;1&gt;" in page
     assert "<x>" not in page
     assert "48.0 % of the MACs" in page
+
+
+def test_shares_with_one_network_out_of_reach_and_beyond_the_model_are_told() -> None:
+    same = replace(HALF, share=0.6)
+    beyond = replace(LESS, predicted_increase=0.0, is_beyond_model=True)
+    record = replace(RECORD, points=(DENSE, same, HALF, beyond), out_of_reach=(0.2, 0.1), lowest_share=0.25631)
+    assert [row[0] for row in scan_rows(record)] == ["100%", "60%", "50%", "30%"]
+    assert [row[scan_columns(record).index("predicted loss")] for row in scan_rows(record)][3] == "beyond the model"
+    out, one, unknown = scan_remarks(record)
+    assert out == "out of reach: macs=0.2, 0.1; the lowest is macs=25.7%"
+    assert one.startswith("one network for 60%, 50%: ")
+    assert unknown.startswith("beyond the model: the loss would fall")
+    assert scan_lines(record)[-3:] == (out, one, unknown)
+    page = render_scan(record)
+    assert page.count("% of the MACs</h3>") == 2
+    assert page.count("<circle") == 3
+    assert out in page
+    assert scan_remarks(RECORD) == ()

@@ -25,8 +25,9 @@ smaller network, the record and a report into a run folder.
 
 The target limits macs, params, bytes, latency or memory, each as a share of the dense
 network's (50%) or as an amount (20M, 100k, 400kB, 5ms, 10MB), or says how far the score
-may drop after fine-tuning (drop=1%: one point of accuracy; the smallest network of the
-path that keeps to it is looked for). Several, with commas, are all kept. A run that was
+may drop after fine-tuning (drop=1%: one point of accuracy; drop=0.05: of a loss or any
+score that is no share, in its own units); the smallest network of the path that keeps to
+it is looked for. Several, with commas, are all kept. A run that was
 stopped goes on with `amsc resume FOLDER`.
 """
 EXAMPLES = """\

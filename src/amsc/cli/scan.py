@@ -21,7 +21,7 @@ from amsc.cli.subject import write_json
 from amsc.errors import RunFolderError, TargetError
 from amsc.jobs.scan import EXAMPLES, SHARES, scan
 from amsc.limits.target import Target, parse_target
-from amsc.report import scan_columns, scan_rows
+from amsc.report import scan_columns, scan_remarks, scan_rows
 from amsc.training import DIMENSIONS
 
 __all__ = ["add_parser", "run"]
@@ -126,7 +126,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
             )
     record = found.record
     columns = [name if name == "" else f">{name}" for name in scan_columns(record)]
-    console.table(f"{record.model} on {record.data}, {record.examples} examples", columns, scan_rows(record))
+    title, remarks = f"{record.model} on {record.data}, {record.examples} examples", "\n".join(scan_remarks(record))
+    console.table(title, columns, scan_rows(record), note=remarks)
     console.note(f"{sum(record.seconds.values()):.1f} s; nothing was trained")
     if args.out is not None:
         write_json(args.out, FILES[0], dataclasses.asdict(record), console)

@@ -1,17 +1,20 @@
 """What is refused before any work: targets, models, data, tasks and settings that cannot be, or not together."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from amsc.borrowing import borrowed, copied, run_model
-from amsc.data import Data, moved
-from amsc.errors import DataError, InputError, ModelError, SettingsError, TargetError
+from amsc.borrowing import borrowed, call_arguments, copied, run_model
+from amsc.data import Data, batch_size, moved
+from amsc.errors import AmscWarning, DataError, InputError, ModelError, SettingsError, TargetError
 from amsc.limits.target import Target
+from amsc.report.tables import SHARES
 from amsc.settings import Settings
-from amsc.tasks import Classification, Segmentation, Task
+from amsc.tasks import Classification, Task
 from amsc.training import device_of, forward, scores_of
 
 __all__ = ["check_data", "check_drop", "check_kinds", "check_layout", "check_target", "chosen_task"]
@@ -52,10 +55,19 @@ def check_target(target: Any) -> None:
 
 
 def check_drop(target: Target, task: Task) -> None:
-    """Refuse a drop that lets all of a score between 0 and 1 go."""
-    if target.drop is not None and target.drop >= 1 and isinstance(task, Classification | Segmentation):
+    """Refuse a drop that lets all of a share such as accuracy go, and percentages of what is no share."""
+    drop = target.most_lost
+    if drop is None:
+        return
+    if task.name in SHARES and drop >= 1:
         raise TargetError(
-            f"drop={target.drop:g} lets all of the {task.name} go; for so many points write drop={target.drop:g}%"
+            f"drop={target.drop} lets all of the {task.name} go: it lies between 0 and 1; for {drop:g} of its points "
+            f'write drop={drop / 100:g} or drop="{drop:g}%"'
+        )
+    if task.name not in SHARES and isinstance(target.drop, str) and target.drop.endswith("%"):
+        raise TargetError(
+            f"drop={target.drop}: points are for scores that are shares ({', '.join(SHARES)}); how far the {task.name} "
+            f"may get worse is said in its own units, such as drop={drop:g}"
         )
 
 
@@ -100,8 +112,11 @@ def check_layout(model: nn.Module, example_inputs: Any, settings: Settings) -> N
 PURPOSES = {"train": "to learn from", "validation": "to choose by", "test": "for the scores it reports"}
 
 
-def check_data(model: nn.Module, data: Data, task: Task, splits: Sequence[str] = tuple(PURPOSES)) -> None:
-    """Refuse data that the model or the task cannot use, before any time is spent on them."""
+def check_data(
+    model: nn.Module, data: Data, task: Task, example_inputs: Any, splits: Sequence[str] = tuple(PURPOSES)
+) -> None:
+    """Refuse data that the model or the task cannot use, before any time is spent on them; warn of example inputs of
+    another size."""
     for split in splits:
         if data.num_examples(split) == 0:
             raise DataError(
@@ -112,6 +127,7 @@ def check_data(model: nn.Module, data: Data, task: Task, splits: Sequence[str] =
         output = run_model(model, data.example_inputs(2))
     for inputs, target in data.batches("validation" if "validation" in splits else "train"):
         _check_task(model, task, inputs, target)
+        _warn_of_other_sizes(example_inputs, inputs, batch_size(target))
         break
     if not isinstance(task, Classification) or data.num_classes is None:
         return
@@ -141,3 +157,30 @@ def _check_task(model: nn.Module, task: Task, inputs: Any, target: Any) -> None:
             raise DataError(f"the {name} of the first batch must be finite, it is {value}; check the task and the data")
     if loss.numel() != 1:
         raise DataError(f"the loss of a batch must be one number, got shape {tuple(loss.shape)}; check the task")
+
+
+def _warn_of_other_sizes(example_inputs: Any, inputs: Any, batch: int) -> None:
+    """Warn where a tensor of the example differs from the data's in more than how many examples it holds."""
+    for example, other in zip(_leaves(example_inputs), _leaves(inputs), strict=False):
+        if isinstance(example, Tensor) and isinstance(other, Tensor) and not _differ_in_batch(example, other, batch):
+            warnings.warn(
+                f"the example inputs have shape {tuple(example.shape)}, the data's batches {tuple(other.shape)}: MACs, "
+                "latency and memory are counted for the example inputs, scores come from the data; give an example of "
+                "the data's size, such as data.example_inputs()",
+                AmscWarning,
+                stacklevel=5,
+            )
+            return
+
+
+def _leaves(inputs: Any) -> list[Any]:
+    args, kwargs = call_arguments(inputs)
+    return pytree.tree_leaves((args, dict(sorted(kwargs.items()))))
+
+
+def _differ_in_batch(example: Tensor, other: Tensor, batch: int) -> bool:
+    """Whether the shapes are the same but for one axis that counts the examples of the other."""
+    if example.ndim != other.ndim:
+        return False
+    differ = [size for own, size in zip(example.shape, other.shape, strict=True) if own != size]
+    return not differ or differ == [batch]

@@ -39,7 +39,7 @@ def prepared(
     """
     check_layout(model, example_inputs, settings)
     structure = removable(model, example_inputs, settings)
-    check_data(model, data, task)
+    check_data(model, data, task, example_inputs)
     check_drop(target, task)
     return find_budget(model, structure, example_inputs, target, settings, timing)
 

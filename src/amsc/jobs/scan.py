@@ -43,6 +43,8 @@ __all__ = ["SHARES", "RemovalArguments", "Scan", "scan"]
 
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 EXAMPLES = 512
+SIGNIFICANT = 3
+"""Standard errors by which a predicted increase must be below zero not to be taken for chance."""
 
 
 class RemovalArguments(TypedDict):
@@ -66,7 +68,8 @@ class Scan:
 
     @property
     def points(self) -> tuple[ScanPoint, ...]:
-        """The frontier: with fewer MACs a larger loss is predicted. The first point is the dense network."""
+        """The frontier: the dense network, then one for each share that can be reached. With fewer MACs no smaller loss
+        is predicted: where a smaller network would lose less, the shares above have it too."""
         return self.record.points
 
     def removal(self, *, macs: float) -> RemovalArguments:
@@ -131,7 +134,7 @@ def scan(
         power: a gate's weight is its size in `settings.currency` to this power: with 1 the penalty is the expected
             cost of what is left, 0.5 is the square root of AMSC.
         dimensions: "both", "depth" (blocks only) or "width" (channels only).
-        shares: of the MACs, for which structures are proposed; those out of reach are left out.
+        shares: of the MACs, for which structures are proposed; the record names those out of reach.
         evaluate: cut and verify each structure, and give its score on the validation split, as it is and with the
             statistics of BatchNorm estimated anew.
         latency: cut and verify each structure, and time it on the example inputs.
@@ -151,7 +154,7 @@ def scan(
     listener, clock = progress or NoProgress(), _Clock()
     with threads_and_determinism(settings):
         structure, coordinates = _gated(model, example_inputs, settings)
-        check_data(model, data, task, ("train", "validation") if evaluate else ("train",))
+        check_data(model, data, task, example_inputs, ("train", "validation") if evaluate else ("train",))
         clock.lap("trace")
         found = gate_derivatives(
             model, structure, coordinates, data, task, stand_in=stand_in, examples=examples, progress=listener
@@ -170,10 +173,10 @@ def scan(
         points = _frontier(choice, shares)
         clock.lap("path")
         look = _Look(model, structure, example_inputs, data, task, evaluate=evaluate, latency=latency)
-        points = tuple(look.at(point) for point in points)
+        points = look.at_all(points)
         clock.lap("looking")
     name = model_name or type(model).__name__
-    return Scan(_record(name, data, task, settings, power, choice, points, clock.seconds), structure, choice)
+    return Scan(_record(name, data, task, settings, power, choice, shares, points, clock.seconds), structure, choice)
 
 
 def _record(
@@ -183,6 +186,7 @@ def _record(
     settings: Settings,
     power: float,
     choice: GateChoice,
+    shares: Sequence[float],
     points: tuple[ScanPoint, ...],
     seconds: dict[str, float],
 ) -> ScanRecord:
@@ -200,6 +204,8 @@ def _record(
         versions=versions(),
         machine=machine_stamp(),
         seconds=seconds,
+        out_of_reach=_out_of_reach(choice, shares),
+        lowest_share=choice.lowest / predicted_macs(choice.structure),
     )
 
 
@@ -260,34 +266,42 @@ def _share(share: float) -> float:
 def _frontier(choice: GateChoice, shares: Sequence[float]) -> tuple[ScanPoint, ...]:
     """The dense network and a structure for each share that can be reached; one that a smaller structure beats gives
     its share to that."""
-    structure = choice.structure
-    dense = predicted_macs(structure)
+    dense = predicted_macs(choice.structure)
     within = [share for share in sorted(set(shares)) if int(share * dense) >= choice.lowest]
     if not within:
         _removal(choice, max(shares))  # says what the lowest is
     kept: list[ScanPoint] = []
     for share in within:
         point = _point(choice, share, choice.removal(int(share * dense)))
-        if kept and point.predicted_increase >= kept[-1].predicted_increase:
-            kept[-1] = replace(kept[-1], share=share)
-        else:
-            kept.append(point)
+        smaller = kept[-1] if kept else None
+        if smaller and not smaller.is_beyond_model and point.predicted_increase > smaller.predicted_increase:
+            point = replace(smaller, share=share)
+        kept.append(point)
     return (_point(choice, 1.0, Removal()), *reversed(kept))
 
 
 def _point(choice: GateChoice, share: float, removal: Removal) -> ScanPoint:
     structure, channels = choice.structure, removal.channels
-    left = after_removal(structure, channels, removal.blocks)
+    left, increase = after_removal(structure, channels, removal.blocks), choice.predicted_increase(removal)
     return ScanPoint(
         share=share,
         macs=predicted_macs(structure, channels, removal.blocks),
         parameters=predicted_parameters(structure, channels, removal.blocks),
         blocks_left=len(left.outer_blocks),
         channels_left=num_channels(left),
-        predicted_increase=choice.predicted_increase(removal),
+        predicted_increase=max(0.0, increase),
         removed_blocks=removal.blocks,
         removed_channels=channels,
+        is_beyond_model=increase < -SIGNIFICANT * choice.standard_error(removal),
     )
+
+
+def _out_of_reach(choice: GateChoice, shares: Sequence[float]) -> tuple[float, ...]:
+    dense = predicted_macs(choice.structure)
+    return tuple(share for share in sorted(set(shares), reverse=True) if int(share * dense) < choice.lowest)
+
+
+_UNSEEN: dict[str, Any] = dict.fromkeys(("score", "score_reestimated", "latency_seconds", "latency_spread_seconds"))
 
 
 class _Look:
@@ -307,10 +321,15 @@ class _Look:
         self.model, self.structure, self.inputs, self.data, self.task = model, structure, inputs, data, task
         self.evaluate, self.latency = evaluate, latency
 
-    def at(self, point: ScanPoint) -> ScanPoint:
-        """The point with what was asked for."""
-        if not self.evaluate and not self.latency:
-            return point
+    def at_all(self, points: Sequence[ScanPoint]) -> tuple[ScanPoint, ...]:
+        """The points with what was asked for; a network that several share is looked at once."""
+        found: list[ScanPoint] = []
+        for point in points if self.evaluate or self.latency else ():
+            is_same = bool(found) and replace(found[-1], share=point.share, **_UNSEEN) == point
+            found.append(replace(found[-1], share=point.share) if is_same else self._at(point))
+        return tuple(found or points)
+
+    def _at(self, point: ScanPoint) -> ScanPoint:
         small = self._cut(point)
         if self.latency:
             seconds, spread = time_model(small, self.inputs)

@@ -10,7 +10,7 @@ from typing import Any
 from amsc.errors import TargetError
 from amsc.settings import nearest
 
-__all__ = ["COSTS", "Amount", "Target", "format_target", "parse_target"]
+__all__ = ["COSTS", "Amount", "Target", "describe_target", "format_target", "parse_target"]
 
 _COUNT = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
@@ -48,10 +48,11 @@ class Target:
     `macs`, `params`, `bytes`, `latency` and `memory` are shares of what the dense network costs (0 < share < 1), or
     amounts with their unit as text: "20M", "100k", "400kB", "5ms", "10MB". Latency and memory are those of one call
     on the example inputs, on the machine the run is on. `drop` is how far the score on the validation split may fall
-    short of the dense network's after fine-tuning (0.01: one point of accuracy); the smallest network of the path
-    that keeps to it is looked for.
+    short of the dense network's after fine-tuning; the smallest network of the path that keeps to it is looked for. Of
+    a score that is a share, such as accuracy, 0.01 or "1%" is one point; of any other, such as a loss, a number in its
+    own units.
 
-        Target(macs=0.5)    Target(params="100k")    Target(latency=0.6, drop=0.01)
+        Target(macs=0.5)    Target(params="100k")    Target(latency=0.6, drop="1%")
 
     Raises:
         TargetError: nothing is said, or something impossible.
@@ -62,7 +63,7 @@ class Target:
     bytes: float | str | None = None
     latency: float | str | None = None
     memory: float | str | None = None
-    drop: float | None = None
+    drop: float | str | None = None
 
     def __post_init__(self) -> None:
         said = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -71,11 +72,13 @@ class Target:
         for cost in COSTS:
             if said[cost] is not None:
                 _amount(cost, said[cost])
-        drop = said["drop"]
-        if drop is not None and (
-            isinstance(drop, bool) or not isinstance(drop, int | float) or not 0 <= drop < math.inf
-        ):
-            raise TargetError(f"drop: expected how far the score may fall, 0 or more, such as 0.01; got {drop!r}")
+        if self.drop is not None:
+            _drop(self.drop)
+
+    @property
+    def most_lost(self) -> float | None:
+        """How far the score may fall, as a number."""
+        return None if self.drop is None else _drop(self.drop)
 
     @property
     def limits(self) -> dict[str, Amount]:
@@ -97,7 +100,7 @@ def parse_target(text: str) -> Target:
         if name not in known or not equals or name in said:
             twice = f"; {name} is said twice" if name in said else nearest(name, known)
             raise TargetError(f"expected a target such as macs=50% or macs=0.5, got {text!r}{twice}")
-        said[name] = _drop(value) if name == "drop" else _typed(name, value)
+        said[name] = _typed_drop(value) if name == "drop" else _typed(name, value)
     return Target(**said)
 
 
@@ -107,11 +110,26 @@ def format_target(target: Target) -> str:
     return ", ".join(f"{name}={value}" for name, value in said.items() if value is not None)
 
 
-def _drop(text: str) -> float:
-    match = re.fullmatch(r"(\d*\.?\d+(?:[eE]-?\d+)?)\s*(%?)", text)
-    if match is None:
-        raise TargetError(f"expected how far the score may fall, such as drop=1% or drop=0.01, got drop={text}")
-    return float(match[1]) / (100 if match[2] else 1)
+def describe_target(target: Target, score: str, *, is_share: bool) -> str:
+    """The text for people, who want to know what a drop is counted in."""
+    text = format_target(target)
+    return text if target.drop is None or is_share else f"{text} (in units of the {score})"
+
+
+def _drop(value: Any) -> float:
+    """How far the score may fall, from a number or a text such as "1%"."""
+    match = re.fullmatch(r"(\d*\.?\d+(?:[eE]-?\d+)?)\s*(%?)", value.strip()) if isinstance(value, str) else None
+    number = float(match[1]) / (100 if match[2] else 1) if match else value
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < math.inf:
+        raise TargetError(
+            f"drop: expected how far the score may fall, 0 or more, such as drop=1% or drop=0.01; got {value!r}"
+        )
+    return float(number)
+
+
+def _typed_drop(text: str) -> float | str:
+    """A percentage as the text that it is: of a loss there is none."""
+    return text if text.endswith("%") else _drop(text)
 
 
 def _typed(cost: str, value: str) -> float | str:
@@ -138,13 +156,11 @@ def _amount(cost: str, value: Any) -> Amount:
     if not unit and cost != "latency" and number >= _SMALLEST_BARE:
         return Amount(number, is_share=False)
     share = number / 100 if unit == "%" else number
-    if not unit and 1 < number < 100:
-        raise TargetError(
-            f"{cost}={value} is more than the dense network has; for {value} percent write {cost}={value}%"
-        )
     if not 0 < share < 1:
+        more = ", more than it costs" if share > 1 else ""
+        hint = f"for {value} percent of them write {cost}={value}%" if not unit and 1 < number < 100 else ""
         raise TargetError(
-            f"expected a target above 0 % and below 100 % of the dense network's {words}, got {share:.6g} "
-            f"({share:.4%}); for half of them write {cost}=50%"
+            f"expected a target above 0 % and below 100 % of the dense network's {words}, got {cost}={value}, which is "
+            f"{100 * share:.6g} %{more}; {hint or f'for half of them write {cost}=50%'}"
         )
     return Amount(share, is_share=True)

@@ -73,6 +73,12 @@ class GateProblem:
         moved = self.rows[:, closed].sum(1).square().sum() + self.ridge[closed].sum()
         return float(moved / 2 - self.linear[closed].sum())
 
+    def standard_error(self, closed: Tensor) -> float:
+        """How far the slope b't may be off by the choice of examples; infinite for a single one."""
+        count = len(self.rows)
+        slopes = self.rows[:, closed].sum(1) * (count / (1 - SHRINKAGE)) ** 0.5
+        return float(slopes.std()) / count**0.5 if count > 1 else float("inf")
+
 
 def solve_gates(problem: GateProblem, strength: float, start: Tensor | None = None) -> Tensor:
     """The t that minimises the problem at one strength, to `TOLERANCE`. Shape: gate.

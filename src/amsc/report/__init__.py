@@ -2,7 +2,7 @@
 
 from amsc.report.html import render
 from amsc.report.scan_page import render_scan
-from amsc.report.scan_table import SCAN_COLUMNS, scan_columns, scan_lines, scan_rows
+from amsc.report.scan_table import SCAN_COLUMNS, scan_columns, scan_lines, scan_remarks, scan_rows
 from amsc.report.tables import GroupRow, Row, before_after, group_rows, score_format
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "render_scan",
     "scan_columns",
     "scan_lines",
+    "scan_remarks",
     "scan_rows",
     "score_format",
 ]

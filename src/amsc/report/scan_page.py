@@ -7,7 +7,7 @@ from jinja2 import Environment, StrictUndefined
 
 from amsc.records import ScanPoint, ScanRecord
 from amsc.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Mark, Scale, Tick, nice_ticks
-from amsc.report.scan_table import SCAN_COLUMNS, scan_columns, scan_rows
+from amsc.report.scan_table import SCAN_COLUMNS, by_network, predicted, scan_columns, scan_remarks, scan_rows
 from amsc.report.tables import format_count, format_seconds
 
 __all__ = ["render_scan", "scan_chart"]
@@ -24,13 +24,18 @@ def render_scan(record: ScanRecord) -> str:
     without_bar = [tuple(cell for i, cell in enumerate(row) if i != bar) for row in scan_rows(record)]
     columns = tuple(name for name in scan_columns(record) if name)
     return environment.from_string(source).render(
-        record=record, columns=columns, rows=without_bar, chart=scan_chart(record)
+        record=record,
+        columns=columns,
+        rows=without_bar,
+        remarks=scan_remarks(record),
+        networks=[points[0] for points in by_network(record)],
+        chart=scan_chart(record),
     )
 
 
 def scan_chart(record: ScanRecord) -> Chart | None:
-    """The predicted increase of the loss against the MACs; None if none is finite."""
-    points = [point for point in record.points if math.isfinite(point.predicted_increase)]
+    """The predicted increase of the loss against the MACs, where there is a prediction; None if there is none."""
+    points = [p for p in record.points if math.isfinite(p.predicted_increase) and not p.is_beyond_model]
     if not points:
         return None
     x_ticks = nice_ticks(0, max(point.macs for point in points))
@@ -53,6 +58,6 @@ def scan_chart(record: ScanRecord) -> Chart | None:
 
 def _words(record: ScanRecord, point: ScanPoint) -> str:
     return (
-        f"{point.macs / record.points[0].macs:.1%} of the MACs, predicted loss {point.predicted_increase:+.3g}, "
+        f"{point.macs / record.points[0].macs:.1%} of the MACs, predicted loss {predicted(point)}, "
         f"{point.blocks_left} blocks and {point.channels_left} channels left"
     )

@@ -5,10 +5,11 @@ import math
 from amsc.records import ScanPoint, ScanRecord
 from amsc.report.tables import format_count, format_seconds, score_format
 
-__all__ = ["SCAN_COLUMNS", "scan_columns", "scan_lines", "scan_rows"]
+__all__ = ["SCAN_COLUMNS", "by_network", "predicted", "scan_columns", "scan_lines", "scan_remarks", "scan_rows"]
 
 BAR = 24
-SCAN_COLUMNS = ("MACs", "share", "parameters", "blocks", "channels", "predicted loss", "")
+BEYOND = "beyond the model"
+SCAN_COLUMNS = ("asked for", "MACs", "share", "parameters", "blocks", "channels", "predicted loss", "")
 
 
 def scan_columns(record: ScanRecord) -> tuple[str, ...]:
@@ -36,17 +37,59 @@ def scan_lines(record: ScanRecord) -> tuple[str, ...]:
         )
         for row in table
     )
-    return (f"{record.model} on {record.data}: what a scan proposes, nothing is trained", *map(str.rstrip, lines))
+    heading = f"{record.model} on {record.data}: what a scan proposes, nothing is trained"
+    return (heading, *map(str.rstrip, lines), *scan_remarks(record))
+
+
+def scan_remarks(record: ScanRecord) -> tuple[str, ...]:
+    """What the rows do not say: shares out of reach, shares with the same network, predictions that are none."""
+    remarks = []
+    if record.out_of_reach:
+        asked = ", ".join(f"{share:.4g}" for share in record.out_of_reach)
+        lowest = math.ceil(1000 * record.lowest_share) / 10
+        remarks.append(f"out of reach: macs={asked}; the lowest is macs={lowest:.1f}%")
+    networks = ([_asked(point) for point in points] for points in by_network(record))
+    same = [", ".join(shares) for shares in networks if len(shares) > 1]
+    if same:
+        remarks.append(f"one network for {'; one for '.join(same)}: a larger one is predicted to lose no less")
+    if any(point.is_beyond_model for point in record.points):
+        remarks.append(
+            f"{BEYOND}: the loss would fall there, as the network is not at its minimum, so that nothing is known of "
+            "what is lost; look with evaluate (--evaluate), or scan a network that is trained to the end"
+        )
+    return tuple(remarks)
+
+
+def by_network(record: ScanRecord) -> tuple[tuple[ScanPoint, ...], ...]:
+    """The points after the dense one, those with the same network together."""
+    found: list[list[ScanPoint]] = []
+    for point in record.points[1:]:
+        removal = (point.removed_blocks, point.removed_channels)
+        if found and removal == (found[-1][0].removed_blocks, found[-1][0].removed_channels):
+            found[-1].append(point)
+        else:
+            found.append([point])
+    return tuple(map(tuple, found))
+
+
+def predicted(point: ScanPoint) -> str:
+    """How much the loss is predicted to grow."""
+    return BEYOND if point.is_beyond_model else f"{point.predicted_increase:+.3g}"
+
+
+def _asked(point: ScanPoint) -> str:
+    return f"{100 * point.share:.4g}%"
 
 
 def _row(record: ScanRecord, point: ScanPoint, highest: float) -> tuple[str, ...]:
     cells: tuple[str, ...] = (
+        _asked(point),
         format_count(point.macs),
         f"{point.macs / record.points[0].macs:.1%}",
         format_count(point.parameters),
         str(point.blocks_left),
         str(point.channels_left),
-        f"{point.predicted_increase:+.3g}",
+        predicted(point),
         _bar(point.predicted_increase, highest),
     )
     if _has_scores(record):

@@ -120,7 +120,7 @@ def _too_much_lost(job: Job, state: RunState, drop: float) -> str:
     best = min(tried, key=lambda point: _lost(job, state, point))
     return (
         f"drop={drop:g} cannot be kept to: of {len(tried)} networks that were fine-tuned the best falls short "
-        f"of the dense one by {_lost(job, state, best):.4g} (validation), with "
+        f"of the dense one by {_lost(job, state, best):.4g} (validation, in units of the {job.task.name}), with "
         f"{best.macs / predicted_macs(job.structure):.1%} of the MACs; allow more, fine-tune longer, or walk in "
         "more points"
     )

@@ -20,10 +20,11 @@ def finetune_small(job: Job, state: RunState) -> RunState:
     Raises:
         TargetError: every network of the path loses more.
     """
-    if job.target.drop is None:
+    drop = job.target.most_lost
+    if drop is None:
         state = finetuned(job, state, end_of(state), state.points[-1].epochs)
     else:
-        state = smallest_that_keeps(job, state, job.target.drop)
+        state = smallest_that_keeps(job, state, drop)
     small = small_network(job, state)
     state = job.clock.lap(state)
     state = replace(state, stage="done", record=record_of(job, state, small))

@@ -9,9 +9,10 @@ from torch import nn
 
 from amsc.jobs.run_state import RunState
 from amsc.jobs.stages.job import Job, end_of, plan_of_removal
-from amsc.limits.target import format_target
+from amsc.limits.target import describe_target
 from amsc.measurement import measure, time_in_turns
 from amsc.records import Measurement, Record
+from amsc.report.tables import SHARES
 from amsc.settings import plain_settings
 from amsc.surgery import unfolded, verify
 from amsc.training import Removal, Shrunk, evaluate, num_channels
@@ -28,7 +29,7 @@ def record_of(job: Job, state: RunState, small: Shrunk) -> Record:
     return Record(
         model=job.name,
         data=job.data.name,
-        target=format_target(job.target),
+        target=describe_target(job.target, job.task.name, is_share=job.task.name in SHARES),
         settings=plain_settings(job.settings),
         score_name=job.task.name,
         score_before=state.score_before,

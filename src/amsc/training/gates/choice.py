@@ -84,10 +84,17 @@ class GateChoice:
 
     def predicted_increase(self, removal: Removal) -> float:
         """How much the mean loss is predicted to grow, see `GateProblem.predicted_increase`."""
+        return self._problem.predicted_increase(self._closed(removal))
+
+    def standard_error(self, removal: Removal) -> float:
+        """How uncertain that is, see `GateProblem.standard_error`."""
+        return self._problem.standard_error(self._closed(removal))
+
+    def _closed(self, removal: Removal) -> Tensor:
         number = {leaf: len(self.found.blocks) + i for i, leaf in enumerate(self.found.channels)}
         closed = [self.found.blocks.index(name) for name in removal.blocks]
         closed += [number[name, index] for name, indices in removal.channels.items() for index in indices]
-        return self._problem.predicted_increase(torch.tensor(closed, dtype=torch.long))
+        return torch.tensor(closed, dtype=torch.long)
 
     @cached_property
     def block_order(self) -> tuple[str, ...]:

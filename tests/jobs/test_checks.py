@@ -1,0 +1,58 @@
+"""Example inputs that are not of the data's size are told, those that are pass in silence."""
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from amsc.errors import AmscWarning
+from amsc.jobs.checks import check_data
+from amsc.tasks import Classification
+from training.small import ListData
+
+
+class Pooled(nn.Module):
+    """Takes images of any size, or sequences with the time first."""
+
+    def forward(self, x: Tensor, t: Any = None) -> Tensor:
+        return x.mean((2, 3)) if x.ndim == 4 else x.mean(0)
+
+
+def images(count: int = 5, size: int = 8) -> Tensor:
+    return torch.randn(count, 3, size, size)
+
+
+def data_of(inputs: Any, count: int = 5) -> Any:
+    return ListData(((inputs, torch.zeros(count, dtype=torch.long)),))
+
+
+@pytest.mark.parametrize(
+    ("example", "inputs"),
+    [
+        (images(1), images()),
+        (images(), images()),
+        ((images(1), torch.tensor(2.0)), (images(), torch.tensor(3.0))),
+        ({"x": images(1)}, images()),
+        (torch.randn(7, 1, 3), torch.randn(7, 5, 3)),  # time first
+    ],
+)
+def test_an_example_of_the_data_s_size_is_no_news(example: Any, inputs: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_data(Pooled(), data_of(inputs), Classification(), example)
+
+
+@pytest.mark.parametrize(
+    ("example", "inputs", "words"),
+    [
+        (images(1, 16), images(), r"shape \(1, 3, 16, 16\), the data's batches \(5, 3, 8, 8\): MACs, latency"),
+        (images(5, 16), images(), r"shape \(5, 3, 16, 16\)"),
+        ({"x": torch.randn(9, 1, 3)}, torch.randn(7, 5, 3), r"shape \(9, 1, 3\), the data's batches \(7, 5, 3\)"),
+        (torch.randn(7, 3), torch.randn(7, 5, 3), r"shape \(7, 3\)"),
+    ],
+)
+def test_an_example_of_another_size_is_told_with_both_shapes(example: Any, inputs: Any, words: str) -> None:
+    with pytest.warns(AmscWarning, match=words):
+        check_data(Pooled(), data_of(inputs), Classification(), example)
