@@ -14,6 +14,8 @@ __all__ = [
     "SettingsError",
     "TargetError",
     "TrainingError",
+    "UndefinedOutputError",
+    "UndefinedScoreError",
     "VerificationError",
 ]
 
@@ -46,6 +48,10 @@ class DataError(AmscError):
     exit_code = 4
 
 
+class UndefinedScoreError(DataError):
+    """The score of a network is not a finite number."""
+
+
 class SettingsError(AmscError):
     """A setting is unknown or has an impossible value."""
 
@@ -68,6 +74,10 @@ class VerificationError(CutError):
     """The cut model and the masked model disagree: the cut model is not handed out."""
 
     exit_code = 6
+
+
+class UndefinedOutputError(VerificationError):
+    """The output of a network, before a cut, is not finite, so that there is nothing to compare."""
 
 
 class TrainingError(AmscError):

@@ -117,7 +117,8 @@ class Record:
     """The outcome of one run: before, after, the path between, and what is needed to believe it.
 
     Scores are the metric on the test split. `verification_error` is the largest relative difference
-    between the masked and the cut model. Two runs with the same settings, seed and machine agree in
+    between the masked and the cut model. `warnings` say what makes the outcome useless, such as a dense network that
+    had learnt nothing, or a small one that lost it. Two runs with the same settings, seed and machine agree in
     everything but `seconds`, the latencies and the peak memory.
     """
 
@@ -138,6 +139,7 @@ class Record:
     path: tuple[PathPoint, ...]
     versions: Mapping[str, str]
     seconds: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -151,6 +151,8 @@ def show_outcome(record: Record, folder: Path, console: Console) -> None:
     channels = ", ".join(f"{group.count} of {group.name}" for group in groups) or "none"
     console.show(f"removed filters ({sum(group.count for group in groups)} in the blocks that stay): {channels}")
     console.show(f"verification: outputs of the cut and the masked network differ by {record.verification_error:.1e}")
+    for text in record.warnings:
+        console.show(f"warning: {text}")
     console.show(f"run folder: {folder} (model/, record.json, {REPORT_FILE})")
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from amsc.borrowing import borrowed, copied_inputs, output_leaves, run_model
-from amsc.errors import AmscError, InputError, VerificationError
+from amsc.errors import AmscError, InputError, UndefinedOutputError, VerificationError
 from amsc.surgery.apply import masked
 from amsc.surgery.inputs import EXAMPLE, SEED, doubled, trial_inputs
 from amsc.surgery.plan import CutPlan
@@ -112,7 +112,7 @@ def _reference_output(reference: nn.Module, inputs: Any, label: str) -> Any:
         )
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise VerificationError(
+            raise UndefinedOutputError(
                 f"{name} of the model with the removed channels set to zero is not finite on {label}, so the cut cannot"
                 " be checked on them; give example inputs on which the model's output is finite"
             )

@@ -5,6 +5,7 @@ from dataclasses import replace
 from amsc.borrowing import copied
 from amsc.jobs.run_state import RunState
 from amsc.jobs.stages.job import Job, plan_of_removal, saved, state_of
+from amsc.jobs.stages.ruin import advantage, warn_of, words_before
 from amsc.jobs.stages.training import judged, train_in_place
 from amsc.measurement import measure
 from amsc.surgery import match_channels, verify
@@ -20,14 +21,15 @@ def train_dense(job: Job, state: RunState) -> RunState:
     if choices.plain:
         _match_channels(job)
     point = judged(job, state, "dense", job.structure, Removal(), job.dense, choices.dense_epochs)
-    weights = state_of(job.dense)
+    weights, score = state_of(job.dense), evaluate(job.dense, job.data, "test", job.task).score
+    warn_of(words_before(job, score, advantage(job.dense, job.data, job.task)))
     state = replace(
         state,
         stage="path",
         train=None,
         dense=weights,
         points=(job.folder.save_point(point, weights, None),),
-        score_before=evaluate(job.dense, job.data, "test", job.task).score,
+        score_before=score,
         before=measure(job.dense, job.example_inputs),
     )
     return saved(job, state)

@@ -6,6 +6,7 @@ from amsc.jobs.run_state import RunState
 from amsc.jobs.stages.drop_search import smallest_that_keeps
 from amsc.jobs.stages.job import Job, end_of, saved, small_network
 from amsc.jobs.stages.record import record_of
+from amsc.jobs.stages.ruin import warn_of
 from amsc.jobs.stages.training import finetuned
 from amsc.surgery import save
 
@@ -27,7 +28,9 @@ def finetune_small(job: Job, state: RunState) -> RunState:
         state = smallest_that_keeps(job, state, drop)
     small = small_network(job, state)
     state = job.clock.lap(state)
-    state = replace(state, stage="done", record=record_of(job, state, small))
+    record = record_of(job, state, small)
+    warn_of(record.warnings)
+    state = replace(state, stage="done", record=record)
     if job.folder.path is not None:
         save(small.model, job.folder.path / "model")
     return saved(job, state)

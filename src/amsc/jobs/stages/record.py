@@ -9,6 +9,7 @@ from torch import nn
 
 from amsc.jobs.run_state import RunState
 from amsc.jobs.stages.job import Job, end_of, plan_of_removal
+from amsc.jobs.stages.ruin import words_after
 from amsc.limits.target import describe_target
 from amsc.measurement import measure, time_in_turns
 from amsc.records import Measurement, Record
@@ -25,7 +26,7 @@ def record_of(job: Job, state: RunState, small: Shrunk) -> Record:
     assert state.before is not None, "the first stage has set it"
     assert state.walk is not None, "the second stage has set it"
     before, after = _timed_in_turns(job, state.before, measure(small.model, job.example_inputs), small.model)
-    removal = end_of(state).removal
+    removal, score = end_of(state).removal, evaluate(small.model, job.data, "test", job.task).score
     return Record(
         model=job.name,
         data=job.data.name,
@@ -33,7 +34,7 @@ def record_of(job: Job, state: RunState, small: Shrunk) -> Record:
         settings=plain_settings(job.settings),
         score_name=job.task.name,
         score_before=state.score_before,
-        score_after=evaluate(small.model, job.data, "test", job.task).score,
+        score_after=score,
         before=before,
         after=after,
         removed_blocks=removal.blocks,
@@ -44,6 +45,7 @@ def record_of(job: Job, state: RunState, small: Shrunk) -> Record:
         path=state.points,
         versions=versions(),
         seconds=state.seconds,
+        warnings=words_after(job, state.score_before, score, small.model),
     )
 
 

@@ -94,7 +94,7 @@ def gate_gradients(
     if not bool(torch.isfinite(gradients).all()):
         raise TrainingError(
             "the loss has derivatives that are not finite on the training examples; check that the data and the "
-            "model's weights are finite"
+            "model's weights are finite, and lower the learning rate of what has trained it"
         )
     return GateGradients(gradients, coordinates.blocks, coordinates.channels, bool(is_batched))
 

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from amsc.borrowing import borrowed
 from amsc.data import Data, batch_size, moved, spread_batches
-from amsc.errors import DataError
+from amsc.errors import DataError, UndefinedScoreError
 from amsc.tasks import Task
 from amsc.training.steps.loop import AS_IS, Speed, device_of, forward
 
@@ -45,7 +45,7 @@ def evaluate(model: nn.Module, data: Data, split: str, task: Task, *, speed: Spe
     per_example = torch.cat(parts).float().cpu()
     if not bool(torch.isfinite(per_example).all()):
         bad = int((~torch.isfinite(per_example)).sum())
-        raise DataError(
+        raise UndefinedScoreError(
             f"{task.name} is not a finite number for {bad} of {len(per_example)} examples of the {split} split of "
             f"{data.name}, so that networks cannot be compared; check the task's per_example and the data"
         )
