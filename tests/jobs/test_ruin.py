@@ -1,7 +1,9 @@
 """Networks that are good for nothing are told, before a run and after it; training that diverges is an error of it."""
 
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from amsc import Result, Settings, Target, compress
+from amsc.cli.console import Console
+from amsc.cli.working import show_outcome
 from amsc.data import LoaderData
 from amsc.errors import AmscWarning, DataError, TrainingError
 from amsc.jobs.stages.ruin import advantage
 from amsc.report import render
 from amsc.tasks import Classification, Regression, Segmentation, Task
+from report.fixed import fixed_record
 
 INPUTS = torch.randn(192, 8, generator=torch.Generator().manual_seed(0))
 LABELS = (INPUTS[:, 0] > 0).long()
@@ -149,6 +154,21 @@ def test_a_network_that_keeps_what_it_knows_is_no_news() -> None:
     assert record.score_after > 0.9
     assert record.warnings == ()
     assert "Warnings" not in render(record)
+
+
+def test_the_terminal_shows_the_warnings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    record = fixed_record(warnings=("the dense network is no better",))
+    show_outcome(record, tmp_path, Console(sys.stdout, sys.stderr))
+    assert "warning: the dense network is no better\n" in capsys.readouterr().out
+
+
+def test_a_drop_of_a_loss_is_recorded_in_its_units() -> None:
+    settings = Settings(path_epochs=0.5, path_points=2, finetune_epochs=0.2)
+    task = Regression()
+    record = compress(
+        Fitted(1), INPUTS[:1], data_of(NUMBERS), target=Target(drop=5.0), task=task, settings=settings
+    ).record
+    assert record.target == "drop=5.0 (in units of the mean squared error)"
 
 
 @pytest.mark.parametrize("phase", ["dense", "path", "finetune"])

@@ -249,8 +249,9 @@ class StopIn:
 
 
 def test_a_drop_that_no_network_keeps_to_is_said_and_the_path_is_kept(tmp_path: Path) -> None:
-    settings = Settings(dense_epochs=3, path_epochs=1, path_points=2, finetune_epochs=0)
-    with pytest.raises(TargetError, match=r"drop=0 cannot be kept to: of \d networks that were fine-tuned the best"):
+    settings = Settings(dense_epochs=6, path_epochs=1, path_points=2, finetune_epochs=0)
+    words = r"drop=0 cannot be kept to: of \d networks that were fine-tuned the best falls short .* points of accuracy"
+    with pytest.raises(TargetError, match=words):
         compress(small_net(), INPUTS, DATA, target=Target(drop=0.0), settings=settings, out=tmp_path / "run")
     assert (tmp_path / "run" / "path.jsonl").read_text().count("\n") >= 3
 

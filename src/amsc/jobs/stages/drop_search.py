@@ -8,6 +8,7 @@ from amsc.jobs.stages.job import Job, end_of, saved, trail_of
 from amsc.jobs.stages.training import finetuned
 from amsc.limits.measured import is_met
 from amsc.records import PathPoint
+from amsc.report.tables import SHARES
 from amsc.structure.costing import predicted_cost, predicted_macs
 from amsc.training import Removal, Snapshot
 
@@ -120,7 +121,13 @@ def _too_much_lost(job: Job, state: RunState, drop: float) -> str:
     best = min(tried, key=lambda point: _lost(job, state, point))
     return (
         f"drop={drop:g} cannot be kept to: of {len(tried)} networks that were fine-tuned the best falls short "
-        f"of the dense one by {_lost(job, state, best):.4g} (validation, in units of the {job.task.name}), with "
+        f"of the dense one by {_in_units(job, _lost(job, state, best))} (validation), with "
         f"{best.macs / predicted_macs(job.structure):.1%} of the MACs; allow more, fine-tune longer, or walk in "
         "more points"
     )
+
+
+def _in_units(job: Job, lost: float) -> str:
+    if job.task.name in SHARES:
+        return f"{100 * lost:.4g} points of {job.task.name}"
+    return f"{lost:.4g} in units of the {job.task.name}"
