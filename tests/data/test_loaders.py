@@ -238,6 +238,24 @@ def test_some_batches_are_read_without_the_others_and_know_all_classes(shuffle: 
         assert torch.equal(torch.cat([x for x, _ in batches]), collect(data, None)[:12])
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_workers_read_no_more_than_is_asked_for(shuffle: bool) -> None:
+    class Counted(Read):
+        """Notes what is read where other processes see it."""
+
+        def __init__(self) -> None:
+            self.reads = torch.zeros(24).share_memory_()
+
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            self.reads[index] += 1
+            return torch.tensor([float(index)]), index // 8
+
+    dataset = Counted()
+    data = LoaderData(DataLoader(dataset, 2, shuffle=shuffle, num_workers=1), DataLoader(EXAMPLES))
+    assert len(list(spread_batches(data, "train", 2))) == 2
+    assert float(dataset.reads.sum()) == 4
+
+
 def test_some_batches_of_a_list_lie_evenly_and_of_others_come_first() -> None:
     of_list, of_stream = (LoaderData(loader, BATCHES) for loader in (BATCHES, Streaming()))
     assert [int(y[0]) for _, y in spread_batches(of_list, "train", 3)] == [0, 2, 4]
