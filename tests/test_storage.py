@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from amsc.errors import RunFolderError
-from amsc.storage import write_atomically
+from amsc.storage import clear_parts, write_atomically, written_whole
 from amsc.training import load_state, save_state
 
 STATE = {
@@ -81,3 +82,42 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         write_atomically(tmp_path / "record.json", b"second")
     assert (tmp_path / "record.json").read_bytes() == b"first"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_and_its_name_are_on_the_disk_before_writing_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        sync(descriptor)
+
+    def rename(source: Any, target: Any) -> None:
+        done.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    monkeypatch.setattr("os.replace", rename)
+    write_atomically(tmp_path / "record.json", b"words")
+    assert done == ["file", "rename", "folder"]
+
+
+def test_an_interrupted_writer_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "odd [name].pt"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), written_whole(path) as temporary:
+        temporary.write_bytes(b"half")
+        temporary.with_name(f"{temporary.name}.data").write_bytes(b"more of it")
+        raise KeyboardInterrupt
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"]
+
+
+def test_what_killed_writers_left_can_be_cleared(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "state.pt", b"whole")
+    with written_whole(tmp_path / "other.pt") as temporary:
+        (tmp_path / f"{temporary.name}x").write_bytes(b"")
+        clear_parts(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+        temporary.write_bytes(b"")

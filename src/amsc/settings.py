@@ -15,7 +15,8 @@ from typing import Any
 
 import tomli_w
 
-from amsc.errors import RunFolderError, SettingsError
+from amsc.errors import SettingsError
+from amsc.storage import write_atomically
 from amsc.structure import Rounding, Structure, minima
 
 if sys.version_info >= (3, 11):
@@ -297,9 +298,4 @@ def write_settings(path: Path, run: RunSettings) -> None:
     said = {key: value for key, value in values.items() if value is not None}
     text = "# Everything needed to run this again: amsc compress --settings FILE\n"
     text += tomli_w.dumps({"run": said, "settings": choices})
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
+    write_atomically(path, text.encode())

@@ -1,9 +1,12 @@
-"""State on disk: one file, written whole or not at all, read without running code from it."""
+"""Files that are written whole or not at all, also if the power fails; state that is read without running code."""
 
 import contextlib
+import errno
+import glob
 import os
 import pickle
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,9 @@ from torch import Tensor
 
 from amsc.errors import RunFolderError
 
-__all__ = ["load_state", "save_state", "write_atomically"]
+__all__ = ["clear_parts", "load_state", "save_state", "sync", "write_atomically", "written_whole"]
 
+PART = ".part"
 FORMAT = 1
 
 
@@ -25,18 +29,12 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         RunFolderError: the file cannot be written, for example because the disk is full.
     """
-    temporary = path.with_name(path.name + ".part")
     try:
-        with open(temporary, "wb") as file:
-            torch.save({"format": FORMAT, "state": _on_cpu(state)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        _discard(temporary)
-        raise RunFolderError(
-            f"cannot write the state {path}: {error}; what was saved before is untouched, so make room and resume"
-        ) from error
+        with written_whole(path) as temporary:
+            torch.save({"format": FORMAT, "state": _on_cpu(state)}, temporary)
+    except (RunFolderError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        words = str(error) if isinstance(error, RunFolderError) else f"cannot write {path}: {error}"
+        raise RunFolderError(f"{words}; what was saved before is untouched, so make room and resume") from error
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -66,18 +64,59 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         RunFolderError: it cannot be written; what was there before is untouched.
     """
-    temporary = path.with_name(path.name + ".part")
-    try:
+    with written_whole(path) as temporary:
         temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path, *, make_folder: bool = False) -> Iterator[Path]:
+    """A temporary file beside `path`, with its ending. What is there at the end takes the place of `path`; after an
+    error it is gone.
+
+    The file is on the disk before it gets its name, and the name before this returns: after a crash the folder holds
+    the old file or the new one.
+
+    Raises:
+        RunFolderError: it cannot be written; what was there before is untouched.
+    """
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{PART}{path.suffix}")
+    try:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()  # fails now, and not after long work
+        yield temporary
+        sync(temporary)
         os.replace(temporary, path)
+        sync(path.parent)
     except OSError as error:
-        _discard(temporary)
         raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        _discard(path.parent.glob(f"{glob.escape(temporary.name)}*"))
 
 
-def _discard(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have what was written to a file, or the names in a folder, on the disk."""
+    if path.is_dir() and os.name == "nt":  # pragma: no cover, folders cannot be opened there
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not (path.is_dir() and error.errno == errno.EINVAL):  # some file systems cannot do it for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def clear_parts(folder: Path) -> None:
+    """Remove what killed writers left behind in a folder that nobody else writes to."""
+    _discard(folder.glob(f".*{PART}*"))
+
+
+def _discard(files: Iterator[Path]) -> None:
     with contextlib.suppress(OSError):  # the reason for failing is the first error, not this one
-        path.unlink(missing_ok=True)
+        for file in files:
+            file.unlink(missing_ok=True)
 
 
 def _on_cpu(value: Any) -> Any:

@@ -11,8 +11,9 @@ from torch.utils import _pytree as pytree
 
 from amsc.borrowing import borrowed, call_arguments
 from amsc.errors import InputError, ModelError, SettingsError
-from amsc.export.parity import Exported, batch_size, brief, check_parity, written_whole
+from amsc.export.parity import Exported, batch_size, brief, check_parity
 from amsc.export.program import exported_program, quiet
+from amsc.storage import written_whole
 
 __all__ = ["export_onnx"]
 
@@ -45,7 +46,7 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, dyna
     runtime = _packages()["onnxruntime"]
     _check_size(model)
     _check_precision(model, example_inputs)
-    with borrowed(model), quiet(), written_whole(path) as temporary:
+    with borrowed(model), quiet(), written_whole(path, make_folder=True) as temporary:
         _write(model, example_inputs, temporary, dynamic_batch)
         session = _session(runtime, temporary)
 

@@ -1,13 +1,9 @@
-"""What every export shares: batches of several sizes to compare on, the comparison, and a file written whole or not."""
+"""What every export shares: batches of several sizes to compare on, and the comparison."""
 
-import contextlib
 import math
-import os
 import re
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from amsc.borrowing import InputSpec, TensorSpec, call_arguments, random_inputs, run_model
-from amsc.errors import InputError, RunFolderError, VerificationError
+from amsc.errors import InputError, VerificationError
 
-__all__ = ["Exported", "batch_size", "batched", "brief", "check_parity", "output_tensors", "written_whole"]
+__all__ = ["Exported", "batch_size", "batched", "brief", "check_parity", "output_tensors"]
 
 SEED = 20
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4}
@@ -139,23 +135,3 @@ def brief(error: BaseException) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
     line = next(iter(text.splitlines()), "").strip()
     return f"{type(error).__name__}: {line[:LONGEST]}{' ...' if len(line) > LONGEST else ''}"
-
-
-@contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which takes its place at the end, or is gone after an error.
-
-    Raises:
-        RunFolderError: it cannot be written.
-    """
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        for left in path.parent.glob(f"{temporary.name}*") if path.parent.is_dir() else ():
-            left.unlink()

@@ -14,16 +14,8 @@ from torch.utils import _pytree as pytree
 
 from amsc.borrowing import borrowed, call_arguments, run_model
 from amsc.errors import InputError, ModelError, SettingsError
-from amsc.export.parity import (
-    LONGEST,
-    Exported,
-    batch_size,
-    batched,
-    brief,
-    check_parity,
-    output_tensors,
-    written_whole,
-)
+from amsc.export.parity import LONGEST, Exported, batch_size, batched, brief, check_parity, output_tensors
+from amsc.storage import written_whole
 
 __all__ = ["export_pt2", "exported_program", "quiet"]
 
@@ -52,7 +44,7 @@ def export_pt2(model: nn.Module, example_inputs: Any, path: str | Path, *, dynam
         raise SettingsError(f"expected a file named .pt2, got {path}")
     with borrowed(model), quiet():
         program = exported_program(model, example_inputs, dynamic_batch=dynamic_batch)
-        with written_whole(path) as temporary:
+        with written_whole(path, make_folder=True) as temporary:
             loaded = _written(model, program, temporary)
 
             def run(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:

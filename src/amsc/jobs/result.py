@@ -5,12 +5,12 @@ from pathlib import Path
 
 from torch import nn
 
-from amsc.errors import RunFolderError
 from amsc.jobs.run_state import RunState
 from amsc.jobs.stages import Job, run_stages
 from amsc.jobs.stages.job import end_of, plan_of_removal, small_network
 from amsc.records import Record
 from amsc.report import render
+from amsc.storage import write_atomically
 from amsc.structure import Structure
 from amsc.surgery import CutPlan
 
@@ -33,10 +33,7 @@ class Result:
         Raises:
             RunFolderError: it cannot be written.
         """
-        try:
-            Path(path).write_text(render(self.record), encoding="utf-8")
-        except OSError as error:
-            raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
+        write_atomically(Path(path), render(self.record).encode())
 
 
 def finished(job: Job, state: RunState) -> Result:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from amsc.borrowing import set_tensor
 from amsc.errors import AmscError, CutError, ModelError, RunFolderError
 from amsc.records import from_json, to_json
+from amsc.storage import sync
 from amsc.surgery.apply import apply_plan, plan_of
 from amsc.surgery.plan import CutPlan
 
@@ -65,7 +66,10 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
         temporary.mkdir()
         save_file(state, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
         (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
+        for written in (*temporary.iterdir(), temporary):
+            sync(written)
         _put_in_place(temporary, target)
+        sync(target.parent)
     except (OSError, SafetensorError) as error:
         raise RunFolderError(
             f"the model could not be written to {target} ({error}); what was there is unchanged."
