@@ -1,6 +1,7 @@
 """What a run needs to be repeated: the model, the data, the target and every choice, with their defaults.
 
-The file `settings.toml` has two tables, `[run]` (model, weights, data, target) and `[settings]` (the choices).
+The file `settings.toml` has the tables `[run]` (model, weights, data, target) and `[settings]` (the choices), and
+`[python]` (what objects there were) for a run that was started from Python.
 """
 
 import dataclasses
@@ -42,6 +43,14 @@ CHOICES = {
     "optimizer": ("sgd", "adamw"),
     "precision": ("float32", "bfloat16"),
 }
+
+FROM_COMMAND = "# Everything needed to run this again: amsc compress --settings FILE\n"
+FROM_PYTHON = """\
+# Written for a run that was started from Python, with the objects in [python].
+# What [run] does not name has to be given again: amsc resume RUN --model MODEL --data DATA
+# batch_size, limit and threads of [settings] are for data and torch that amsc sets up itself; they did nothing here.
+"""
+PYTHON = {"name", "model", "data", "task"}
 
 # key -> (lowest, highest, is the lowest itself allowed, is the highest itself allowed)
 _INFINITE = math.inf
@@ -153,7 +162,8 @@ class RunSettings:
 
     `target` is text such as "macs=50%", `task` a name or function that `amsc.tasks.open_task` takes. `num_classes` and
     `in_channels` are what the model was built with, so that it can be built again without the data. None means "not
-    said".
+    said". A run that was started from Python was handed objects: `python` says of what "name" and class ("model") the
+    network was, which "data", and which "task" if that is not one of amsc's.
     """
 
     model: str | None = None
@@ -163,6 +173,7 @@ class RunSettings:
     task: str | None = None
     num_classes: int | None = None
     in_channels: int | None = None
+    python: Mapping[str, str] = dataclasses.field(default_factory=dict)
     settings: Settings = dataclasses.field(default_factory=Settings)
 
     def changed(self, changes: Mapping[str, Any], settings: Mapping[str, Any]) -> "RunSettings":
@@ -241,7 +252,11 @@ def read_settings(path: Path) -> RunSettings:
 
 
 def _run_from_tables(tables: Mapping[str, Any]) -> RunSettings:
-    keys = {"run": set(_hints(RunSettings)) - {"settings"}, "settings": set(_hints(Settings))}
+    keys = {
+        "run": set(_hints(RunSettings)) - {"settings", "python"},
+        "settings": set(_hints(Settings)),
+        "python": PYTHON,
+    }
     for name, table in tables.items():
         if name not in keys or not isinstance(table, dict):
             raise SettingsError(_unknown_at_top(name, keys))
@@ -251,7 +266,9 @@ def _run_from_tables(tables: Mapping[str, Any]) -> RunSettings:
     choices = {key: _from_toml(_hints(Settings)[key], value) for key, value in tables.get("settings", {}).items()}
     for key, value in tables.get("run", {}).items():
         _check_type(key, value, _hints(RunSettings)[key])
-    return RunSettings(settings=Settings(**choices), **tables.get("run", {}))
+    for key, value in tables.get("python", {}).items():
+        _check_type(key, value, str)
+    return RunSettings(settings=Settings(**choices), python=tables.get("python", {}), **tables.get("run", {}))
 
 
 def _hints(kind: type) -> dict[str, Any]:
@@ -293,9 +310,9 @@ def write_settings(path: Path, run: RunSettings) -> None:
         RunFolderError: the file cannot be written.
     """
     values = dataclasses.asdict(run)
-    del values["settings"]
+    del values["settings"], values["python"]
     choices = {key: value for key, value in plain_settings(run.settings).items() if value is not None}
     said = {key: value for key, value in values.items() if value is not None}
-    text = "# Everything needed to run this again: amsc compress --settings FILE\n"
-    text += tomli_w.dumps({"run": said, "settings": choices})
+    tables = {"run": said, "settings": choices, **({"python": dict(run.python)} if run.python else {})}
+    text = (FROM_PYTHON if run.python else FROM_COMMAND) + tomli_w.dumps(tables)
     write_atomically(path, text.encode())

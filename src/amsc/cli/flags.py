@@ -12,6 +12,8 @@ from amsc.settings import CHOICES, RunSettings, Settings, read_settings
 __all__ = [
     "TASK_HELP",
     "add_limit_flags",
+    "add_network_flag",
+    "add_object_flags",
     "add_output_flags",
     "add_run_flags",
     "add_setting_flags",
@@ -68,6 +70,24 @@ def add_output_flags(parser: argparse.ArgumentParser, *, default: Any = argparse
         "--quiet", action="store_true", default=default, help="no progress and no notes, only the result"
     )
     group.add_argument("--debug", action="store_true", default=default, help="show the traceback of an error")
+
+
+def add_object_flags(parser: argparse.ArgumentParser) -> None:
+    """--model, --data, --task: what a run from Python was handed, by name."""
+    group = parser.add_argument_group("of a run that was started from Python with objects")
+    add_network_flag(group)
+    group.add_argument("--data", metavar="DATA", help="its data: digits, parquet:PATH, folder:PATH or module:function")
+    group.add_argument("--task", metavar="TASK", help=f"its task: {TASK_HELP}")
+
+
+def add_network_flag(group: Any) -> None:
+    """--model, beside the run folder that stands alone."""
+    group.add_argument(
+        "--model",
+        dest="network",
+        metavar="MODEL",
+        help="the dense network of a run from Python: built-in, torchvision:NAME or module:function",
+    )
 
 
 def add_limit_flags(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from amsc.tasks import Task, open_task
 __all__ = [
     "SETTINGS_FILE",
     "absolute",
+    "called",
     "free_folder",
-    "make_folder",
+    "named",
     "open_both",
     "open_subject",
     "task_of",
@@ -79,6 +80,36 @@ def task_of(run: RunSettings) -> Task | None:
     return None if run.task in (None, "classification") else open_task(str(run.task))
 
 
+def called(run: RunSettings) -> str:
+    """What record and report call the model of a run."""
+    return run.python.get("name") or run.model or ""
+
+
+# What a run from Python may lack, and the words that give it.
+OBJECTS = {
+    "model": ("a model of class {}", "--model package.module:function (or a network by name)"),
+    "data": ("data called {!r}", "--data package.module:function (or parquet:PATH, folder:PATH, digits)"),
+    "task": ("a task of class {}", "--task package.module:function"),
+}
+
+
+def named(run: RunSettings, args: argparse.Namespace, needs: Sequence[str] = tuple(OBJECTS)) -> RunSettings:
+    """A run that was written down, with what --model, --data and --task say on top.
+
+    Raises:
+        UsageError: it was started from Python with objects, and one that is needed is not named.
+    """
+    given = {"model": getattr(args, "network", None), **{key: getattr(args, key, None) for key in ("data", "task")}}
+    run = run.changed(given, {})
+    missing = [key for key in needs if key in run.python and getattr(run, key) is None]
+    if missing:
+        objects = " and ".join(OBJECTS[key][0].format(run.python[key]) for key in missing)
+        flags = " ".join(OBJECTS[key][1] for key in missing)
+        it = "it" if missing in (["model"], ["task"]) else "them"
+        raise UsageError(f"this run was started from Python with {objects}; give {it}: {flags}")
+    return run
+
+
 def open_both(run: RunSettings) -> tuple[nn.Module, Data, RunSettings]:
     """The model and the data of a run, fitted to each other, and the run with what was learned about them.
 
@@ -117,7 +148,9 @@ def open_subject(args: argparse.Namespace, run: RunSettings) -> tuple[nn.Module,
     name = required(run.model, "MODEL")
     shape: tuple[int, ...] | None = args.input_shape
     if Path(name).is_dir():
-        model, run = _load_saved(Path(name), run)
+        model, run = _load_saved(Path(name), run, args)
+    elif args.network is not None:
+        raise UsageError(f"--model is for a folder whose network has to be named; {name} is no folder")
     elif run.data is not None:
         model, data, run = open_both(run)
         return model.eval(), data.example_inputs(1) if shape is None else _random(shape, run)
@@ -127,20 +160,20 @@ def open_subject(args: argparse.Namespace, run: RunSettings) -> tuple[nn.Module,
     return model.eval(), _random(shape, run) if shape is not None else _usual_inputs(model, name, run)
 
 
-def _load_saved(folder: Path, run: RunSettings) -> tuple[nn.Module, RunSettings]:
-    """The model saved in `folder` or in `folder`/model, built as the settings.toml of its run says."""
+def _load_saved(folder: Path, run: RunSettings, args: argparse.Namespace) -> tuple[nn.Module, RunSettings]:
+    """The model saved in `folder` or in `folder`/model, built as the settings.toml of its run says, or --model."""
     model_folder = folder / "model" if (folder / "model").is_dir() else folder
     file = model_folder.parent / SETTINGS_FILE
-    if not file.is_file():
+    if not file.is_file() and args.network is None:
         raise RunFolderError(
             f"{model_folder} is not inside a run folder: there is no {file} to say how to build the dense network; "
-            "in Python, amsc.load(folder, build) takes that as an argument"
+            "give it: --model package.module:function, or in Python: amsc.load(folder, build)"
         )
     if run.weights is not None:
         raise UsageError(f"--weights does not go with the saved model in {model_folder}: it has its own")
-    saved = read_settings(file)
+    saved = named(read_settings(file) if file.is_file() else RunSettings(), args, ("model",))
     if saved.model is None:
-        raise RunFolderError(f"{file} does not name the model")
+        raise RunFolderError(f"{file} does not name the model; give it: --model package.module:function")
     dense = dataclasses.replace(saved, weights=None, settings=run.settings)
     model = load(model_folder, lambda: _open_model(dense, str(saved.model)))
     return model, dataclasses.replace(dense, data=run.data or saved.data)
@@ -188,15 +221,3 @@ def _dated_folder(name: str) -> Path:
     stem = f"{plain}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     names = (Path("runs") / (stem if n == 1 else f"{stem}-{n}") for n in range(1, 1000))
     return next(folder for folder in names if not folder.exists())
-
-
-def make_folder(folder: Path) -> None:
-    """Make the run folder.
-
-    Raises:
-        RunFolderError: it cannot be made or written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(f"cannot make the run folder {folder}: {error.strerror or error}") from error

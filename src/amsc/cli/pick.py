@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from amsc.cli.console import Console
-from amsc.cli.flags import COMMON_SETTINGS, SETTING_FLAGS, add_output_flags, add_setting_flags
-from amsc.cli.opening import SETTINGS_FILE
+from amsc.cli.flags import COMMON_SETTINGS, SETTING_FLAGS, add_object_flags, add_output_flags, add_setting_flags
+from amsc.cli.opening import SETTINGS_FILE, named
 from amsc.cli.parser import UsageError, add_command
 from amsc.cli.working import begin_pick, payload, show_outcome
 from amsc.errors import RunFolderError
+from amsc.limits.target import parse_target
 from amsc.settings import Settings, read_settings
 
 __all__ = ["add_parser", "run"]
@@ -42,6 +43,7 @@ def add_parser(commands: Any) -> None:
         "--out", metavar="FOLDER", type=Path, help="new folder for the result (default: RUN/picks/TARGET)"
     )
     parser.add_argument("--seed", metavar="N", type=int, help="seed of the fine-tuning (default: that of the path)")
+    add_object_flags(parser)
     add_setting_flags(parser, names=NAMES)
     add_output_flags(parser)
 
@@ -55,7 +57,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError("--target T is missing: say what the network may cost, such as --target macs=60%")
     if args.out is not None and len(args.target) > 1:
         raise UsageError("--out names one folder, but there are several targets; leave it out, or pick one at a time")
-    walked = read_settings(folder / SETTINGS_FILE)
+    for target in args.target:
+        parse_target(target)
+    walked = named(read_settings(folder / SETTINGS_FILE), args)
     given = {name: getattr(args, name, None) for name in (*COMMON_SETTINGS, *NAMES)}
     if not walked.settings.finetune_epochs and given["finetune_epochs"] is None:  # the path itself has none
         given["finetune_epochs"] = Settings().finetune_epochs

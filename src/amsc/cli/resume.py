@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from amsc.cli.console import Console
-from amsc.cli.flags import add_output_flags
-from amsc.cli.opening import SETTINGS_FILE
+from amsc.cli.flags import add_object_flags, add_output_flags
+from amsc.cli.opening import SETTINGS_FILE, named
 from amsc.cli.parser import add_command
 from amsc.cli.working import carry_on, payload, show_outcome
 from amsc.errors import RunFolderError
@@ -21,6 +21,7 @@ it ends as if it had never been stopped.
 """
 EXAMPLES = """\
   amsc resume runs/resnet20-20250101-120000
+  amsc resume runs/from-python --model my_package.nets:build --data my_package.data:loaders
 """
 
 
@@ -35,6 +36,7 @@ def add_parser(commands: Any) -> None:
         examples=EXAMPLES,
     )
     parser.add_argument("folder", metavar="RUN", type=Path, help="the run folder")
+    add_object_flags(parser)
     add_output_flags(parser)
 
 
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     folder: Path = args.folder
     if not (folder / SETTINGS_FILE).is_file():
         raise RunFolderError(f"{folder} is not a run folder: it holds no {SETTINGS_FILE}")
-    record = carry_on(read_settings(folder / SETTINGS_FILE), folder, console)
+    record = carry_on(named(read_settings(folder / SETTINGS_FILE), args), folder, console)
     show_outcome(record, folder, console)
     console.json(payload(record, folder))
     return 0

@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from amsc.cli.console import Console
+from amsc.cli.flags import add_network_flag
 from amsc.errors import RunFolderError
 
 __all__ = ["add_subject_flags", "input_shape", "write_json"]
 
 
 def add_subject_flags(parser: argparse.ArgumentParser) -> None:
-    """MODEL, --weights, --data, --input-shape."""
+    """MODEL, --model, --weights, --data, --input-shape."""
     parser.add_argument(
         "model",
         metavar="MODEL",
         nargs="?",
         help="the network: built-in, torchvision:NAME, module:function, or a folder",
     )
+    add_network_flag(parser)
     parser.add_argument("--weights", metavar="FILE", help="trained weights (.safetensors, .pt, .pth, .th)")
     parser.add_argument("--data", metavar="DATA", help="take classes and example inputs from this data")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What `compress`, `resume` and `demo` share: run into a folder, write the report, show the outcome."""
+"""What `compress`, `pick`, `resume` and `demo` share: run into a folder, show the outcome."""
 
 import dataclasses
 import re
@@ -8,16 +8,16 @@ from pathlib import Path
 from torch import nn
 
 from amsc.cli.console import Console
-from amsc.cli.opening import SETTINGS_FILE, absolute, free_folder, make_folder, open_both, task_of, torch_as_set
+from amsc.cli.opening import SETTINGS_FILE, absolute, called, free_folder, open_both, task_of, torch_as_set
 from amsc.cli.progress import progress
 from amsc.data import Data
-from amsc.errors import DataError, InputError, ModelError, RunFolderError, SettingsError, TargetError
-from amsc.jobs.compress import Result, compress
+from amsc.jobs.compress import compress
 from amsc.jobs.pick import pick
+from amsc.jobs.result import Result
 from amsc.limits.target import Target, format_target, parse_target
 from amsc.records import Record
 from amsc.report import before_after, group_rows, score_format
-from amsc.settings import RunSettings, write_settings
+from amsc.settings import RunSettings
 from amsc.training import Progress
 
 __all__ = ["REPORT_FILE", "begin", "begin_pick", "carry_on", "payload", "show_outcome", "show_path"]
@@ -38,7 +38,7 @@ def begin(run: RunSettings, out: Path | None, console: Console, *, name: str | N
     def work(model: nn.Module, data: Data, run: RunSettings, listener: Progress) -> Result:
         return _compressed(model, data, run, target, folder, listener, resume=False)
 
-    return _started(absolute(run), folder, console, work), folder
+    return _recorded(dataclasses.replace(absolute(run), python={}), folder, console, work), folder
 
 
 def begin_pick(run: RunSettings, walked: Path, out: Path | None, console: Console) -> tuple[Record, Path]:
@@ -57,44 +57,35 @@ def begin_pick(run: RunSettings, walked: Path, out: Path | None, console: Consol
             task=task_of(run),
             settings=run.settings,
             out=folder,
-            model_name=run.model or "",
+            model_name=called(run),
+            source=run,
             progress=listener,
         )
 
-    return _started(run, folder, console, work), folder
+    return _recorded(dataclasses.replace(absolute(run), python={}), folder, console, work), folder
 
 
 def carry_on(run: RunSettings, folder: Path, console: Console) -> Record:
     """Continue the run in `folder` where it was stopped."""
     target = parse_target(run.target or "")
-    with torch_as_set(run.settings):
-        model, data, run = open_both(run)
-        return _reported(
-            folder, console, lambda listener: _compressed(model, data, run, target, folder, listener, resume=True)
-        )
+
+    def work(model: nn.Module, data: Data, run: RunSettings, listener: Progress) -> Result:
+        return _compressed(model, data, run, target, folder, listener, resume=True)
+
+    return _recorded(run, folder, console, work)
 
 
-def _started(run: RunSettings, folder: Path, console: Console, work: Work) -> Record:
-    """The record of `work` in the new `folder`, which goes again if the run is refused before it began."""
+def _recorded(run: RunSettings, folder: Path, console: Console, work: Work) -> Record:
+    """The record of `work` on the run's model and data, with progress shown."""
     with torch_as_set(run.settings):
         model, data, run = open_both(run)
-        make_folder(folder)
-        write_settings(folder / SETTINGS_FILE, run)
         console.note(f"run folder: {folder}")
         try:
-            return _reported(folder, console, lambda listener: work(model, data, run, listener))
-        except (SettingsError, TargetError, ModelError, InputError, DataError, RunFolderError):
-            _discard_unused(folder)
-            raise
-
-
-def _discard_unused(folder: Path) -> None:
-    """Remove the new run folder if nothing but its settings is in it: the run was refused before it began."""
-    files = [path for path in folder.rglob("*") if not path.is_dir()]
-    if [path.name for path in files] == [SETTINGS_FILE]:
-        files[0].unlink()
-        for empty in [*sorted(folder.rglob("*"), reverse=True), folder]:
-            empty.rmdir()
+            with progress(console) as reporter:
+                return work(model, data, run, reporter).record
+        except KeyboardInterrupt as stop:
+            hint = f"; to go on: amsc resume {folder}" if (folder / SETTINGS_FILE).is_file() else " before it began"
+            raise KeyboardInterrupt(f"stopped{hint}") from stop
 
 
 def _compressed(
@@ -108,21 +99,11 @@ def _compressed(
         task=task_of(run),
         settings=run.settings,
         out=folder,
-        model_name=run.model or "",
+        model_name=called(run),
         resume=resume,
+        source=run,
         progress=listener,
     )
-
-
-def _reported(folder: Path, console: Console, work: Callable[[Progress], Result]) -> Record:
-    """The record of `work`, with progress shown and the report written."""
-    try:
-        with progress(console) as reporter:
-            result = work(reporter)
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"stopped; to go on: amsc resume {folder}") from stop
-    result.report(folder / REPORT_FILE)
-    return result.record
 
 
 def show_path(record: Record, console: Console) -> None:

@@ -77,7 +77,7 @@ DATA_NAMES = ("batches", "num_batches", "num_examples", "example_inputs", "name"
 def check_kinds(model: Any, data: Any, settings: Settings) -> None:
     """Refuse a model or data of the wrong kind, and settings that name another device than the model's."""
     if not isinstance(model, nn.Module):
-        raise ModelError(f"expected a torch.nn.Module, got {_kind(model)}")
+        raise ModelError(f"model must be a torch.nn.Module, got {_kind(model)}")
     if isinstance(data, type) or not all(hasattr(data, name) for name in DATA_NAMES):
         raise DataError(
             f"data must be an object with the methods of amsc.data.Data, {_kind(data)} is not; wrap your own loaders: "

@@ -1,6 +1,5 @@
 """The whole job: a trained network in, a smaller verified network and the record of how it came about out."""
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,15 @@ from amsc.data import Data
 from amsc.jobs.checks import check_kinds, check_target, chosen_task
 from amsc.jobs.preparation import prepared, settings_used, threads_and_determinism
 from amsc.jobs.result import Result, finished
-from amsc.jobs.run_folder import RunFolder, run_identity
+from amsc.jobs.run_folder import RunFolder, check_usable
+from amsc.jobs.run_identity import run_identity
+from amsc.jobs.run_lock import claimed
+from amsc.jobs.run_state import RunState
+from amsc.jobs.source import named_again
 from amsc.jobs.stages import Job
-from amsc.limits.target import Target
-from amsc.settings import Settings
+from amsc.jobs.stages.job import state_of
+from amsc.limits.target import Target, format_target
+from amsc.settings import RunSettings, Settings
 from amsc.tasks import Task
 from amsc.training import NoProgress, Progress
 
@@ -33,6 +37,7 @@ def compress(
     out: str | Path | None = None,
     model_name: str = "",
     resume: bool = False,
+    source: RunSettings | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """A smaller network that meets `target`, found on the AMSC path (depth first, then width) and fine-tuned.
@@ -49,6 +54,9 @@ def compress(
         out: the run's folder; new, unless `resume`. With None nothing is written.
         model_name: what record and report call the model; its class if empty.
         resume: go on with the run in `out`.
+        source: how the command line can make model, data and task again, as in
+            `amsc.settings.RunSettings(model="my.nets:build", data="my.data:loaders")`, so that `amsc resume` and others
+            need not ask for them.
         progress: hears how far the work is.
 
     Raises:
@@ -59,25 +67,24 @@ def compress(
         VerificationError: a cut network differs from the masked one.
     """
     settings = settings or Settings()
-    task = chosen_task(task, settings)
+    check_target(target)
     check_kinds(model, data, settings)
+    judge = chosen_task(task, settings)
     settings = settings_used(settings, data)
     name = model_name or type(model).__name__
-    check_target(target)
-    if out is None and target.drop is not None:  # the search comes back to the points of the path
-        with tempfile.TemporaryDirectory() as scratch:
-            return compress(
-                model, example_inputs, data, target=target, task=task, settings=settings, out=Path(scratch) / "run",
-                model_name=model_name, progress=progress
-            )  # fmt: skip
-    identity = {} if out is None else run_identity(name, model, data, target, settings)
-    folder = RunFolder(None if out is None else Path(out), identity)
-    folder.check(resume=resume)
-    known = folder.open(resume=True).timing if resume else None
-    with threads_and_determinism(settings):
-        budget = prepared(model, example_inputs, data, task, target, settings, known)
-        state = replace(folder.open(resume=resume), timing=budget.timing)
-        folder.write_settings(settings, model_name, target)
-        dense, listener = copied(model), progress or NoProgress()
-        job = Job(dense, budget, example_inputs, data, task, settings, name, target, folder, listener)
+    known = source or named_again(name, model, example_inputs, data, task)
+    out = None if out is None else Path(out)
+    check_usable(out, resume=resume)
+    with (
+        claimed(out, is_needed=target.drop is not None) as path,  # a search comes back to the points of the path
+        threads_and_determinism(settings),
+    ):
+        check_usable(path, resume=resume)  # also now that nobody else may write
+        folder = RunFolder(path, run_identity(name, model, data, judge, target, settings))
+        past = folder.read() if resume else None
+        budget = prepared(model, example_inputs, data, judge, target, settings, None if past is None else past.timing)
+        listener = progress or NoProgress()
+        job = Job(copied(model), budget, example_inputs, data, judge, settings, name, target, folder, listener)
+        state = replace(past or RunState(dense=state_of(job.dense)), timing=budget.timing)
+        folder.begin(state, replace(known, target=format_target(target), settings=settings))
         return finished(job, state)

@@ -1,6 +1,5 @@
 """Another budget from a path that has been walked: no walking again, only fine-tuning."""
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,18 @@ from amsc.errors import ModelError, RunFolderError, SettingsError, TargetError
 from amsc.jobs.checks import check_kinds, check_target, chosen_task
 from amsc.jobs.preparation import prepared, settings_used, threads_and_determinism
 from amsc.jobs.result import Result, finished
-from amsc.jobs.run_folder import RunFolder, run_identity
+from amsc.jobs.run_folder import RunFolder, check_usable
+from amsc.jobs.run_identity import run_identity
+from amsc.jobs.run_lock import claimed
 from amsc.jobs.run_state import RunState, removal_of
+from amsc.jobs.source import named_again
 from amsc.jobs.stages import Job
 from amsc.jobs.stages.job import plan_of_removal
 from amsc.jobs.stages.path import kept_to_limits
 from amsc.limits.measured import MEASURED
-from amsc.limits.target import Target
+from amsc.limits.target import Target, format_target
 from amsc.records import PathPoint
-from amsc.settings import Settings
+from amsc.settings import RunSettings, Settings
 from amsc.structure.costing import predicted_cost
 from amsc.tasks import Task
 from amsc.training import NoProgress, Progress, Snapshot, WalkState
@@ -43,6 +45,7 @@ def pick(
     settings: Settings | None = None,
     out: str | Path | None = None,
     model_name: str = "",
+    source: RunSettings | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """The network of a walked path that meets `target`, fine-tuned; the path is not walked again.
@@ -62,6 +65,7 @@ def pick(
         data: what to fine-tune on.
         settings: choices of the fine-tuning, and of what may go as the run had them; all those of the run if None.
         out: the new run's folder; with None nothing is written.
+        source: see `compress`.
 
     Raises:
         TargetError: the path does not go down to the target.
@@ -70,52 +74,66 @@ def pick(
         ModelError: the run's weights are not of this model.
     """
     check_target(target)
-    if out is None and target.drop is not None:  # the search comes back to the points of the path
-        with tempfile.TemporaryDirectory() as scratch:
-            return pick(
-                run, model, example_inputs, data, target=target, task=task, settings=settings,
-                out=Path(scratch) / "run", model_name=model_name, progress=progress,
-            )  # fmt: skip
     walked = RunFolder(Path(run), {})
-    past = walked.read()
-    given, settings = settings, settings or walked.read_settings().settings
-    task = chosen_task(task, settings)
+    past, was = walked.read(), walked.read_settings()
+    given, settings = settings, settings or was.settings
     check_kinds(model, data, settings)
+    judge = chosen_task(task, settings)
     settings = settings_used(settings, data, tell=given is not None)
     name = model_name or type(model).__name__
-    identity = {} if out is None else run_identity(name, model, data, target, settings)
-    folder = RunFolder(None if out is None else Path(out), identity)
-    budget = prepared(model, example_inputs, data, task, target, settings, past.timing)
-    dense = _dense(model, past, walked.path)
-    listener = progress or NoProgress()
-    job = Job(dense, budget, example_inputs, data, task, settings, name, target, folder, listener)
+    known = source or _named_again(was, named_again(name, model, example_inputs, data, task))
+    out = None if out is None else Path(out)
+    check_usable(out, resume=False)
+    with (
+        claimed(out, is_needed=target.drop is not None) as path,  # a search comes back to the points of the path
+        threads_and_determinism(settings),
+    ):
+        check_usable(path, resume=False)  # also now that nobody else may write
+        folder = RunFolder(path, run_identity(name, model, data, judge, target, settings))
+        budget = prepared(model, example_inputs, data, judge, target, settings, past.timing)
+        dense, listener = _dense(model, past, walked.path), progress or NoProgress()
+        job = Job(dense, budget, example_inputs, data, judge, settings, name, target, folder, listener)
+        state = _start(past, walked, job)
+        folder.begin(state, replace(known, target=format_target(target), settings=settings))
+        return finished(job, state)
+
+
+def _named_again(was: RunSettings, found: RunSettings) -> RunSettings:
+    """What is known of where model and task came from; the network is that of the walked run."""
+    if found.model is not None:
+        return found
+    return replace(found, model=was.model, num_classes=was.num_classes, in_channels=was.in_channels)
+
+
+def _start(past: RunState, walked: RunFolder, job: Job) -> RunState:
+    """The state before fine-tuning: at the point of the path to start from, or, for a drop, with all points to look at.
+
+    Raises:
+        TargetError: the path does not go down to the target.
+        SettingsError: the path removed what the settings keep.
+    """
     path = tuple(point for point in past.points if point.phase != "finetune")
     _check_choices(path, job, walked.path)
-    point = path[-1] if target.drop is not None else _nearest(path, job, walked.path)
-    folder.check(resume=False)
+    point = path[-1] if job.target.drop is not None else _nearest(path, job, walked.path)
     walk = WalkState("done", point.index, 0, 0, _snapshot(walked, point))
-    start = replace(past, stage="finetune", train=None, small=None, record=None, timing=budget.timing, walk=walk)
-    with threads_and_determinism(settings):
-        if target.drop is None:
-            known = tuple(replace(each, weights=None) for each in path if each.index <= point.index)
-            start = replace(start, walk=kept_to_limits(job, walk), points=known)
-        else:
-            start = replace(start, points=path)
-        folder.open(resume=False)
-        folder.write_settings(settings, model_name, target)
-        return finished(job, replace(start, points=_taken_over(start.points, walked, folder, job)))
+    points = path
+    if job.target.drop is None:
+        walk = kept_to_limits(job, walk)
+        points = tuple(replace(each, weights=None) for each in path if each.index <= point.index)
+    state = replace(past, stage="finetune", train=None, small=None, record=None, timing=job.budget.timing, walk=walk)
+    return replace(state, points=_taken_over(points, walked, job))
 
 
 def _snapshot(walked: RunFolder, point: PathPoint) -> Snapshot:
     return Snapshot(removal_of(point), walked.read_weights(point))
 
 
-def _taken_over(points: tuple[PathPoint, ...], walked: RunFolder, folder: RunFolder, job: Job) -> tuple[PathPoint, ...]:
+def _taken_over(points: tuple[PathPoint, ...], walked: RunFolder, job: Job) -> tuple[PathPoint, ...]:
     """The points with their weights, those that have any, in the new folder."""
     return tuple(
         point
         if point.weights is None
-        else folder.save_point(point, walked.read_weights(point), plan_of_removal(job, removal_of(point)))
+        else job.folder.save_point(point, walked.read_weights(point), plan_of_removal(job, removal_of(point)))
         for point in points
     )
 
@@ -133,7 +151,7 @@ def _check_choices(path: tuple[PathPoint, ...], job: Job, run: Path | None) -> N
 
 
 def _dense(model: nn.Module, past: RunState, run: Path | None) -> nn.Module:
-    if past.dense is None:
+    if past.dense is None or not past.points:
         raise RunFolderError(f"the run in {run} has no path yet; finish it first: amsc resume {run}")
     dense = copied(model)
     try:

@@ -37,8 +37,9 @@ class Result:
 
 
 def finished(job: Job, state: RunState) -> Result:
-    """The outcome of a run that goes on from `state`."""
+    """The outcome of a run that goes on from `state`; its report is written beside it."""
     last = run_stages(job, state)
     assert last.record is not None, "the last stage has written it"
+    job.folder.write_report(last.record)
     small = small_network(job, last)
     return Result(small.model, last.record, plan_of_removal(job, end_of(last).removal), small.structure)
