@@ -43,7 +43,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("limits",),
     ("jobs",),
     ("cli",),
-    ("__main__", ""),  # amsc/__init__.py gathers the public names
+    ("__main__", "public", ""),  # amsc/__init__.py hands on the public names
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 STRANGERS = ("measurement", "export", "report", "surgery", "training")

@@ -3,8 +3,13 @@
 import ast
 import importlib
 import inspect
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
+
+import pytest
 
 import amsc
 
@@ -77,6 +82,25 @@ def test_public_names_are_listed_and_documented() -> None:
 
 def test_root_holds_about_a_dozen_names() -> None:
     assert 8 <= len(amsc.__all__) <= 24
+
+
+def test_the_root_hands_on_all_public_names_and_packages_and_nothing_else() -> None:
+    public = importlib.import_module("amsc.public")
+    assert amsc.__all__ == public.__all__
+    for name in amsc.__all__:
+        assert getattr(amsc, name) is getattr(public, name)
+        assert name in dir(amsc)
+    assert amsc.data is importlib.import_module("amsc.data")
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        amsc.nothing  # noqa: B018
+
+
+def test_importing_the_root_does_not_import_torch() -> None:
+    words = "import sys, amsc; sys.exit('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", words], env={**os.environ, "PYTHONPATH": str(SOURCE.parent)}).returncode
+        == 0
+    )
 
 
 def test_checker_finds_what_is_missing() -> None:

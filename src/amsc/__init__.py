@@ -9,18 +9,9 @@ found = amsc.scan(model, example_inputs, data)     # the frontier in a minute, w
 result = amsc.pick("runs/half", model, example_inputs, data, target=amsc.Target(macs=0.7))
 """
 
-from amsc.errors import AmscError
-from amsc.export import export_onnx, export_pt2
-from amsc.jobs.compress import Result, compress
-from amsc.jobs.pick import pick
-from amsc.jobs.scan import Scan, scan
-from amsc.limits.target import Target
-from amsc.measurement import measure
-from amsc.penalty import Penalty
-from amsc.settings import Settings
-from amsc.structure import Structure, round_channels, select, trace
-from amsc.surgery import cut, cuttable, load, plan_cut, save
-from amsc.training import ProximalStep, walk
+TYPE_CHECKING = False  # importing typing takes time; type checkers know the name
+if TYPE_CHECKING:
+    from amsc.public import *
 
 __all__ = [
     "AmscError",
@@ -47,3 +38,26 @@ __all__ = [
     "trace",
     "walk",
 ]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """A public name or a package of amsc, imported when it is first asked for: that takes torch and seconds."""
+        import importlib
+
+        if name in __all__:
+            found = getattr(importlib.import_module("amsc.public"), name)
+        else:
+            try:
+                found = importlib.import_module(f"amsc.{name}")
+            except ModuleNotFoundError as error:
+                if error.name != f"amsc.{name}":
+                    raise
+                raise AttributeError(f"module 'amsc' has no attribute {name!r}") from None
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

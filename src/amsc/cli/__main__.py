@@ -2,7 +2,7 @@
 
 import sys
 
-from amsc.cli.commands import main
+from amsc.cli import main
 
 __all__: list[str] = []
 

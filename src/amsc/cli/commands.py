@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from amsc.cli import compress, demo, export, inspect, measure, path, pick, resume, scan
+from amsc.cli import INTERRUPTED, compress, demo, export, inspect, measure, path, pick, resume, scan
 from amsc.cli.console import Console
 from amsc.cli.flags import add_output_flags
 from amsc.cli.parser import Parser, parse
@@ -17,8 +17,6 @@ from amsc.errors import AmscError, RunFolderError
 from amsc.models import ZOO
 
 __all__ = ["build_parser", "main"]
-
-INTERRUPTED = 130
 
 DESCRIPTION = """\
 Structured compression of trained PyTorch networks: amsc learns which layers and

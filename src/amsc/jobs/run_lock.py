@@ -78,7 +78,7 @@ def _take_over(folder: Path, note: Path) -> None:
     """Sign as the writer; a note that is there is of one that did not come to its end."""
     try:
         if note.exists():
-            warnings.warn(f"{_writer(note)}, which wrote to {folder}, is gone: its lock is taken over", stacklevel=6)
+            warnings.warn(f"{_writer(note)}, which wrote to {folder}, is gone: its lock is taken over", stacklevel=7)
             for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
                 clear_parts(place)
         now = datetime.datetime.now().isoformat(" ", "seconds")
