@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Processes that share the tests; `make test WORKERS=0` runs them in this one, as a debugger needs it.
+WORKERS ?= 2
 CODE := $(wildcard src tests benchmarks examples)
 # Small tensors: more threads than one only get in each other's way, and timings spread.
 export OMP_NUM_THREADS ?= 1
@@ -20,7 +22,7 @@ demo: setup
 	$(BIN)/amsc demo $(ARGS)
 
 test: setup
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: setup
 	$(BIN)/ruff format --check $(CODE)
