@@ -40,7 +40,9 @@ def test_every_block_can_be_cut_alone_and_together(style: str, how: str) -> None
 
 def test_branches_outside_identities_can_be_cut() -> None:
     for model, branch in ((Branches(), "one"), (nn.Sequential(PostNorm(), nn.Linear(6, 2)), "0.attention")):
-        cut(model, plan_cut(trace(model, rows()), blocks=[branch]), rows())
+        small = cut(model, plan_cut(trace(model, rows()), blocks=[branch]), rows())
+        assert not any(name.startswith(f"{branch}.") for name in small.state_dict())
+        assert any(name.startswith(f"{branch}.") for name in model.state_dict())
 
 
 def test_a_cut_model_trains_compiles_copies_and_keeps_no_tensor_of_the_block() -> None:

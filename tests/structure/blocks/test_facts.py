@@ -1,6 +1,7 @@
 """What operators make of what is known of their operands, and of whole networks: it is true of real numbers."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -149,8 +150,14 @@ def test_signs_constants_and_nonsense() -> None:
 WITH_BLOCKS = (residual, preactivated, attended_otherwise, fed_forward)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_blocks_of_random_networks_are_silent_at_zero(seed: int) -> None:
+def test_blocks_of_random_networks_are_silent_at_zero() -> None:
+    silent = Counter(kind for seed in range(20) for kind in silent_blocks(seed))
+    assert silent["identity"] > 30
+    assert silent["branch"] >= 8
+
+
+def silent_blocks(seed: int) -> Iterator[str]:
+    """The kind of each block of a random network; raises if it is not silent with its parameters at zero."""
     torch.manual_seed(seed)
     network, inputs = random_network(genes_of(seed), WITH_BLOCKS), torch.randn(2, 3, SIZE, SIZE)
     for block in (block for block in trace(network, inputs).blocks if block.kind in ("identity", "branch")):
@@ -161,6 +168,7 @@ def test_blocks_of_random_networks_are_silent_at_zero(seed: int) -> None:
             check_silent(network.get_submodule(block.name), block.kind, lambda: run_model(network, inputs))
             for name, old in kept.items():
                 named_tensors(network)[name].copy_(old)
+        yield block.kind
 
 
 def check_silent(module: nn.Module, kind: str, run: Callable[[], Any]) -> None:

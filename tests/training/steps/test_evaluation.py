@@ -76,4 +76,7 @@ def test_modes_come_back_after_a_failure() -> None:
 
 
 def test_without_batchnorm_nothing_runs() -> None:
-    reestimate_batchnorm(nn.Linear(5, 2), ListData(((torch.randn(4, 3), torch.zeros(4)),)))
+    net, ran = nn.Linear(5, 2), []
+    net.register_forward_hook(lambda *_: ran.append(True))
+    reestimate_batchnorm(net, ListData(((torch.randn(4, 3), torch.zeros(4)),)))  # of three features, not of five
+    assert not ran
