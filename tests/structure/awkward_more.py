@@ -1,5 +1,6 @@
 """More awkward constructs, beside those on which the best-known library was measured: `EVERY` holds all of them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from amsc.structure import Structure, trace
 from structure.awkward import FAULTS, Fault, Net, around, between, c, conv, lin, net, sequences
 
-__all__ = ["EVERY"]
+__all__ = ["EVERY", "traced"]
 
 
 def volumes() -> Tensor:
@@ -233,3 +235,10 @@ EVERY: dict[str, Fault] = FAULTS | {
         around(lambda: Net(lambda s, x: s.f(F.relu(s.f(x))), f=conv(8, 8))), "cut"
     ),
 }  # fmt: skip
+
+
+@functools.cache
+def traced(name: str, seed: int) -> tuple[nn.Module, Any, Structure]:
+    """(model, inputs, structure) of a construct, made once: no test may change them."""
+    model, inputs = EVERY[name].build(seed)
+    return model, inputs, trace(model, inputs)
