@@ -1,8 +1,8 @@
 """Random networks from a list of small numbers: awkward constructs, one after the other, of convolutions here and of
 attention in `random_transformers`.
 
-`random_network(genes)` builds the same network from the same integers, so Hypothesis can draw and shrink them in
-the tests, and `benchmarks/surgery/bench_random_networks.py` can draw many more from a seed.
+`random_network(genes)` builds the same network from the same integers. The tests draw some dozens from seeds and
+`benchmarks/surgery/bench_random_networks.py` many more; a list of integers can also be shrunk by hand.
 """
 
 import random

@@ -3,8 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from amsc.measurement import count_macs
@@ -33,10 +31,11 @@ def check_random_network(genes: list[int], seed: int) -> int:
     return sum(map(len, channels.values())) + len(blocks)
 
 
-@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.integers(0, 9999), min_size=10, max_size=100), st.integers(0, 1000))
-def test_cut_equals_masked_on_random_networks(genes: list[int], seed: int) -> None:
-    check_random_network(genes, seed)
+@pytest.mark.parametrize("first", range(0, 80, 16))
+def test_cut_equals_masked_on_random_networks(first: int) -> None:
+    """Most have something to remove: a tracer that pins everything would pass otherwise."""
+    removed = [check_random_network(genes_of(seed), seed) for seed in range(first, first + 16)]
+    assert sum(count > 0 for count in removed) >= 13
 
 
 @pytest.mark.parametrize(
@@ -50,12 +49,6 @@ def test_cut_equals_masked_on_random_networks(genes: list[int], seed: int) -> No
 )
 def test_random_networks_that_once_were_wrong(seed: int) -> None:
     assert check_random_network(genes_of(seed), seed) > 0
-
-
-def test_most_random_networks_have_something_to_remove() -> None:
-    """The property above would hold for a tracer that pins everything."""
-    removed = [check_random_network(genes_of(s), s) for s in range(25)]
-    assert sum(count > 0 for count in removed) >= 20
 
 
 # -- where costs were once not predicted -------------------------------------------------------------------------------
