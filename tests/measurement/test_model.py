@@ -1,5 +1,4 @@
 import copy
-import time
 from pathlib import Path
 
 import pytest
@@ -50,20 +49,20 @@ def test_model_comes_back_as_it_was() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_latency_is_the_median_of_the_runs() -> None:
-    class Sleeping(nn.Module):
+def test_latency_is_the_median_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(nn.Module):
         """Calls 3 to 5 of 8 are slow: after three for warming up, two of five timed ones."""
 
         def forward(self, x: Tensor) -> Tensor:
             calls.append(x)
-            time.sleep(0.05 if len(calls) in (3, 4, 5) else 0.01)
+            now[0] += 5.0 if len(calls) in (3, 4, 5) else 1.0
             return x
 
     calls: list[Tensor] = []
-    middle, spread = time_model(Sleeping(), images(), runs=5)
+    now = [0.0]
+    monkeypatch.setattr("torch.utils.benchmark.timer", lambda: now[0])
+    assert time_model(Slow(), images(), runs=5) == (1.0, 4.0)
     assert len(calls) == 8
-    assert 0.01 <= middle < 0.04
-    assert 0.02 < spread < 0.09
 
 
 def test_one_run_has_no_spread() -> None:
