@@ -14,7 +14,7 @@ SOURCE = Path(amsc.errors.__file__).parent
 # each other: what one needs of another is handed over by limits/ or jobs/.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "progress", "typing"),
-    ("borrowing", "storage", "records", "models"),
+    ("borrowing", "storage", "records", "words", "models"),
     ("data", "tasks"),
     (
         "structure/labels",

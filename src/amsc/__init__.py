@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AmscError",
+    "Calls",
     "Penalty",
     "ProximalStep",
     "Result",

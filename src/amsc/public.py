@@ -1,5 +1,6 @@
 """The public names, gathered; `amsc` hands them on when they are asked for."""
 
+from amsc.borrowing import Calls
 from amsc.errors import AmscError
 from amsc.export import export_onnx, export_pt2
 from amsc.jobs.compress import Result, compress
@@ -15,6 +16,7 @@ from amsc.training import ProximalStep, walk
 
 __all__ = [
     "AmscError",
+    "Calls",
     "Penalty",
     "ProximalStep",
     "Result",

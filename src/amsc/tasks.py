@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 from torch.nn import functional
 
+from amsc.borrowing import look_into
 from amsc.errors import DataError, ModelError, SettingsError
 from amsc.models.function import call_function
 
@@ -205,7 +206,12 @@ class Segmentation:
 
 
 def _came(value: Any) -> str:
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    """What a value is, and the tensors in it."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    tensors = look_into(value).tensors
+    named = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in [*tensors.items()][:4])
+    return f"{type(value).__name__}{f' with {named}' if named else ''}"
 
 
 TASKS: Mapping[str, Callable[[], Task]] = {

@@ -30,8 +30,11 @@ def network() -> nn.Sequential:
 
 
 def test_a_fault_in_a_rule_pins_what_it_touches(monkeypatch: pytest.MonkeyPatch) -> None:
-    tracing = sys.modules["amsc.structure.from_model"]
-    monkeypatch.setattr(tracing, "rule_for", lambda func: fault if "tanh" in str(func) else rule_for(func))
+    monkeypatch.setattr(
+        sys.modules["amsc.structure.watching"],
+        "rule_for",
+        lambda func: fault if "tanh" in str(func) else rule_for(func),
+    )
     with pytest.warns(UserWarning, match=r"aten\.tanh.*IndexError: nobody thought of this.*is left as it is"):
         structure = trace(network(), torch.randn(3, 6))
     members = {(member.parameter, member.axis) for group in structure.channels for member in group.members}

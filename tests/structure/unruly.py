@@ -253,7 +253,7 @@ SCENARIOS: dict[str, Scenario] = {
         "four channels, please",
     ),
     "returns a generator": Scenario(with_forward(gives_batches), "refused", "generator"),
-    "returns a distribution": Scenario(with_forward(gives_a_distribution), "refused", "Categorical"),
+    "returns a distribution": Scenario(with_forward(gives_a_distribution), "cut"),
     "returns nothing": Scenario(with_forward(lambda self, x: None), "refused", "without a tensor"),
     "returns a string": Scenario(with_forward(lambda self, x: "cat"), "refused", "without a tensor"),
     "returns its weight": Scenario(with_forward(gives_itself)),

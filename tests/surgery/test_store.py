@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import amsc.errors
-from amsc.borrowing import InputSpec
+from amsc.borrowing import Calls, InputSpec
 from amsc.errors import ModelError, RunFolderError
 from amsc.surgery import AxisCut, apply_plan, cut, load, plan_cut, plan_of, save
 from surgery.nets import SmallNet, images, randomized, small_structure
@@ -96,7 +96,7 @@ def test_dtype_and_flags_come_back(tmp_path: Path) -> None:
     save(small, tmp_path)
 
     def frozen() -> nn.Module:
-        net = SmallNet().eval()
+        net = SmallNet().train()
         net.conv1.weight.requires_grad_(False)
         return net
 
@@ -105,7 +105,7 @@ def test_dtype_and_flags_come_back(tmp_path: Path) -> None:
     assert loaded.get_buffer("bn1.num_batches_tracked").dtype == torch.int64
     assert not loaded.get_parameter("conv1.weight").requires_grad
     assert loaded.get_parameter("fc.weight").requires_grad
-    assert not loaded.training
+    assert not any(module.training for module in loaded.modules())
     assert_same(loaded, small)
 
 
@@ -203,7 +203,7 @@ def test_another_shape_is_refused_by_name(tmp_path: Path) -> None:
         (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "cannot be read as JSON"),
         (lambda f: (f / "config.json").write_text("[1]"), "not written by amsc"),
         (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "not written by amsc"),
-        (lambda f: edit(f, format_version=99), "format version 99, this amsc reads 1"),
+        (lambda f: edit(f, format_version=99), "format version 99, this amsc reads 1 and 2"),
         (lambda f: edit(f, plan={"cuts": []}), "damaged"),
         (lambda f: edit(f, plan=[1]), "damaged"),
         (lambda f: edit(f, tensors={}), "does not belong to the config.json"),
@@ -216,6 +216,25 @@ def test_damaged_folders_are_refused(tmp_path: Path, spoil: Any, words: str) -> 
     spoil(tmp_path)
     with pytest.raises(RunFolderError, match=words):
         load(tmp_path, SmallNet)
+
+
+def test_what_the_first_version_wrote_can_be_read(tmp_path: Path) -> None:
+    """The inputs of a plan were one call then, and had no field for more."""
+    small = small_net()
+    save(small, tmp_path)
+    plan = json.loads((tmp_path / "config.json").read_text())["plan"]
+    assert plan["inputs"].pop("more") == []
+    edit(tmp_path, format_version=1, plan=plan)
+    assert plan_of(load(tmp_path, SmallNet)) == plan_of(small)
+
+
+def test_the_plan_that_is_saved_holds_every_call(tmp_path: Path) -> None:
+    calls = InputSpec.of(Calls(images(), (images(),)))
+    plan = replace(plan_cut(small_structure(), channels={"last": [2]}), inputs=calls)
+    save(cut(randomized(SmallNet()), plan), tmp_path)
+    loaded = plan_of(load(tmp_path, SmallNet))
+    assert loaded is not None
+    assert loaded.inputs == calls
 
 
 def edit(folder: Path, **changes: Any) -> None:

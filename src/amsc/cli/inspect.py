@@ -13,11 +13,11 @@ from amsc.cli.opening import open_subject, torch_as_set
 from amsc.cli.outline import flat, outline
 from amsc.cli.parser import add_command
 from amsc.cli.subject import add_subject_flags, write_json
-from amsc.cli.words import in_words
 from amsc.errors import CutError
 from amsc.structure import ChannelGroup, Pin, Structure, select, trace
 from amsc.structure.costing import channel_macs, predicted_macs, predicted_parameters
 from amsc.surgery import cuttable
+from amsc.words.reasons import in_words
 
 __all__ = ["add_parser", "run"]
 

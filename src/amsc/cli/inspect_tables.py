@@ -6,14 +6,14 @@ from math import prod
 
 from rich.text import Text
 
-from amsc.cli.alike import alike, name_together
 from amsc.cli.console import Console
 from amsc.cli.outline import Node
-from amsc.cli.words import in_words
 from amsc.report.tables import format_count
 from amsc.structure import Block, ChannelGroup, Rounding, Structure
 from amsc.structure.costing import channel_macs, predicted_macs, predicted_parameters
 from amsc.structure.cutting import after_removal
+from amsc.words.alike import alike, name_together
+from amsc.words.reasons import in_words
 
 __all__ = ["View", "show"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from amsc.borrowing import InputSpec, TensorSpec, call_arguments, random_inputs, run_model
+from amsc.borrowing import InputSpec, TensorSpec, call_arguments, look_into, random_inputs, run_model
 from amsc.errors import InputError, VerificationError
 
 __all__ = ["Exported", "batch_size", "batched", "brief", "check_parity", "output_tensors"]
@@ -40,7 +40,7 @@ class Exported:
 
 
 def batched(example_inputs: Any, batch: int | None) -> Any:
-    """Random inputs like the example, `batch` of them (as many as in the example if None).
+    """Random inputs like the example (of several calls the first), `batch` of them (as many as in it if None).
 
     The batch is the first axis of the first tensor, and of all others that have the same size there.
 
@@ -50,7 +50,9 @@ def batched(example_inputs: Any, batch: int | None) -> Any:
     spec = InputSpec.of(example_inputs)
     size = batch_size(example_inputs)
     leaves = spec.leaves if batch is None else tuple(_resized(leaf, size, batch) for leaf in spec.leaves)
-    device = next(leaf.device for leaf in pytree.tree_leaves(example_inputs) if isinstance(leaf, Tensor))
+    device = next(
+        leaf.device for leaf in pytree.tree_leaves(call_arguments(example_inputs)) if isinstance(leaf, Tensor)
+    )
     return random_inputs(InputSpec(leaves, spec.layout), device, torch.Generator().manual_seed(SEED))
 
 
@@ -97,8 +99,8 @@ def check_parity(model: nn.Module, run: Runner, example_inputs: Any, *, dynamic_
 
 
 def output_tensors(output: Any) -> list[Tensor]:
-    """The tensors of an output in order."""
-    return [leaf.detach() for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
+    """The tensors of an output in order, wherever they stand in it."""
+    return [leaf.detach() for leaf in look_into(output).tensors.values()]
 
 
 def _worst(expected: list[Tensor], actual: list[Tensor], label: str, limit: float) -> float:

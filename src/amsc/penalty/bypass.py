@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils import _pytree as pytree
 
-from amsc.borrowing import borrowed, call_arguments, named_tensors, random_inputs
+from amsc.borrowing import borrowed, call_arguments, example_calls, look_into, named_tensors, random_inputs
 from amsc.penalty.coordinates import Coordinates, find_coordinates
 from amsc.structure.structure import ChannelGroup, Structure
 
@@ -86,5 +85,5 @@ def _output_without(
         tensor.index_fill_(axis, torch.tensor(indices, dtype=torch.long, device=tensor.device), 0)
     device = next(iter(tensors.values())).device
     inputs = random_inputs(structure.inputs, device, torch.Generator().manual_seed(0))
-    output = functional_call(model, zeroed, *call_arguments(inputs))
-    return [t.float() for t in pytree.tree_leaves(output) if isinstance(t, Tensor) and t.numel()]
+    outputs = [functional_call(model, zeroed, *call_arguments(call)) for call in example_calls(inputs)]
+    return [t.float() for output in outputs for t in look_into(output).tensors.values() if t.numel()]

@@ -3,49 +3,46 @@
 import contextlib
 import dataclasses
 import gc
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.utils import _pytree as pytree
 
-from amsc.borrowing import InputSpec, borrowed, check_devices, copied_inputs, named_tensors, output_leaves, run_model
-from amsc.errors import AmscError, ModelError
+from amsc.borrowing import InputSpec, borrowed, check_devices, named_tensors
+from amsc.errors import ModelError
 from amsc.structure.blocks.dense_layers import with_dense_layers
 from amsc.structure.blocks.plain_convolutions import plain_convolutions
-from amsc.structure.blocks.search import BlockSearch, owners
+from amsc.structure.blocks.search import owners
 from amsc.structure.cutting import block_macs
 from amsc.structure.grouping.channel_groups import channel_groups
 from amsc.structure.grouping.layer_costs import layer_costs
 from amsc.structure.grouping.positions import Ownership
-from amsc.structure.operators import views
-from amsc.structure.operators.table import rule_for
 from amsc.structure.structure import Block, Structure
-from amsc.structure.tracing.foldable import takes_constants
-from amsc.structure.tracing.overwritten import Guard
-from amsc.structure.tracing.tracer import Tracer
-from amsc.structure.tracing.without_values import computing_aside, fakes
+from amsc.structure.watching import watch
+from amsc.words.alike import name_together
 
 __all__ = ["trace"]
-
-_OUTPUT = "it is an output of the model"
 
 
 def trace(model: nn.Module, example_inputs: Any, *, blocks: bool = True) -> Structure:
     """The structure of `model`: channel groups, removable blocks, costs, and what must stay.
 
     Runs the model's own forward a few times in eval mode and without gradients; the model comes back as it was.
+    A warning names the parameters that no example call uses: what they belong to may not work after a cut.
 
     Args:
-        model: any module whose forward returns tensors (alone or in tuples, lists, dicts, dataclasses).
-        example_inputs: one batch as forward takes it: a tensor, a tuple of positional or a dict of keyword arguments.
+        model: any module whose forward returns tensors (alone, or in whatever objects can be looked into).
+        example_inputs: one batch as forward takes it: a tensor, a tuple or list of positional or a dict of keyword
+            arguments; or `amsc.Calls` of several of these, which together run the whole network. Costs are those of the
+            first.
         blocks: whether to look for removable blocks.
 
     Raises:
-        ModelError: not a module, or compiled, scripted or wrapped for parallel training, or the output holds no tensor.
+        ModelError: not a module, or compiled, scripted or wrapped for parallel training, or the output holds no tensor,
+            or something that could hide one and cannot be looked into.
         InputError: forward fails on `example_inputs`, or they are on another device.
     """
     _refuse_wrapped(model)
@@ -54,15 +51,15 @@ def trace(model: nn.Module, example_inputs: Any, *, blocks: bool = True) -> Stru
         tensors = named_tensors(model)
         for module in model.modules():
             module._compiled_call_impl = None  # model.compile(): what is compiled cannot be observed
-        tracer, search = _watched(model, example_inputs, tensors, blocks=blocks)
+        watched = watch(model, example_inputs, tensors, blocks=blocks)
+        tracer = watched.tracer
         spec = InputSpec.of(example_inputs)
         used = {parameter.name: parameter for parameter in tracer.parameters.values() if parameter.name in tracer.used}
         ownership = Ownership(tracer.ledger, used.values())
         channels, pins = channel_groups(tracer.ledger, ownership)
         users = {name: parameter.modules for name, parameter in used.items()}
-        found = search.blocks(users) if search else ()
-        new_channels = search.new_channels(users) if search else {}
-        owning = owners(model, users) if search else set()
+        found, new_channels = watched.blocks(users), watched.new_channels(users)
+        owning = owners(model, users) if blocks else set()
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     structure = Structure(
         inputs=spec,
@@ -78,7 +75,10 @@ def trace(model: nn.Module, example_inputs: Any, *, blocks: bool = True) -> Stru
     found += plain_convolutions(structure, model, owning, found)
     order = {name: place for place, (name, _) in enumerate(model.named_modules())}
     found = tuple(sorted(found, key=lambda block: order[block.name]))
-    return dataclasses.replace(structure, blocks=tuple(_completed(structure, block) for block in found))
+    structure = dataclasses.replace(structure, blocks=tuple(_completed(structure, block) for block in found))
+    _warn_of_state(watched.state)
+    _warn_of_unused(structure)
+    return structure
 
 
 @contextlib.contextmanager
@@ -94,88 +94,27 @@ def _garbage_left() -> Iterator[None]:
             gc.enable()
 
 
-def _watched(
-    model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor], *, blocks: bool
-) -> tuple[Tracer, BlockSearch | None]:
-    """The tracer, and the search for blocks, after both have watched one run; a model on the meta device is run without
-    values, and any other too if its forward does not ask for values: shapes alone tell the structure, in a fraction of
-    the time.
-
-    Where the run leaves parameters unused that are used in training mode (auxiliary heads), the tracer has watched that
-    too.
-    """
-    if any(tensor.is_meta for tensor in tensors.values()):
-        with fakes(tensors, example_inputs) as (without, inputs):
-            tracer = _tracer(model, without, aside=computing_aside)
-            return tracer, _watch(tracer, model, lambda: run_model(model, inputs, without), blocks=blocks)
-    guard = Guard(tensors)
-    try:
-        without = {name: tensor.to("meta") for name, tensor in tensors.items()}
-        tracer = _tracer(model, without)
-        try:
-            search = _watch_on_meta(tracer, model, example_inputs, without, blocks=blocks)
-        except AmscError:  # its forward needs values, or tensors amsc does not know
-            tracer = _tracer(model, tensors, before=guard.keep)
-            search = _watch(tracer, model, lambda: run_model(model, copied_inputs(example_inputs)), blocks=blocks)
-        if any(tensor.ndim and name not in tracer.used for name, tensor in tensors.items()):
-            probe = _tracer(model, tensors, before=guard.keep)
-            again = _tracer(model, tensors, before=guard.keep)
-            tracer = _watched_in_training(tracer, probe, again, model, example_inputs)
-    finally:
-        guard.give_back()
-    return tracer, search
+def _warn_of_state(state: Mapping[str, str]) -> None:
+    for name, kind in state.items():
+        warnings.warn(
+            f"{name}, of class {kind}, is taken for state that the model hands itself from call to call, since a"
+            " forward in it takes such an object as an optional argument: the widths of its tensors may follow a cut,"
+            " and are not verified. If somebody else reads it, return its tensors instead (in a tuple or dict)",
+            stacklevel=3,
+        )
 
 
-def _tracer(model: nn.Module, tensors: Mapping[str, Tensor], **options: Any) -> Tracer:
-    names = {id(module): name for name, module in model.named_modules()}
-    convolutions = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, _ConvNd) and name)
-    kernels = {name for name in tensors if name.startswith(convolutions) or isinstance(model, _ConvNd)}
-    foldable = {name for name, module in model.named_modules() if name and takes_constants(module)}
-    return Tracer(tensors, names, kernels, foldable, views.RULES, rule_for, **options)
-
-
-def _watch(tracer: Tracer, model: nn.Module, run: Callable[[], Any], *, blocks: bool = False) -> BlockSearch | None:
-    """Let the tracer watch a run of the model, and if `blocks` a search for them, which is returned."""
-    search = BlockSearch(model, tracer.parameter_name) if blocks else None
-    tracer.after = search.observe if search else None
-    with tracer.watching(), search.watching() if search else contextlib.nullcontext():
-        output = run()
-    with tracer.aside():
-        tracer.ledger.sources[_OUTPUT] = ""  # no line of the model
-        for tensor in _visible(output):
-            tracer.pin_layers(tracer.layers(tensor), _OUTPUT)
-    return search
-
-
-def _watch_on_meta(
-    tracer: Tracer, model: nn.Module, example_inputs: Any, without: Mapping[str, Tensor], *, blocks: bool
-) -> BlockSearch | None:
-    inputs = pytree.tree_map_only(Tensor, lambda tensor: tensor.to("meta"), example_inputs)
-    with borrowed(model):  # what the run leaves in the model has no values
-        return _watch(tracer, model, lambda: run_model(model, inputs, without), blocks=blocks)
-
-
-def _watched_in_training(tracer: Tracer, probe: Tracer, again: Tracer, model: nn.Module, example_inputs: Any) -> Tracer:
-    """`tracer`, or if the `probe` finds that a run in training mode uses more parameters, `again` after both runs."""
-
-    def run() -> Any:
-        return run_model(model, copied_inputs(example_inputs))
-
-    model.train()
-    try:
-        _watch(probe, model, run)
-        more = probe.used - tracer.used
-        if any(parameter.name in more and parameter.tensor.ndim for parameter in probe.parameters.values()):
-            _watch(again, model, run)
-            again.ledger.work.clear()  # what training costs is not what the network costs
-            model.eval()
-            _watch(again, model, run)
-            tracer = again
-    except AmscError:  # it cannot be trained on these inputs, and what it would use then stays as it is
-        pass
-    finally:
-        model.eval()
-    return tracer
+def _warn_of_unused(structure: Structure) -> None:
+    """Whoever reads what a cut removes must have been seen to do so."""
+    unused = [name for name in structure.unused if name not in structure.buffers]
+    is_removable = structure.blocks or any(group.exact and group.size > 1 for group in structure.channels)
+    if unused and is_removable:
+        warnings.warn(
+            f"the example inputs do not run {name_together(unused, most=8)}: what these belong to is left as it is, and"
+            " may not work after a cut of what it reads. Give example calls that run it as well, amsc.Calls(first,"
+            " second), wherever example inputs are taken, or remove it from the model if it is not needed",
+            stacklevel=3,
+        )
 
 
 def _completed(structure: Structure, block: Block) -> Block:
@@ -204,18 +143,3 @@ def _refuse_wrapped(model: Any) -> None:
             raise ModelError(
                 f"{where} is lazy and has no shapes yet; run the model once on a batch, and give it after that"
             )
-
-
-def _visible(output: Any) -> list[Tensor]:
-    """The tensors that a caller sees in a model's output.
-
-    Raises:
-        ModelError: it holds none.
-    """
-    tensors = [leaf for leaf in output_leaves(output).values() if isinstance(leaf, Tensor)]
-    if not tensors:
-        raise ModelError(
-            f"the model returned {type(output).__name__} without a tensor; "
-            "expected tensors, alone or in tuples, lists, dicts or dataclasses"
-        )
-    return tensors

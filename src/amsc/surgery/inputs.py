@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
-from amsc.borrowing import InputSpec, random_inputs
+from amsc.borrowing import InputSpec, example_calls, map_tensors, random_inputs
 
 __all__ = ["EXAMPLE", "SEED", "doubled", "trial_inputs"]
 
@@ -16,20 +15,27 @@ SEED = 20
 
 
 def trial_inputs(model: nn.Module, spec: InputSpec, example_inputs: Any, num_random: int) -> Iterator[tuple[str, Any]]:
-    """(what they are, inputs): the example inputs, if given, and `num_random` batches of random ones like them, or
-    else like `spec`, from a fixed seed."""
+    """(what they are, inputs): each call of the example inputs, if given, and `num_random` batches of random ones like
+    it, or else like those of `spec`, from a fixed seed. What the example inputs are begins with `EXAMPLE`."""
     if example_inputs is not None:
-        yield EXAMPLE, example_inputs
+        calls = example_calls(example_inputs)
+        yield from ((_labelled(EXAMPLE, number, len(calls)), call) for number, call in enumerate(calls, 1))
         spec = InputSpec.of(example_inputs)
     tensors = [*model.parameters(), *model.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")
     generator = torch.Generator().manual_seed(SEED)
     is_double = any(tensor.dtype == torch.float64 for tensor in tensors)
     for number in range(1, num_random + 1):
-        inputs = random_inputs(spec, device, generator)
-        yield f"random inputs {number}", doubled(inputs) if is_double else inputs
+        for place, call in enumerate(spec.calls, 1):
+            inputs = random_inputs(call, device, generator)
+            label = _labelled(f"random inputs {number}", place, len(spec.calls))
+            yield label, doubled(inputs) if is_double else inputs
+
+
+def _labelled(what: str, number: int, num_calls: int) -> str:
+    return f"{what} of call {number}" if num_calls > 1 else what
 
 
 def doubled(inputs: Any) -> Any:
     """The inputs with float64 in place of other floating types."""
-    return pytree.tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, inputs)
+    return map_tensors(lambda t: t.double() if t.is_floating_point() else t, inputs)

@@ -22,7 +22,10 @@ from amsc.surgery.plan import CutPlan
 __all__ = ["ModelConfig", "StoredTensor", "load", "save"]
 
 FORMAT = "amsc-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READ_VERSIONS = (1, 2)
+"""In version 1 the inputs of a plan were those of one call."""
+READ = " and ".join(map(str, READ_VERSIONS))
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
@@ -80,10 +83,10 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
 
 
 def load(folder: str | os.PathLike[str], build: Callable[[], nn.Module]) -> nn.Module:
-    """The model saved in `folder`; `build` makes the dense network, with any weights.
+    """The model saved in `folder`, in eval mode; `build` makes the dense network, with any weights.
 
-    The network is cut by the saved plan and filled with the saved tensors in their saved dtypes; device,
-    train/eval flags and `requires_grad` are as `build` sets them. Buffers that are not in the state
+    The network is cut by the saved plan and filled with the saved tensors in their saved dtypes; device and
+    `requires_grad` are as `build` sets them. Buffers that are not in the state
     dict are those of `build`, cut. The result's `amsc_plan` is the saved plan. Nothing is unpickled.
 
         small = load("run/model", lambda: resnet20(num_classes=10))
@@ -104,7 +107,7 @@ def load(folder: str | os.PathLike[str], build: Callable[[], nn.Module]) -> nn.M
         except CutError as error:
             raise ModelError(f"build() returned another network than the one saved in {source}: {error}") from error
     _fill(model, state, config, source)
-    return model
+    return model.eval()
 
 
 def _described(model: nn.Module) -> tuple[dict[str, Tensor], ModelConfig]:
@@ -192,9 +195,9 @@ def _read_config(folder: Path) -> ModelConfig:
         raise RunFolderError(f"{path} cannot be read as JSON ({error}); save the model again") from error
     if not isinstance(head, dict) or head.get("format") != FORMAT:
         raise RunFolderError(f"{path} was not written by amsc (its format should be {FORMAT!r}); name another folder")
-    if head.get("format_version") != FORMAT_VERSION:
+    if head.get("format_version") not in READ_VERSIONS:
         raise RunFolderError(
-            f"{path} has format version {head.get('format_version')}, this amsc reads {FORMAT_VERSION};"
+            f"{path} has format version {head.get('format_version')}, this amsc reads {READ};"
             " load it with the version of amsc that wrote it, or save it again"
         )
     try:

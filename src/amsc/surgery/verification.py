@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from amsc.borrowing import borrowed, copied_inputs, output_leaves, run_model
+from amsc.borrowing import OwnState, Seen, borrowed, copied_inputs, look_into, run_model
 from amsc.errors import AmscError, InputError, UndefinedOutputError, VerificationError
 from amsc.surgery.apply import masked
 from amsc.surgery.inputs import EXAMPLE, SEED, doubled, trial_inputs
@@ -38,8 +38,9 @@ def verify(
     """The largest relative difference between `small` and `model` with the plan's channels set to zero.
 
     Both run in eval mode on `example_inputs` (if given) and on `num_random` batches of random inputs of the same
-    specification (else that of the plan) from a fixed seed. For each output tensor the difference is
-    max|a - b| / max|a|, a the masked output, in float64 (max|a - b| where a is zero). Random inputs on which
+    specification (else that of the plan) from a fixed seed; of several calls (`Calls`) on each. For each output tensor,
+    wherever it stands in what forward returns, the difference is max|a - b| / max|a|, a the masked output, in float64
+    (max|a - b| where a is zero); what else is returned must be equal. Random inputs on which
     the masked model fails or is not finite are skipped with a warning. `tolerance` is by default 1e-5 in
     float32, 1e-10 in float64 and 2e-2 below, by the least precise of parameters and outputs. Where float32 differs by
     a little more, copies in float64 decide whether that is rounding. Neither model is changed.
@@ -47,6 +48,7 @@ def verify(
     Raises:
         VerificationError: they differ by more, the cut model fails, or nothing could be compared.
         InputError: the model fails on `example_inputs`.
+        ModelError: its output holds something that cannot be looked into.
     """
     reference = masked(model, plan)
     found = _compared(reference, small, plan, example_inputs, tolerance, num_random)
@@ -69,16 +71,17 @@ def _compared(
     reference: nn.Module, small: nn.Module, plan: CutPlan, example_inputs: Any, tolerance: float | None, num_random: int
 ) -> _Comparison:
     worst, where, limit, skipped = -1.0, "", tolerance, []
+    own = OwnState.of(reference)
     with borrowed(reference), borrowed(small), _full_float32():
         for label, inputs in trial_inputs(reference, plan.inputs, example_inputs, num_random):
             try:
-                expected = _reference_output(reference, inputs, label)
+                expected = _reference_output(reference, inputs, own, label)
             except Exception as error:  # random inputs may be outside of what the user's forward accepts
-                if label == EXAMPLE:
+                if label.startswith(EXAMPLE):
                     raise
                 skipped.append(f"{label}: {error}")
                 continue
-            actual = _small_output(small, inputs, plan, label)
+            actual = look_into(_small_output(small, inputs, plan, label), own)
             difference, output = _difference(expected, actual, plan)
             limit = _tolerance(reference, expected) if tolerance is None else tolerance
             if difference > worst:
@@ -101,13 +104,14 @@ def _in_double(
         return None
 
 
-def _reference_output(reference: nn.Module, inputs: Any, label: str) -> Any:
+def _reference_output(reference: nn.Module, inputs: Any, own: OwnState, label: str) -> Seen:
     torch.manual_seed(SEED)  # layers that draw random numbers in eval mode draw the same in both networks
-    expected = run_model(reference, copied_inputs(inputs))
+    output = run_model(reference, copied_inputs(inputs))
+    expected = look_into(output, own)
     tensors = _tensors(expected)
     if not tensors or not any(tensor.numel() for tensor in tensors.values()):
         raise VerificationError(
-            f"the model returned {type(expected).__name__} without any number in it on {label}, so a cut cannot be"
+            f"the model returned {type(output).__name__} without any number in it on {label}, so a cut cannot be"
             " checked; return a tensor, or a tuple, list or dict of tensors"
         )
     for name, tensor in tensors.items():
@@ -132,11 +136,11 @@ def _small_output(small: nn.Module, inputs: Any, plan: CutPlan, label: str) -> A
         ) from error
 
 
-def _difference(expected: Any, actual: Any, plan: CutPlan) -> tuple[float, str]:
+def _difference(expected: Seen, actual: Seen, plan: CutPlan) -> tuple[float, str]:
     """Largest relative difference over the output tensors, and in which one."""
     wanted, got = _tensors(expected), _tensors(actual)
-    if pytree.tree_structure(expected) != pytree.tree_structure(actual) or wanted.keys() != got.keys():
-        raise VerificationError(f"the cut model returns another structure of outputs: {_advice(plan)}")
+    if differing := _first_differing(expected, actual):
+        raise VerificationError(f"the cut model returns another structure of outputs, {differing}: {_advice(plan)}")
     for name, tensor in wanted.items():
         if tensor.shape != got[name].shape:
             raise VerificationError(
@@ -157,15 +161,29 @@ def _relative(expected: Tensor, actual: Tensor) -> float:
     return difference if math.isfinite(difference) else math.inf
 
 
-def _tensors(output: Any) -> dict[str, Tensor]:
+def _first_differing(expected: Seen, actual: Seen) -> str:
+    """Where two outputs have not the same tensors, numbers and constants, and what is there; "" if they have."""
+    for name in dict.fromkeys((*expected.leaves, *actual.leaves)):
+        if name not in actual.leaves or name not in expected.leaves:
+            return f"{name} only {'before' if name in expected.leaves else 'after'} the cut"
+    for name in dict.fromkeys((*expected.constants, *actual.constants)):
+        before, after = (side.constants.get(name, "nothing") for side in (expected, actual))
+        if before != after:
+            return f"{name} is {before!r} before the cut and {after!r} after it"
+    return ""
+
+
+def _tensors(seen: Seen) -> dict[str, Tensor]:
     """The tensors and numbers of an output by where they stand in it, such as "output[0]"."""
-    return {
-        name: leaf if isinstance(leaf, Tensor) else torch.tensor(leaf, dtype=torch.float64)
-        for name, leaf in output_leaves(output).items()
-    }
+    return {name: leaf if isinstance(leaf, Tensor) else _as_tensor(leaf) for name, leaf in seen.leaves.items()}
 
 
-def _tolerance(reference: nn.Module, output: Any) -> float:
+def _as_tensor(number: Any) -> Tensor:
+    """A number, or an array of numpy, as a tensor of double precision."""
+    return torch.as_tensor(number, dtype=torch.complex128 if np.iscomplexobj(number) else torch.float64)
+
+
+def _tolerance(reference: nn.Module, output: Seen) -> float:
     numbers = [*reference.parameters(), *_tensors(output).values()]
     kinds = {tensor.dtype.to_real() for tensor in numbers if tensor.is_floating_point() or tensor.is_complex()}
     return max((TOLERANCES.get(kind, LOW_PRECISION_TOLERANCE) for kind in kinds), default=0.0)

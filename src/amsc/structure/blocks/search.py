@@ -85,6 +85,11 @@ class BlockSearch:
             for hook in hooks:
                 hook.remove()
 
+    @property
+    def ran(self) -> set[str]:
+        """The names of the submodules that could be blocks and ran; all of them after a fault of ours."""
+        return set(self._names.values()) if self._has_failed else {visit.name for visit in self._visits}
+
     def blocks(self, users: Mapping[str, set[str]]) -> tuple[Block, ...]:
         """The blocks that were found, in the order of the network, without their parameters and MACs.
 

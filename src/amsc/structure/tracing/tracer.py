@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
-from amsc.borrowing import storage_id, unfused_attention
+from amsc.borrowing import calling, storage_id, unfused_attention
 from amsc.structure.labels.combine import Layers, Operand
 from amsc.structure.labels.ledger import Ledger, compact, no_labels, squeezed
 
@@ -30,7 +30,7 @@ __all__ = ["Parameter", "Tracer"]
 
 _TORCH = os.path.dirname(torch.__file__)
 _AMSC = str(Path(__file__).parents[2])
-_CALLER = os.path.join(_AMSC, "borrowing.py")
+_CALLER = calling.__file__
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.utils import _pytree as pytree
+
+from amsc.borrowing import map_tensors
 
 __all__ = ["computing_aside", "fakes"]
 
@@ -21,7 +22,7 @@ def fakes(tensors: Mapping[str, Tensor], example_inputs: Any) -> Iterator[tuple[
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         yield (
             {name: mode.from_tensor(tensor) for name, tensor in tensors.items()},
-            pytree.tree_map_only(Tensor, mode.from_tensor, example_inputs),
+            map_tensors(mode.from_tensor, example_inputs),
         )
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amsc.cli.alike import alike, name_together
-from amsc.cli.words import Reason, in_words
+from amsc.words.alike import alike, name_together
+from amsc.words.reasons import Reason, in_words
 
 
 def _labels(*names: str) -> list[str]:

@@ -1,0 +1,38 @@
+"""Reading and calling a model that belongs to somebody else: the model, what goes into it, and what comes out."""
+
+from amsc.borrowing.calling import check_devices, run_model, unfused_attention
+from amsc.borrowing.inputs import (
+    Calls,
+    InputSpec,
+    TensorSpec,
+    call_arguments,
+    copied_inputs,
+    example_calls,
+    map_tensors,
+    random_inputs,
+)
+from amsc.borrowing.model import borrowed, copied, named_tensors, set_tensor, storage_id
+from amsc.borrowing.outputs import NO_STATE, OwnState, Seen, look_into
+
+__all__ = [
+    "NO_STATE",
+    "Calls",
+    "InputSpec",
+    "OwnState",
+    "Seen",
+    "TensorSpec",
+    "borrowed",
+    "call_arguments",
+    "check_devices",
+    "copied",
+    "copied_inputs",
+    "example_calls",
+    "look_into",
+    "map_tensors",
+    "named_tensors",
+    "random_inputs",
+    "run_model",
+    "set_tensor",
+    "storage_id",
+    "unfused_attention",
+]

@@ -1,0 +1,107 @@
+"""A model that belongs to somebody else: borrow it, and give it back as it was."""
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amsc.errors import ModelError
+
+__all__ = ["borrowed", "copied", "named_tensors", "set_tensor", "storage_id"]
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by name, every tensor once (under its first name)."""
+    tensors: dict[str, Tensor] = dict(model.named_parameters())
+    return tensors | dict(model.named_buffers())
+
+
+def set_tensor(model: nn.Module, name: str, value: Tensor) -> None:
+    """Put `value` in the place of the parameter or buffer `name`, and of everything tied to it."""
+    old = named_tensors(model)[name]
+    new = nn.Parameter(value, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else value
+    for module in model.modules():
+        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for table in tables:
+            table.update({key: new for key, tensor in table.items() if tensor is old})
+
+
+def copied(model: nn.Module, replaced: dict[int, Any] | None = None) -> nn.Module:
+    """A copy of `model` that shares nothing with it, without the gradients, with other tensors in the place of those
+    with the ids in `replaced`.
+
+    Raises:
+        ModelError: it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model, replaced)
+    except Exception as error:  # whatever the user's own __deepcopy__ or __reduce__ raises
+        raise ModelError(
+            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); amsc works on a copy. Remove"
+            " what copy.deepcopy cannot take (open files, locks, stored activations), or give the model a __deepcopy__"
+        ) from error
+
+
+def storage_id(tensor: Tensor) -> int:
+    """The same number for tensors that share their memory (as long as one of them lives)."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+@contextlib.contextmanager
+def borrowed(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in eval mode and without gradient recording; whatever happens inside, its train/eval
+    flags and other attributes, its buffers, gradients and the random number generators come back as they were.
+
+    Raises:
+        ModelError: `model` is not an nn.Module.
+    """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}")
+    attributes = [(module, _attributes(module)) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    uses_cuda = any(p.is_cuda for p in model.parameters())
+    try:
+        with torch.random.fork_rng(devices=None if uses_cuda else []), torch.no_grad():
+            model.eval()
+            yield model
+    finally:
+        for module, known in attributes:
+            _give_back(module, known)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        with torch.no_grad():
+            for buffer, old in buffers:
+                buffer.copy_(old)
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """What the module's attributes are, with copies of its tables: parameters, submodules, hooks, caches."""
+    return {key: _Table(value) if isinstance(value, dict) else value for key, value in vars(module).items()}
+
+
+def _give_back(module: nn.Module, known: Mapping[str, Any]) -> None:
+    """Undo what a forward has set, replaced or added."""
+    own = vars(module)
+    for key in [key for key in own if key not in known]:
+        del own[key]
+    for key, value in known.items():
+        own[key] = value.given_back() if isinstance(value, _Table) else value
+
+
+class _Table:
+    """A dict among the attributes of a module, and what it holds."""
+
+    def __init__(self, table: dict[Any, Any]) -> None:
+        self._table, self._items = table, list(table.items())
+
+    def given_back(self) -> dict[Any, Any]:
+        """The same dict with what it held."""
+        own = list(self._table.items())
+        if len(own) != len(self._items) or any(a[1] is not b[1] for a, b in zip(own, self._items, strict=True)):
+            self._table.clear()
+            self._table.update(self._items)
+        return self._table
