@@ -22,6 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "structure/names",
         "structure/group_changes",
         "structure/structure",
+        "structure/words",
         "structure/cutting",
         "structure/costing",
         "structure/cost_terms",

@@ -1,63 +1,14 @@
-"""Frozen values that the stages hand to each other, and their way to JSON and back.
-
-Any frozen dataclass made of numbers, strings, None, tuples, dictionaries and other such dataclasses
-can be written with `to_json` and read with `from_json`; the type annotations are the schema.
-"""
+"""Frozen values that the stages hand to each other; `to_json` and `from_json` write and read them."""
 
 import dataclasses
-import json
-import types
-import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from amsc.errors import AmscError
+from amsc.words.json_text import from_json, to_json
+from amsc.words.page import Page
+from amsc.words.shown import Shown
 
 __all__ = ["Measurement", "PathPoint", "Record", "ScanPoint", "ScanRecord", "Timing", "from_json", "to_json"]
-
-T = TypeVar("T")
-
-
-def to_json(record: Any, *, indent: int | None = None) -> str:
-    """The record (a dataclass instance) as JSON text."""
-    return json.dumps(dataclasses.asdict(record), indent=indent)
-
-
-def from_json(kind: type[T], text: str) -> T:
-    """A record of the dataclass `kind` from what `to_json` wrote.
-
-    Raises:
-        AmscError: the text is not JSON or does not have the fields of `kind`.
-    """
-    try:
-        return typing.cast(T, _build(kind, json.loads(text)))
-    except (TypeError, KeyError, ValueError) as error:
-        raise AmscError(f"expected a saved {kind.__name__}, but the JSON does not fit: {error}") from error
-
-
-def _build(kind: Any, value: Any) -> Any:
-    """`value`, parsed JSON, as an instance of the annotation `kind`."""
-    if kind is Any:
-        return value
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        (inner,) = (a for a in arguments if a is not type(None))
-        return _build(inner, value)
-    if origin is tuple:
-        if arguments[-1] is Ellipsis:
-            return tuple(_build(arguments[0], v) for v in value)
-        return tuple(_build(a, v) for a, v in zip(arguments, value, strict=True))
-    if origin in (dict, Mapping) or (isinstance(origin, type) and issubclass(origin, Mapping)):
-        return {k: _build(arguments[1], v) for k, v in value.items()}
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        unknown = set(value) - {f.name for f in dataclasses.fields(kind)}
-        if unknown:
-            raise ValueError(f"unknown fields {sorted(unknown)}")
-        return kind(**{name: _build(hints[name], v) for name, v in value.items()})  # type: ignore[operator]
-    return kind(value) if kind is float else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +63,8 @@ class PathPoint:
     weights: str | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Record:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Record(Shown):
     """The outcome of one run: before, after, the path between, and what is needed to believe it.
 
     Scores are the metric on the test split. `verification_error` is the largest relative difference
@@ -140,6 +91,16 @@ class Record:
     versions: Mapping[str, str]
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+
+    def page(self) -> Page:
+        """What became of the network."""
+        from amsc.words.record import record_page  # which reads records
+
+        return record_page(self)
+
+    def in_a_line(self) -> str:
+        """The model, the data and the target."""
+        return f"{self.model} on {self.data}, {self.target}"
 
 
 @dataclasses.dataclass(frozen=True)

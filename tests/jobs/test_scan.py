@@ -265,8 +265,11 @@ def test_the_record_saves_to_json_and_prints() -> None:
     assert from_json(ScanRecord, to_json(found.record)) == found.record
     lines = str(found).splitlines()
     assert lines[0].startswith("mine on digits")
-    assert len(lines) == 2 + len(found.points)
-    assert "█" in lines[-1]
+    assert len(lines) == 3 + len(found.points)
+    assert "█" in lines[-2]
+    assert repr(found) == f"Scan({found.in_a_line()})"
+    assert "mine on digits, 3 points down to" in repr(found)
+    assert from_json(ScanRecord, found.to_json()) == found.record
     assert not found.record.out_of_reach
 
 

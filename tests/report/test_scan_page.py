@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from amsc.records import ScanPoint, ScanRecord
-from amsc.report import render_scan, scan_columns, scan_lines, scan_remarks, scan_rows
+from amsc.report import frontier_page, render_scan, scan_columns, scan_remarks, scan_rows
+from amsc.words.page import as_text
 
 DENSE = ScanPoint(1.0, 1000, 500, 3, 40, 0.0, (), {})
 HALF = ScanPoint(0.5, 480, 260, 2, 21, 0.5, ("layer<1>",), {"conv": (0, 1)})
@@ -35,9 +36,10 @@ def test_rows_have_a_cell_for_each_column() -> None:
 
 
 def test_lines_are_aligned() -> None:
-    title, head, *rest = scan_lines(RECORD)
+    title, head, *rest, more = as_text(frontier_page(RECORD)).splitlines()
     assert title.startswith("net <x> on digits")
     assert len(rest) == 3
+    assert "scan.removal" in more
     assert all(
         line[: head.index("MACs") + 4].split() == [row[0], *row[1].split()]
         for line, row in zip(rest, scan_rows(RECORD), strict=True)
@@ -70,7 +72,8 @@ def test_shares_with_one_network_out_of_reach_and_beyond_the_model_are_told() ->
     assert out == "out of reach: macs=0.2, 0.1; the lowest is macs=25.7%"
     assert one.startswith("one network for 60%, 50%: ")
     assert unknown.startswith("beyond the model: the loss would fall")
-    assert scan_lines(record)[-3:] == (out, one, unknown)
+    lines = [line.strip() for line in as_text(frontier_page(record)).splitlines()]
+    assert lines[-4:-1] == [out, one, unknown]
     page = render_scan(record)
     assert page.count("% of the MACs</h3>") == 2
     assert page.count("<circle") == 3

@@ -11,7 +11,7 @@ from amsc.cli.opening import open_subject, torch_as_set
 from amsc.cli.parser import UsageError, add_command
 from amsc.cli.subject import add_subject_flags, write_json
 from amsc.export import Exported, export_onnx, export_pt2
-from amsc.report.tables import format_bytes
+from amsc.words.amounts import format_bytes
 
 __all__ = ["add_parser", "run"]
 

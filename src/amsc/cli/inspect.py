@@ -16,6 +16,7 @@ from amsc.cli.subject import add_subject_flags, write_json
 from amsc.errors import CutError
 from amsc.structure import ChannelGroup, Pin, Structure, select, trace
 from amsc.structure.costing import channel_macs, predicted_macs, predicted_parameters
+from amsc.structure.words import block_parameters
 from amsc.surgery import cuttable
 from amsc.words.reasons import in_words
 
@@ -131,7 +132,8 @@ def _summary(view: View, model: nn.Module) -> dict[str, Any]:
         "modules": list(flat(outline(model, structure, together=False))),
         "groups": [_group(view, group) for group in structure.channels],
         "blocks": [
-            {**dataclasses.asdict(block), "num_parameters": view.block_parameters(block)} for block in structure.blocks
+            {**dataclasses.asdict(block), "num_parameters": block_parameters(structure, block)}
+            for block in structure.blocks
         ],
         "stuck_blocks": list(view.stuck),
         "kept_blocks": list(view.kept),

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
 
 from rich.text import Text
 
 from amsc.cli.console import Console
 from amsc.cli.outline import Node
-from amsc.report.tables import format_count
-from amsc.structure import Block, ChannelGroup, Rounding, Structure
-from amsc.structure.costing import channel_macs, predicted_macs, predicted_parameters
-from amsc.structure.cutting import after_removal
+from amsc.structure import ChannelGroup, Rounding, Structure
+from amsc.structure.costing import channel_macs, predicted_parameters
+from amsc.structure.words import BLOCK_COLUMNS, PIN_COLUMNS, block_rows, cost_words, pin_rows, removable_words
 from amsc.words.alike import alike, name_together
+from amsc.words.amounts import format_count
 from amsc.words.reasons import in_words
 
 __all__ = ["View", "show"]
@@ -43,10 +42,6 @@ class View:
         sizes = self.rounding.smaller_sizes(group)
         return sizes[0] if group.exact and sizes else group.size
 
-    def block_parameters(self, block: Block) -> int:
-        """How many parameters go with the block."""
-        return sum(prod(self.structure.shapes[name]) for name in block.parameters if name in self.structure.shapes)
-
 
 def show(view: View, root: Node, console: Console, *, sections: Sequence[str] = (), depth: int | None = None) -> None:
     """The wanted sections in full, or the beginning of every one."""
@@ -67,23 +62,9 @@ def show(view: View, root: Node, console: Console, *, sections: Sequence[str] = 
 
 def _show_summary(view: View, console: Console) -> None:
     structure = view.structure
-    console.show(
-        f"{view.name}: {format_count(predicted_parameters(structure))} parameters, "
-        f"{format_count(predicted_macs(structure))} MACs"
-    )
-    groups = structure.channels
-    going = {group.name: group.size - view.fewest(group) for group in groups if view.fewest(group) < group.size}
-    inside = [group.name for group in groups if group.name in going and group.kind != "stream"]
-    channels = f"{sum(going[name] for name in inside)} channels of {len(inside)} groups"
-    if len(going) > len(inside):
-        channels += f", {sum(going.values()) - sum(going[name] for name in inside)} of residual streams"
-    blocks = f"{len(structure.blocks)} block{'s' * (len(structure.blocks) != 1)}"
-    left = after_removal(structure, {}, [block.name for block in structure.blocks])
-    names = {group.name for group in left.channels}
-    lowest = predicted_macs(left, {name: range(going[name]) for name in inside if name in names})
-    total = predicted_macs(structure)
-    share = f"; without all of that but the streams {lowest / total:.1%} of the MACs are left" if total else ""
-    console.show(f"can go ({'tried' if view.is_tried else 'not tried'}): {blocks}, {channels}{share}")
+    console.show(f"{view.name}: {cost_words(structure)}")
+    words = removable_words(structure, view.fewest)
+    console.show(f"can go ({'tried' if view.is_tried else 'not tried'}): {words}")
 
 
 # -- the tree ----------------------------------------------------------------------------------------------------------
@@ -200,53 +181,19 @@ def _group_cells(view: View, group: ChannelGroup, parameters: int) -> tuple[str,
 
 def _show_blocks(view: View, console: Console, limit: int | None) -> None:
     structure = view.structure
-    macs, parameters = predicted_macs(structure), predicted_parameters(structure)
-    cells = [
-        (
-            block.kind,
-            format_count(block.macs),
-            _share(block.macs, macs),
-            format_count(view.block_parameters(block)),
-            _share(view.block_parameters(block), parameters),
-        )
-        for block in structure.blocks
-    ]
-    rows = [
-        (found.label, *cells[found.indices[0]]) for found in alike([block.name for block in structure.blocks], cells)
-    ]
-    columns = ["name", ".kind", ">MACs", ">share", ">parameters", ">share"]
+    columns = ["name", ".kind", *BLOCK_COLUMNS[2:]]
     title = f"{len(structure.blocks)} removable blocks"
-    _limited(title, columns, rows, limit, f"amsc inspect {view.name} --blocks", console)
+    _limited(title, columns, block_rows(structure), limit, f"amsc inspect {view.name} --blocks", console)
     if view.kept:
         console.show(f"kept as you say: {name_together(view.kept, most=6)}")
     if view.stuck:
         console.show(f"found, but the trial could not remove them: {name_together(view.stuck, most=6)}")
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else "-"
-
-
 def _show_pins(view: View, console: Console, limit: int | None) -> None:
     """One row per reason and line of the user's code; `--explain` and the JSON name every axis."""
-    found: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
-    for pin in view.structure.pins:
-        reason = in_words(pin.reason)
-        axes, modules = found.setdefault((_alike_text(reason.text), pin.source), ([], []))
-        axes.append(f"{pin.parameter}[{pin.axis}]")
-        modules += [reason.module] if reason.module else []
-    rows = []
-    for (text, source), (axes, modules) in found.items():
-        why = text + (f", in {name_together(modules)}" if modules else "")
-        rows.append((f"{why}\n{source}" if source else why, str(len(axes)), name_together(axes)))
     title = f"{len(view.structure.pins)} pinned axes"
-    columns = ["why they stay", ">axes", "parameter[axis]"]
-    _limited(title, columns, rows, limit, f"amsc inspect {view.name} --pins", console)
-
-
-def _alike_text(text: str) -> str:
-    """The reason that is common to all axes: one such as "it is all of fc.weight, axis 1" names its own axis."""
-    return "the layer would be empty: it is all of the axis" if text.startswith("it is all of ") else text
+    _limited(title, PIN_COLUMNS, pin_rows(view.structure), limit, f"amsc inspect {view.name} --pins", console)
 
 
 def _limited(

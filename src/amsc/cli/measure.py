@@ -11,7 +11,7 @@ from amsc.cli.parser import add_command
 from amsc.cli.subject import add_subject_flags, write_json
 from amsc.measurement import measure
 from amsc.records import Measurement
-from amsc.report.tables import format_bytes, format_count, format_seconds
+from amsc.words.amounts import format_bytes, format_count, format_seconds
 
 __all__ = ["add_parser", "run"]
 

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from amsc.cli.console import Console
 from amsc.progress import NoProgress
 from amsc.progress import Progress as Listener
-from amsc.report.tables import format_count
+from amsc.words.amounts import format_count
 
 __all__ = ["BarProgress", "LineProgress", "progress"]
 

@@ -12,10 +12,10 @@ from amsc.borrowing import borrowed, call_arguments, copied, run_model
 from amsc.data import Data, batch_size, moved
 from amsc.errors import AmscWarning, DataError, InputError, ModelError, SettingsError, TargetError
 from amsc.limits.target import Target
-from amsc.report.tables import SHARES
 from amsc.settings import Settings
 from amsc.tasks import Classification, Task
 from amsc.training import device_of, forward, scores_of
+from amsc.words.amounts import SHARES
 
 __all__ = ["check_data", "check_drop", "check_kinds", "check_layout", "check_target", "chosen_task"]
 

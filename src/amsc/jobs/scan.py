@@ -17,8 +17,8 @@ from amsc.jobs.stages.record import versions
 from amsc.limits.target import Target
 from amsc.measurement import machine_stamp, time_model
 from amsc.penalty import Coordinates
-from amsc.records import ScanPoint, ScanRecord
-from amsc.report import render_scan, scan_lines
+from amsc.records import ScanPoint, ScanRecord, to_json
+from amsc.report import frontier_page, render_scan
 from amsc.settings import Settings
 from amsc.structure import Structure
 from amsc.structure.costing import predicted_macs, predicted_parameters
@@ -38,6 +38,8 @@ from amsc.training import (
     num_channels,
     reestimate_batchnorm,
 )
+from amsc.words.page import Page
+from amsc.words.shown import Shown
 
 __all__ = ["SHARES", "RemovalArguments", "Scan", "scan"]
 
@@ -54,11 +56,11 @@ class RemovalArguments(TypedDict):
     blocks: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Scan:
+@dataclass(frozen=True, eq=False, repr=False)
+class Scan(Shown):
     """The frontier of a network that nothing has been trained for.
 
-    `record` is all of it as plain data (JSON by `amsc.records.to_json`), its `points` go from the dense network down;
+    `record` is all of it as plain data (JSON by `to_json`), its `points` go from the dense network down;
     `structure` is what may go, `choice` finds what goes for a budget.
     """
 
@@ -94,8 +96,19 @@ class Scan:
         except OSError as error:
             raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
 
-    def __str__(self) -> str:
-        return "\n".join(scan_lines(self.record))
+    def page(self) -> Page:
+        """The frontier as a table."""
+        return frontier_page(self.record)
+
+    def in_a_line(self) -> str:
+        """What was scanned, and how far down the frontier goes."""
+        record = self.record
+        lowest = min(point.macs for point in record.points) / record.points[0].macs
+        return f"{record.model} on {record.data}, {len(record.points)} points down to {lowest:.0%} of the macs"
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """The record as JSON text."""
+        return to_json(self.record, indent=indent)
 
 
 def scan(

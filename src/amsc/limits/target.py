@@ -9,6 +9,8 @@ from typing import Any
 
 from amsc.errors import TargetError
 from amsc.settings import nearest
+from amsc.words.page import Page
+from amsc.words.shown import Shown
 
 __all__ = ["COSTS", "Amount", "Target", "describe_target", "format_target", "parse_target"]
 
@@ -41,8 +43,8 @@ class Amount:
         return self.number * dense if self.is_share else self.number
 
 
-@dataclass(frozen=True)
-class Target:
+@dataclass(frozen=True, repr=False)
+class Target(Shown):
     """The budget. All that is said must be met; at least one thing must be.
 
     `macs`, `params`, `bytes`, `latency` and `memory` are shares of what the dense network costs (0 < share < 1), or
@@ -79,6 +81,15 @@ class Target:
     def most_lost(self) -> float | None:
         """How far the score may fall, as a number."""
         return None if self.drop is None else _drop(self.drop)
+
+    def page(self) -> Page:
+        """What is asked for, as it can be typed."""
+        return Page(format_target(self))
+
+    def in_a_line(self) -> str:
+        """What is said, as arguments."""
+        said = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return ", ".join(f"{name}={value!r}" for name, value in said.items() if value is not None)
 
     @property
     def limits(self) -> dict[str, Amount]:

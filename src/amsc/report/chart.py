@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from amsc.records import Record
-from amsc.report.tables import SHARES, format_count, score_format
+from amsc.words.amounts import SHARES, format_count, score_format
 
 __all__ = [
     "BOTTOM",

@@ -6,7 +6,8 @@ from jinja2 import Environment, StrictUndefined
 
 from amsc.records import Record
 from amsc.report.chart import path_chart
-from amsc.report.tables import before_after, format_count, format_seconds, group_rows, score_format
+from amsc.words.amounts import format_count, format_seconds, score_format
+from amsc.words.record import before_after, group_rows
 
 __all__ = ["render"]
 

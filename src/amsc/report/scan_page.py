@@ -8,7 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from amsc.records import ScanPoint, ScanRecord
 from amsc.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Mark, Scale, Tick, nice_ticks
 from amsc.report.scan_table import SCAN_COLUMNS, by_network, predicted, scan_columns, scan_remarks, scan_rows
-from amsc.report.tables import format_count, format_seconds
+from amsc.words.amounts import format_count, format_seconds
 
 __all__ = ["render_scan", "scan_chart"]
 

@@ -3,9 +3,10 @@
 import math
 
 from amsc.records import ScanPoint, ScanRecord
-from amsc.report.tables import format_count, format_seconds, score_format
+from amsc.words.amounts import format_count, format_seconds, score_format
+from amsc.words.page import Page, Section
 
-__all__ = ["SCAN_COLUMNS", "by_network", "predicted", "scan_columns", "scan_lines", "scan_remarks", "scan_rows"]
+__all__ = ["SCAN_COLUMNS", "by_network", "frontier_page", "predicted", "scan_columns", "scan_remarks", "scan_rows"]
 
 BAR = 24
 BEYOND = "beyond the model"
@@ -26,19 +27,15 @@ def scan_rows(record: ScanRecord) -> tuple[tuple[str, ...], ...]:
     return tuple(_row(record, point, highest) for point in record.points)
 
 
-def scan_lines(record: ScanRecord) -> tuple[str, ...]:
-    """The same as lines of aligned text under a heading."""
-    table = [scan_columns(record), *scan_rows(record)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+def frontier_page(record: ScanRecord) -> Page:
+    """The same as a page: a table under a heading, and remarks under it."""
     bar = SCAN_COLUMNS.index("")
-    lines = (
-        "  ".join(
-            cell.ljust(w) if i == bar else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in table
+    columns = tuple(name if i == bar else f">{name}" for i, name in enumerate(scan_columns(record)))
+    return Page(
+        f"{record.model} on {record.data}: what a scan proposes, nothing is trained",
+        sections=(Section(columns, scan_rows(record), "\n".join(scan_remarks(record))),),
+        more="more: scan.removal(macs=SHARE), scan.report(PATH), scan.to_json()",
     )
-    heading = f"{record.model} on {record.data}: what a scan proposes, nothing is trained"
-    return (heading, *map(str.rstrip, lines), *scan_remarks(record))
 
 
 def scan_remarks(record: ScanRecord) -> tuple[str, ...]:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from amsc.words.page import Page
+from amsc.words.shown import Shown
+
 __all__ = [
     "PRODUCERS",
     "Block",
@@ -39,8 +42,8 @@ class Member:
     role: str
 
 
-@dataclass(frozen=True)
-class ChannelGroup:
+@dataclass(frozen=True, repr=False)
+class ChannelGroup(Shown):
     """Channels that own positions on the same axes of the same parameters: `size` units, each removable alone.
 
     `kind`: "filter" (of a convolution), "hidden" (of a linear layer), "head" (of an attention; with grouped queries
@@ -58,6 +61,16 @@ class ChannelGroup:
     members: tuple[Member, ...]
     reason: str = ""
     folds: tuple[str, ...] = ()
+
+    def page(self) -> Page:
+        """Kind, size, and the axes on which it lies."""
+        from amsc.structure.words import group_page  # which reads groups
+
+        return group_page(self)
+
+    def in_a_line(self) -> str:
+        """Name, kind and size."""
+        return f"{self.name!r}, {self.size} of kind {self.kind}{'' if self.exact else ', not exact'}"
 
 
 @dataclass(frozen=True)
@@ -86,8 +99,8 @@ class BlockCall:
     layout: str
 
 
-@dataclass(frozen=True)
-class Block:
+@dataclass(frozen=True, repr=False)
+class Block(Shown):
     """A submodule that can be removed whole: with its own parameters at their origin it no longer computes anything.
 
     `kind` is "identity" (with all at zero it returns its input), "branch" (it then returns zeros, and what it was added
@@ -102,6 +115,16 @@ class Block:
     kind: str = "identity"
     call: BlockCall | None = None
     channels: tuple[str, ...] = ()
+
+    def page(self) -> Page:
+        """Kind, costs, parameters, and what stands in for it."""
+        from amsc.structure.words import block_page  # which reads blocks
+
+        return block_page(self)
+
+    def in_a_line(self) -> str:
+        """Name, kind and costs."""
+        return f"{self.name!r}, kind {self.kind}, {len(self.parameters)} parameters, {self.macs:,} macs"
 
 
 @dataclass(frozen=True)

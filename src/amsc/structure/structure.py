@@ -18,6 +18,8 @@ from amsc.structure.parts import (
     OutputLeaf,
     Pin,
 )
+from amsc.words.page import Page
+from amsc.words.shown import Shown
 
 __all__ = [
     "PRODUCERS",
@@ -33,8 +35,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Structure:
+@dataclass(frozen=True, repr=False)
+class Structure(Shown):
     """Which axes of a network live and die together, which blocks can go, what everything costs.
 
     `shapes` holds every parameter and buffer the forward pass used (first names only, buffers marked in `buffers`);
@@ -49,6 +51,18 @@ class Structure:
     pins: tuple[Pin, ...]
     unused: tuple[str, ...] = field(default=())
     limits: tuple[Limit, ...] = field(default=())
+
+    def page(self) -> Page:
+        """What can go by kind, the blocks, and why the rest stays."""
+        from amsc.structure.words import structure_page  # which reads structures
+
+        return structure_page(self)
+
+    def in_a_line(self) -> str:
+        """How large it is and how much of it can go."""
+        from amsc.structure.words import structure_line
+
+        return structure_line(self)
 
     def group(self, name: str) -> ChannelGroup:
         """The channel group of that name; CutError names the nearest one if there is none."""

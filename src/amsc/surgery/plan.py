@@ -9,9 +9,15 @@ from amsc.errors import CutError
 from amsc.structure.costing import predicted_macs, predicted_parameters
 from amsc.structure.cutting import channels_gone, folded_layers, keeps_shape, removed_positions, with_new_biases
 from amsc.structure.structure import BlockCall, ChannelGroup, Structure
+from amsc.words.alike import name_together
+from amsc.words.amounts import ranges
+from amsc.words.page import Page, first_rows
+from amsc.words.shown import Shown
 
 __all__ = ["AxisCut", "CutPlan", "is_inside", "outermost", "plan_cut"]
 
+MOST_ROWS, MOST_NAMES = 12, 8
+"""Of what a plan prints."""
 ZEROED_ROLES = frozenset({"out", "affine", "element"})
 
 
@@ -35,8 +41,8 @@ class AxisCut:
         return tuple(position for position in range(self.size) if position not in gone)
 
 
-@dataclass(frozen=True)
-class CutPlan:
+@dataclass(frozen=True, repr=False)
+class CutPlan(Shown):
     """All that is needed to cut a network, without the network; saves to JSON.
 
     `channels` (group name -> channel indices) and `blocks` say what was asked for, `cuts` and
@@ -62,10 +68,24 @@ class CutPlan:
         """Whether the cut network would be the old one."""
         return not self.cuts and not self.blocks
 
-    def __str__(self) -> str:
+    def page(self) -> Page:
+        """What goes, and from where."""
+        rows = [(name, str(len(indices)), ranges(indices)) for name, indices in self.channels.items()]
+        return Page(
+            f"CutPlan: {self.in_a_line()}",
+            (
+                f"blocks: {name_together(self.blocks, most=MOST_NAMES) or 'none'}",
+                *([f"constants move into the biases of {name_together(self.folds)}"] if self.folds else []),
+            ),
+            first_rows(("channels of", ">number", "which"), rows, MOST_ROWS, "groups: plan.channels"),
+            "more: plan.cuts (tensor by tensor), plan.to_json()",
+        )
+
+    def in_a_line(self) -> str:
+        """How much goes and how much is left."""
         num_channels = sum(len(indices) for indices in self.channels.values())
         return (
-            f"CutPlan: {num_channels} channels of {len(self.channels)} groups and {len(self.blocks)} blocks go;"
+            f"{num_channels} channels of {len(self.channels)} groups and {len(self.blocks)} blocks go;"
             f" {self.macs:,} macs and {self.parameters:,} parameters are left"
         )
 

@@ -1,8 +1,10 @@
 """Repeated layers on one line: "layers.0.conv", "layers.1.conv", ... become "layers.0-11.conv (12 alike)"."""
 
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+
+from amsc.words.amounts import ranges
 
 __all__ = ["Alike", "alike", "name_together", "shortened"]
 
@@ -52,7 +54,7 @@ def _merged(lines: list[Line], position: int) -> list[Line]:
         if position >= len(parts) or len(family) < fewest:
             merged += family
             continue
-        number = _ranges(part[position] for part, _, _ in family)
+        number = ranges({int(part[position]) for part, _, _ in family}).replace(", ", ",")
         indices = tuple(sorted(index for _, _, members in family for index in members))
         merged.append(((*parts[:position], number, *parts[position + 1 :]), family[0][1], indices))
     return sorted(merged, key=lambda line: line[2][0])
@@ -62,17 +64,6 @@ def _is_whole(parts: Sequence[str], position: int) -> bool:
     """Whether the number is all that stands between two dots."""
     before, after = parts[position - 1], parts[position + 1]
     return (not before or before.endswith(".")) and (not after or after[0] in ".[")
-
-
-def _ranges(numbers: Iterable[str]) -> str:
-    """ "0", "1", "2", "5" as "0-2,5"."""
-    runs: list[list[int]] = []
-    for number in sorted({int(number) for number in numbers}):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def name_together(names: Sequence[str], *, most: int = 3) -> str:

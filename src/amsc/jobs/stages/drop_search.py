@@ -8,9 +8,9 @@ from amsc.jobs.stages.job import Job, end_of, saved, trail_of
 from amsc.jobs.stages.training import finetuned
 from amsc.limits.measured import is_met
 from amsc.records import PathPoint
-from amsc.report.tables import SHARES
 from amsc.structure.costing import predicted_cost, predicted_macs
 from amsc.training import Removal, Snapshot
+from amsc.words.amounts import SHARES
 
 __all__ = ["smallest_that_keeps"]
 

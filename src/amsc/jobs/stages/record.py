@@ -13,10 +13,10 @@ from amsc.jobs.stages.ruin import words_after
 from amsc.limits.target import describe_target
 from amsc.measurement import measure, time_in_turns
 from amsc.records import Measurement, Record
-from amsc.report.tables import SHARES
 from amsc.settings import plain_settings
 from amsc.surgery import unfolded, verify
 from amsc.training import Removal, Shrunk, evaluate, num_channels
+from amsc.words.amounts import SHARES
 
 __all__ = ["record_of", "versions"]
 

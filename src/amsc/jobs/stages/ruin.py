@@ -13,9 +13,9 @@ from amsc.borrowing import borrowed
 from amsc.data import Data, batch_size, moved, spread_batches
 from amsc.errors import AmscWarning
 from amsc.jobs.stages.job import Job
-from amsc.report.tables import score_format
 from amsc.tasks import Task
 from amsc.training import device_of, forward, scores_of
+from amsc.words.amounts import score_format
 
 __all__ = ["Advantage", "advantage", "warn_of", "words_after", "words_before"]
 

@@ -1,26 +1,18 @@
-"""The rows that a report and a terminal show, from a record alone; nothing here knows how they are drawn."""
+"""A record as rows of text, which a report, a terminal and a notebook show; nothing here knows how they are drawn."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from amsc.records import Measurement, Record
+from amsc.words.alike import name_together
+from amsc.words.amounts import SHARES, format_bytes, format_count, format_score, format_seconds, ranges
+from amsc.words.page import Page, Section, first_rows
 
-__all__ = [
-    "SHARES",
-    "GroupRow",
-    "Row",
-    "before_after",
-    "format_bytes",
-    "format_count",
-    "format_score",
-    "format_seconds",
-    "group_rows",
-    "score_format",
-]
+__all__ = ["GroupRow", "Row", "before_after", "group_rows", "record_page"]
 
-SHARES = ("accuracy", "mean IoU")
-"""Scores that are shares, and shown in percent."""
+MOST_GROUPS = 8
+"""In the words of a record; the report has all."""
 
 
 @dataclass(frozen=True)
@@ -90,54 +82,31 @@ def _relative(before: float, after: float) -> str:
     return f"{(after - before) / before:+.1%}" if before else "-"
 
 
-def format_score(score: float) -> str:
-    """A share such as an accuracy in percent."""
-    return f"{score:.2%}" if math.isfinite(score) else "-"
-
-
-def score_format(name: str) -> Callable[[float], str]:
-    """How a score of that name is written: in percent if it is a share."""
-    return format_score if name in SHARES else "{:.4g}".format
-
-
-def format_count(number: float) -> str:
-    """A count with three or four figures and K, M, G or T."""
-    for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")):
-        if number >= factor:
-            return f"{number / factor:.4g} {unit}"
-    return f"{number:.4g}"
-
-
-def format_bytes(number: float) -> str:
-    """Bytes in B, KiB, MiB or GiB."""
-    for factor, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if number >= factor:
-            return f"{number / factor:.4g} {unit}"
-    return f"{number:.4g} B"
-
-
-def format_seconds(seconds: float) -> str:
-    """A duration in the unit that reads best, from microseconds to minutes."""
-    if seconds >= 90:
-        return f"{seconds / 60:.1f} min"
-    for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if seconds >= factor:
-            return f"{seconds / factor:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} µs"
-
-
 def group_rows(record: Record) -> tuple[GroupRow, ...]:
     """For each group that lost channels: how many and which, runs of indices as "3-7"."""
     return tuple(
-        GroupRow(name, len(indices), _ranges(indices)) for name, indices in record.removed_channels.items() if indices
+        GroupRow(name, len(indices), ranges(indices)) for name, indices in record.removed_channels.items() if indices
     )
 
 
-def _ranges(indices: tuple[int, ...]) -> str:
-    runs: list[list[int]] = []
-    for index in sorted(indices):
-        if runs and index == runs[-1][1] + 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+def record_page(record: Record) -> Page:
+    """The outcome of a run: before and after, what went, and how it came about."""
+    groups = [(row.name, str(row.count), row.indices) for row in group_rows(record)]
+    epochs = record.path[-1].epochs if record.path else 0.0
+    return Page(
+        f"{record.model} on {record.data}, target {record.target}",
+        (
+            *record.warnings,
+            f"blocks removed: {name_together(record.removed_blocks, most=6) or 'none'}",
+            f"path: {len(record.path)} points, {epochs:g} epochs, {format_seconds(sum(record.seconds.values()))}",
+            f"largest difference between the masked and the cut network: {record.verification_error:.2g} relative",
+        ),
+        (
+            Section(
+                ("", ">before", ">after", ">change"),
+                tuple((row.name, row.before, row.after, row.change) for row in before_after(record)),
+            ),
+            *first_rows(("channels removed from", ">number", "which"), groups, MOST_GROUPS, "groups"),
+        ),
+        "more: record.path, record.removed_channels, record.to_json()",
+    )

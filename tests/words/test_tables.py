@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from amsc.report import Row, before_after, group_rows
-from amsc.report.tables import format_bytes, format_count, format_score, format_seconds
+from amsc.words.amounts import format_bytes, format_count, format_score, format_seconds
 from report.fixed import fixed_record
 
 

@@ -1,0 +1,194 @@
+"""A structure in words, for `print`, notebooks and `amsc inspect`: what can go, what it costs, what stays and why."""
+
+from collections.abc import Callable, Iterable
+from math import prod
+
+from amsc.structure.costing import predicted_macs, predicted_parameters
+from amsc.structure.cutting import after_removal
+from amsc.structure.parts import Block, ChannelGroup
+from amsc.structure.structure import Structure
+from amsc.words.alike import alike, name_together
+from amsc.words.amounts import format_count
+from amsc.words.page import Page, Section, first_rows
+from amsc.words.reasons import in_words
+
+__all__ = [
+    "block_page",
+    "block_parameters",
+    "block_rows",
+    "cost_words",
+    "exactness",
+    "group_page",
+    "pin_rows",
+    "removable_words",
+    "structure_line",
+    "structure_page",
+]
+
+Fewest = Callable[[ChannelGroup], int]
+"""How few channels of a group can be left."""
+Row = tuple[str, ...]
+BLOCK_COLUMNS = ("removable blocks", "kind", ">MACs", ">share", ">parameters", ">share")
+PIN_COLUMNS = ("why they stay", ">axes", "parameter[axis]")
+MOST_ROWS = 6
+
+
+def structure_line(structure: Structure) -> str:
+    """How large it is and how much of it can go, in a line."""
+    groups = [group for group in structure.channels if group.exact and group.size > 1]
+    channels = sum(group.size for group in groups)
+    return (
+        f"{cost_words(structure)}; {len(groups)} removable groups of {channels} channels,"
+        f" {len(structure.blocks)} removable blocks"
+    )
+
+
+def structure_page(structure: Structure) -> Page:
+    """What can go by kind, the blocks, and why the rest stays."""
+    blocks = first_rows(BLOCK_COLUMNS, block_rows(structure), MOST_ROWS, "rows: structure.blocks")
+    pins = first_rows(PIN_COLUMNS, pin_rows(structure), MOST_ROWS, "reasons: structure.pins")
+    unused = structure.unused
+    return Page(
+        f"Structure: {cost_words(structure)}",
+        (
+            f"can go: {removable_words(structure)}",
+            *([f"not used by the example inputs: {name_together(unused, most=4)}"] if unused else []),
+        ),
+        (*_kinds(structure), *blocks, *pins),
+        "more: structure.explain(NAME), structure.group(NAME), structure.block(NAME), structure.to_json()",
+    )
+
+
+def _kinds(structure: Structure) -> tuple[Section, ...]:
+    """A row for each kind of groups, with what goes if all of them are cut down to one channel each."""
+    columns = ("channel groups", ">groups", ">exact", ">channels", ">parameters that can go", ">MACs that can go")
+    total = predicted_parameters(structure), predicted_macs(structure)
+    rows = []
+    for kind in dict.fromkeys(group.kind for group in structure.channels):
+        groups = [group for group in structure.channels if group.kind == kind]
+        going = {group.name: range(group.size - _one_or_all(group)) for group in groups}
+        left = predicted_parameters(structure, going), predicted_macs(structure, going)
+        rows.append(
+            (
+                kind,
+                str(len(groups)),
+                str(sum(group.exact for group in groups)),
+                str(sum(group.size for group in groups)),
+                *(_share(before - after, before) for before, after in zip(total, left, strict=True)),
+            )
+        )
+    return first_rows(columns, rows, len(rows), "")
+
+
+def _one_or_all(group: ChannelGroup) -> int:
+    return 1 if group.exact else group.size
+
+
+def cost_words(structure: Structure) -> str:
+    """Its parameters and multiply-adds."""
+    parameters, macs = predicted_parameters(structure), predicted_macs(structure)
+    return f"{format_count(parameters)} parameters, {format_count(macs)} MACs"
+
+
+def removable_words(structure: Structure, fewest: Fewest = _one_or_all) -> str:
+    """How many blocks and channels can go, and what is left then."""
+    groups = structure.channels
+    going = {group.name: group.size - fewest(group) for group in groups if fewest(group) < group.size}
+    inside = [group.name for group in groups if group.name in going and group.kind != "stream"]
+    channels = f"{sum(going[name] for name in inside)} channels of {len(inside)} groups"
+    if len(going) > len(inside):
+        channels += f", {sum(going.values()) - sum(going[name] for name in inside)} of residual streams"
+    blocks = f"{len(structure.blocks)} block{'s' * (len(structure.blocks) != 1)}"
+    left = after_removal(structure, {}, [block.name for block in structure.blocks])
+    names = {group.name for group in left.channels}
+    lowest = predicted_macs(left, {name: range(going[name]) for name in inside if name in names})
+    total = predicted_macs(structure)
+    share = f"; without all of that but the streams {lowest / total:.1%} of the MACs are left" if total else ""
+    return f"{blocks}, {channels}{share}"
+
+
+def block_rows(structure: Structure) -> list[Row]:
+    """Name, kind and costs of the blocks, alike ones together; `BLOCK_COLUMNS` says what is what."""
+    macs, parameters = predicted_macs(structure), predicted_parameters(structure)
+    cells = [
+        (
+            block.kind,
+            format_count(block.macs),
+            _share(block.macs, macs),
+            format_count(block_parameters(structure, block)),
+            _share(block_parameters(structure, block), parameters),
+        )
+        for block in structure.blocks
+    ]
+    found = alike([block.name for block in structure.blocks], cells)
+    return [(one.label, *cells[one.indices[0]]) for one in found]
+
+
+def block_parameters(structure: Structure, block: Block) -> int:
+    """How many parameters go with the block."""
+    return sum(prod(structure.shapes[name]) for name in block.parameters if name in structure.shapes)
+
+
+def pin_rows(structure: Structure) -> list[Row]:
+    """One row per reason and line of the user's code: why, on how many axes, which (`PIN_COLUMNS`)."""
+    found: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
+    for pin in structure.pins:
+        reason = in_words(pin.reason)
+        axes, modules = found.setdefault((_alike_text(reason.text), pin.source), ([], []))
+        axes.append(f"{pin.parameter}[{pin.axis}]")
+        modules += [reason.module] if reason.module else []
+    rows: list[Row] = []
+    for (text, source), (axes, modules) in found.items():
+        why = text + (f", in {name_together(modules)}" if modules else "")
+        rows.append((f"{why}\n{source}" if source else why, str(len(axes)), name_together(axes)))
+    return rows
+
+
+def _alike_text(text: str) -> str:
+    """The reason that is common to all axes: one such as "it is all of fc.weight, axis 1" names its own axis."""
+    return "the layer would be empty: it is all of the axis" if text.startswith("it is all of ") else text
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "-"
+
+
+def group_page(group: ChannelGroup) -> Page:
+    """What a group is, and the axes on which its channels lie."""
+    widths = [(member.role, f"{len(member.indices[0])}" if member.indices else "0") for member in group.members]
+    found = alike([f"{member.parameter}[{member.axis}]" for member in group.members], widths)
+    folds = name_together(group.folds, most=4)
+    return Page(
+        f"ChannelGroup {group.name}: {group.size} channels of kind {group.kind}, {exactness(group)}",
+        ((f"a constant when zeroed, which moves into the bias of {folds}",) if group.exact and group.folds else ()),
+        first_rows(
+            ("parameter[axis]", "role", ">positions per channel"),
+            [(one.label, *widths[one.indices[0]]) for one in found],
+            2 * MOST_ROWS,
+            "axes: group.members",
+        ),
+        "more: group.members[0].indices, group.to_json()",
+    )
+
+
+def exactness(group: ChannelGroup) -> str:
+    """Whether its channels can go, and why not."""
+    return "exact" if group.exact else f"not exact: {in_words(group.reason).text}"
+
+
+def block_page(block: Block) -> Page:
+    """What a block is, its parameters, and what goes with it."""
+    leaves = "nn.Identity" if block.call is None else _stand_in(leaf.kind for leaf in block.call.leaves)
+    return Page(
+        f"Block {block.name}: kind {block.kind}, {format_count(block.macs)} MACs, {len(block.parameters)} parameters",
+        (
+            f"parameters: {name_together(block.parameters, most=2 * MOST_ROWS)}",
+            f"in its place: {leaves}",
+            *([f"channels that go with it: {name_together(block.channels, most=MOST_ROWS)}"] if block.channels else []),
+        ),
+        more="more: block.to_json()",
+    )
+
+
+def _stand_in(kinds: Iterable[str]) -> str:
+    return f"what returns {', '.join(kinds)}"
