@@ -309,3 +309,27 @@ def test_smoothing_is_that_of_the_task_in_all_training(result: Result) -> None:
     losses = [[point.train_loss for point in record.path] for record in (smooth, asked, result.record)]
     assert losses[0] == losses[1]
     assert all(one != other for one, other in zip(losses[0], losses[2], strict=False))
+
+
+class TwoHeads(nn.Module):
+    """Classes, or one number where it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(1, 12, 3), nn.ReLU(), nn.Conv2d(12, 12, 3), nn.ReLU(), nn.Flatten())
+        self.classes, self.number = nn.Linear(12 * 16, 10), nn.Linear(12 * 16, 1)
+
+    def forward(self, x: Tensor, head: str = "classes") -> Any:
+        found: Tensor = getattr(self, head)(self.body(x))
+        return found
+
+
+def test_a_head_that_the_data_do_not_train_works_afterwards() -> None:
+    x = DATA.example_inputs(1)
+    calls = amsc.Calls(x, (x, "number"))
+    result = amsc.compress(TwoHeads(), calls, DATA, target=TARGET, settings=SETTINGS)
+    assert result.record.after.macs <= 0.6 * result.record.before.macs
+    assert result.record.before.macs == count_macs(TwoHeads(), x)
+    assert result.model(x, "number").shape == (1, 1)
+    assert result.plan.inputs.calls[1].leaves[1].constant == "number"

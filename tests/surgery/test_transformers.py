@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from amsc.surgery import CutPlan, apply_plan, cut, load, save
+from amsc.structure import Structure, trace
+from amsc.surgery import CutPlan, apply_plan, cut, load, plan_cut, save
 from surgery.plans import dims, head, plan_by_hand
 
 HEADS, SIZE = 4, 8
@@ -18,6 +19,7 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": HEADS,
     "intermediate_size": 44,
 }
+T5 = {"d_model": 32, "d_kv": SIZE, "d_ff": 44, "num_layers": 2, "num_heads": HEADS}
 IDS = {"input_ids": torch.arange(10).view(2, 5) + 3}
 PIXELS = {"pixel_values": torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))}
 
@@ -164,3 +166,26 @@ def test_timm_vit_and_swin_without_a_head() -> None:
         plan = plan_by_hand(model, x, produced, {(f"{at}.proj.weight", 1): head(1, size)})
         cut(model, plan, x)
         assert vars(apply_plan(model, plan).get_submodule(at))["num_heads"] == 2
+
+
+@pytest.mark.parametrize("return_dict", [True, False])
+@pytest.mark.parametrize("name", ["GPT2", "Llama", "T5"])
+def test_the_cache_in_an_output_pins_nothing(name: str, return_dict: bool) -> None:
+    """It is for the model itself: the same can go as without it, and it follows the cut."""
+    transformers = pytest.importorskip("transformers")
+    options = {"GPT2": {"n_embd": 32, "n_layer": 2, "n_head": HEADS}, "Llama": SIZES, "T5": T5}[name]
+    inputs = {**IDS, "return_dict": return_dict} | ({"decoder_input_ids": IDS["input_ids"]} if name == "T5" else {})
+    kind = getattr(transformers, "T5ForConditionalGeneration" if name == "T5" else f"{name}Model")
+
+    def structure(use_cache: bool) -> tuple[nn.Module, Structure]:
+        config = getattr(transformers, f"{name}Config")(vocab_size=60, use_cache=use_cache, **options)
+        model = randomized(kind(config)).eval()
+        return model, trace(model, inputs)
+
+    _, without = structure(False)
+    with pytest.warns(UserWarning, match="is taken for state that the model hands itself"):
+        model, found = structure(True)
+    assert found.channels == without.channels
+    heads = {group.name: [0] for group in found.channels if group.kind == "head" and group.exact and group.size > 1}
+    assert heads
+    cut(model, plan_cut(found, channels=heads), inputs)
