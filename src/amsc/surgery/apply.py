@@ -1,7 +1,7 @@
 """Carry out a plan on a copy: slice, mask, or slice the tensors that belong to the parameters."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +29,9 @@ def plan_of(model: nn.Module) -> CutPlan | None:
     return plan if isinstance(plan, CutPlan) else None
 
 
-def apply_plan(model: nn.Module, plan: CutPlan, example_inputs: Any = None, *, fold: bool = True) -> nn.Module:
+def apply_plan(
+    model: nn.Module, plan: CutPlan, example_inputs: Any = None, *, fold: bool = True, shares: bool = False
+) -> nn.Module:
     """A smaller copy of `model`, cut but **not verified**; `cut` is the verified way.
 
     Train/eval flags, `requires_grad`, dtypes, devices, tied parameters and module hooks are as in `model`;
@@ -39,6 +41,7 @@ def apply_plan(model: nn.Module, plan: CutPlan, example_inputs: Any = None, *, f
 
     Where the plan folds constants of removed channels into biases, the masked model runs on the example inputs, if
     given, and on random ones; without `fold`, or on the meta device, the biases are only made where there are none.
+    With `shares`, parameters that are not cut are those of `model` itself and not copies: for a look at a cut.
 
     Raises:
         CutError: the plan does not fit the model, or what it folds is not constant.
@@ -54,7 +57,8 @@ def apply_plan(model: nn.Module, plan: CutPlan, example_inputs: Any = None, *, f
         warnings.warn("the plan removes nothing: the result is a plain copy of the model", stacklevel=2)
     whole = compose(earlier, plan) if earlier is not None else plan
     tensors, cuts = named_tensors(model), _by_parameter(plan)
-    small = copied(model, {id(tensors[name]): _cut_tensor(tensors[name], own) for name, own in cuts.items()})
+    kept = _shared(model) if shares else {}
+    small = copied(model, kept | {id(tensors[name]): _cut_tensor(tensors[name], own) for name, own in cuts.items()})
     names = {module: name for name, module in model.named_modules()}
     owned = {small.get_submodule(names[module]): own for module, own in owned_cuts(model, tensors, cuts).items()}
     config_changes = follow_cuts(small, owned)
@@ -64,17 +68,18 @@ def apply_plan(model: nn.Module, plan: CutPlan, example_inputs: Any = None, *, f
     return small
 
 
-def masked(model: nn.Module, plan: CutPlan) -> nn.Module:
+def masked(model: nn.Module, plan: CutPlan, *, shares: bool = False) -> nn.Module:
     """A copy of `model` of the same shapes, in which all that `plan` removes is set to zero.
 
     A plain convolution that goes gets the Dirac kernel instead, with which it returns its input. The copy has the
-    biases that the plan makes, which are zero.
+    biases that the plan makes, which are zero. With `shares`, parameters that stay as they are are those of `model`.
 
     Raises:
         CutError: the plan does not fit the model.
         ModelError: `model` cannot be copied.
     """
-    zeroed = _prepared(model, plan)
+    changed = {*(cut.parameter for cut in plan.cuts if cut.zeroed), *plan.block_parameters}
+    zeroed = _prepared(model, plan, _shared(model, changed) if shares else {})
     tensors = named_tensors(zeroed)
     with torch.no_grad():
         for cut in plan.cuts:
@@ -130,11 +135,17 @@ def _cut_tensor(tensor: Tensor, cuts: list[AxisCut]) -> Tensor:
     return nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
 
 
-def _prepared(model: nn.Module, plan: CutPlan) -> nn.Module:
-    """A copy of `model` with all the biases that the plan folds constants into."""
+def _shared(model: nn.Module, changed: Collection[str] = ()) -> dict[int, nn.Parameter]:
+    """By their ids the parameters, but for those that are `changed`: a copy with these shares them."""
+    return {id(parameter): parameter for name, parameter in model.named_parameters() if name not in changed}
+
+
+def _prepared(model: nn.Module, plan: CutPlan, shared: Mapping[int, Any] | None = None) -> nn.Module:
+    """A copy of `model` with all the biases that the plan folds constants into; what is `shared` (by its id) is not
+    copied."""
     if not isinstance(model, nn.Module):
         raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}")
-    copy = copied(model)
+    copy = copied(model, shared)
     give_biases(copy, plan.folds)
     _check_fit(copy, plan)
     return copy

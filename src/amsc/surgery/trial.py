@@ -1,151 +1,231 @@
 """Sizes and positions that a model's forward holds as constants do not follow a cut: found by trying."""
 
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, combinations, count, cycle
 from typing import Any
 
 from torch import nn
+from torch.utils import _pytree as pytree
 
-from amsc.errors import CutError
-from amsc.structure.cutting import after_removal
+from amsc.borrowing import borrowed, run_model
+from amsc.errors import AmscError
 from amsc.structure.structure import ChannelGroup, Structure
-from amsc.surgery.apply import apply_plan
-from amsc.surgery.plan import plan_cut
-from amsc.surgery.verification import verify
+from amsc.surgery.attempts import ALL, HALF, ONE, Attempts, Unit, little_garbage
+from amsc.surgery.inputs import smaller
 
-__all__ = ["cuttable"]
+__all__ = ["cuttable", "separating"]
 
 # The larger part of a network is tried first, so that what does not go together with it is what stays.
 KINDS = ("filter", "hidden", "stream", "head", "head_dim")
+
+Family = tuple[Unit, ...]
 
 
 def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Structure:
     """`structure` with every group marked inexact, and without every block, whose removal does not work.
 
-    All channels of all exact groups but one of each are removed at once on a copy, then every second, then one of each;
-    after that all outer blocks with them, the blocks inside others, and plain convolutions alone. What fails is divided
-    until the groups are found that cannot be cut together with those that work: they are followed by
-    `x.view(-1, 400)`, say, or share an attribute with others. Of alike layers one is tried for all when they fail
-    together. Groups that can be cut together and not alone (the dimensions of keys and of values, where one attribute
-    tells both) become one group, unit by unit, if two of them make up what works.
+    Groups and blocks go from copies, and what is left is compared with the masked network:
+
+    - All groups together: all channels but one of each, then every second one, then one of each. What fails is divided
+      until the groups are found that cannot be cut with the others (`x.view(-1, 400)` follows them, say). Of alike
+      layers one is tried for all when they fail together.
+    - Each without each other: a half of all groups and blocks at a time, so that of any two there is a cut with the one
+      and without the other. What fails is divided until it is found what cannot go without the rest, such as a block
+      that shares a layer with another.
+    - All outer blocks with all groups, the blocks inside others with all groups, and plain convolutions alone.
+
+    Groups that can be cut together and not alone (the dimensions of keys and of values, where one attribute tells both)
+    become one group, unit by unit, if two of them make up what works.
+
+    This is done on a corner of images where the model runs on it; what is left at the end is tried on the example
+    inputs as they are, and all of it again if that fails.
     """
-    trial = _Trial(model, structure, example_inputs)
-    groups = [group for group in structure.channels if group.exact and group.size > 1]
-    alike: dict[tuple[int, str], list[str]] = {}
-    for group in groups:
-        alike.setdefault((KINDS.index(group.kind), _without_numbers(group)), []).append(group.name)
-    good: list[str] = []
-    reasons: dict[str, str] = {}
-    families = list(map(alike.__getitem__, sorted(alike)))
-    trial.add(good, reasons, [group.name for group in groups], families)
-    pairs = trial.pair(good, reasons, families) if len(families) > 1 else []
-    stuck: dict[str, str] = {}
-    plain = [block.name for block in structure.blocks if block.kind == "plain"]
-    outer = [block.name for block in structure.outer_blocks if block.kind != "plain"]
-    inner = [block.name for block in structure.blocks if block.name not in (*outer, *plain)]
-    for channels, blocks in ((good, outer), (good, inner), ([], plain)):
-        trial.add_blocks(channels, stuck, blocks)
-    if not reasons and not stuck and not pairs:
-        return structure
-    return replace(
-        structure,
-        channels=tuple(
-            replace(group, exact=False, reason=reasons[group.name], folds=()) if group.name in reasons else group
-            for group in _paired(structure.channels, pairs)
-        ),
-        blocks=tuple(block for block in structure.blocks if block.name not in stuck),
-    )
+    with little_garbage():
+        corner = _runnable(model, smaller(example_inputs), example_inputs)
+        if corner is not None:
+            found = _Trial(structure, Attempts(model, structure, corner))
+            found.run()
+            if found.holds_for(Attempts(model, structure, example_inputs)):
+                return found.result()
+        found = _Trial(structure, Attempts(model, structure, example_inputs))
+        found.run()
+        return found.result()
+
+
+def separating(number: int) -> list[frozenset[int]]:
+    """The fewest sets of the numbers below `number` such that for any two numbers one holds the first and not the
+    second: each number lies in another half of the sets (Sperner's theorem)."""
+    if number < 2:
+        return [frozenset([0])] if number else []
+    num_sets = next(size for size in count(2) if math.comb(size, size // 2) >= number)
+    words = list(zip(range(number), combinations(range(num_sets), num_sets // 2), strict=False))
+    return [frozenset(place for place, word in words if one in word) for one in range(num_sets)]
 
 
 class _Trial:
-    """Cuts copies of a model and compares them with masked ones."""
+    """What of a structure is left while it is tried, and why the rest is not."""
 
-    def __init__(self, model: nn.Module, structure: Structure, inputs: Any) -> None:
-        self._model, self._structure, self._inputs = model, structure, inputs
+    def __init__(self, structure: Structure, attempts: Attempts) -> None:
+        self._structure, self._attempts = structure, attempts
+        self._families = _families(group for group in structure.channels if group.exact and group.size > 1)
+        outer = {block.name for block in structure.outer_blocks}
+        blocks = [(Unit(blocks=(block.name,)), block) for block in structure.blocks]
+        self._outer = [unit for unit, block in blocks if block.kind != "plain" and block.name in outer]
+        self._inner = [unit for unit, block in blocks if block.kind != "plain" and block.name not in outer]
+        self._plain = [unit for unit, block in blocks if block.kind == "plain"]
+        self._reasons: dict[Unit, str] = {}
 
-    def add(self, good: list[str], reasons: dict[str, str], names: list[str], families: Sequence[list[str]]) -> None:
-        """Extend `good` by those of the groups `names` that can be cut with it; `reasons` tells of the rest."""
-        if not names or not self._failure([*good, *names], []):
-            good += names
-            return
-        for family in families:
-            self._add_family(good, reasons, family)
+    @property
+    def _groups(self) -> list[Unit]:
+        return list(chain(*self._families))
 
-    def pair(self, good: list[str], reasons: dict[str, str], families: Sequence[list[str]]) -> list[tuple[str, str]]:
-        """Groups of `good` that must be cut alike, two and two. Those that fail alone and have no partner leave `good`;
-        `reasons` tells why."""
-        left = [family for family in families if set(family) <= set(good)]
-        alone = [family for family in left if self._fails_alone(family)]
-        pairs: list[tuple[str, str]] = []
+    def run(self) -> None:
+        """Try everything."""
+        self._groups_together()
+        self._apart([*self._groups, *self._outer, *self._inner])
+        if self._reasons:
+            self._groups_together()
+        for blocks, share in ((self._outer, ALL), (self._inner, HALF)):
+            self._drop(self._divided(self._groups, _singly(self._left(blocks)), share))
+        self._drop(self._divided([], _singly(self._plain), ONE))
+        self._apart(self._left(self._plain))
+
+    def holds_for(self, attempts: Attempts) -> bool:
+        """Whether what is left can go in other attempts as well."""
+        return not any(attempts.failure(units, HALF) for units in (self._groups, self._left(self._outer)))
+
+    def result(self) -> Structure:
+        """The structure with what was found; itself where all of it can go."""
+        reasons = {name: why for unit, why in self._reasons.items() for name in unit.groups}
+        stuck = {name for unit in self._reasons for name in unit.blocks}
+        pairs = {unit.groups[0]: unit.groups[1] for unit in self._groups if len(unit.groups) > 1}
+        if not reasons and not stuck and not pairs:
+            return self._structure
+        return replace(
+            self._structure,
+            channels=tuple(
+                replace(group, exact=False, reason=reasons[group.name], folds=()) if group.name in reasons else group
+                for group in _paired(self._structure.channels, pairs)
+            ),
+            blocks=tuple(block for block in self._structure.blocks if block.name not in stuck),
+        )
+
+    def _groups_together(self) -> None:
+        for share in (ALL, HALF, ONE):
+            self._drop(self._divided([], self._families, share))
+
+    def _apart(self, units: Sequence[Unit]) -> None:
+        """Try each of the units without each other one."""
+        alone: list[Family] = []
+        for numbers, share in zip(separating(len(units)), cycle((HALF, ALL, ONE)), strict=False):
+            known = {*self._reasons, *chain(*alone)}
+            tried = [units[number] for number in sorted(numbers) if units[number] not in known]
+            culprits = self._divided([], self._by_family(tried), share) if tried else {}
+            lonely = [unit for unit in culprits if unit.groups and self._attempts.failure([unit], share)]
+            self._drop({unit: why for unit, why in culprits.items() if unit not in lonely})
+            for unit in lonely:
+                if unit not in chain(*alone):
+                    alone.append(self._alike(unit, share))
+        self._pair(alone)
+
+    def _pair(self, alone: list[Family]) -> None:
+        """Make one of two families of groups that cannot be cut alone but together; those without a partner stay."""
         while alone:
             family = alone.pop(0)
             partner = next((other for other in alone if self._go_together(family, other)), None)
-            if partner is not None:
-                alone.remove(partner)
-                pairs += zip(family, partner, strict=True)
-            else:
-                reasons.update(dict.fromkeys(family, self._fails_alone(family)))
-                good[:] = [name for name in good if name not in family]
-        return pairs
-
-    def _fails_alone(self, *families: list[str]) -> str:
-        """Why the first or the last groups of alike ones cannot be cut without the others; "" if they can."""
-        ends = ([family[0] for family in families], [family[-1] for family in families])
-        return next(filter(None, (self._failure(names, [], steps=(2,)) for names in ends)), "")
-
-    def _go_together(self, family: list[str], other: list[str]) -> bool:
-        """Whether two families have a group of the same size for each other, and these work together."""
-        sizes = [[self._structure.group(name).size for name in names] for names in (family, other)]
-        return sizes[0] == sizes[1] and not self._fails_alone(family, other)
-
-    def _add_family(self, good: list[str], reasons: dict[str, str], family: list[str]) -> None:
-        """Alike groups: all at once, or if one of them fails with those before, none, or by halves."""
-        if not self._failure([*good, *family], []):
-            good += family
-        elif why := self._failure([*good, family[0]], []):
-            reasons.update(dict.fromkeys(family, why))
-        else:
-            middle = max(1, len(family) // 2)
-            for half in (family[:middle], family[middle:]):
-                self._add_family(good, reasons, half)
-
-    def add_blocks(self, groups: Sequence[str], stuck: dict[str, str], blocks: list[str]) -> None:
-        """Tell in `stuck` which of the blocks cannot be removed, together and with channels of the groups left."""
-        good: list[str] = []
-        left = [blocks]
-        while left:
-            some = left.pop()
-            why = self._failure(groups, [*good, *some]) if some else ""
-            if not why:
-                good += some
-            elif len(some) == 1:
-                stuck[some[0]] = why
-            else:
-                left += [some[len(some) // 2 :], some[: len(some) // 2]]
-
-    def _failure(self, groups: Iterable[str], blocks: list[str], steps: Sequence[int] = ()) -> str:
-        """Why channels of each of `groups` (of every so many one) and all of `blocks` cannot be removed together; "" if
-        they can."""
-        left = {group.name: group.size for group in after_removal(self._structure, {}, blocks).channels}
-        chosen = [name for name in groups if name in left]
-        for step in steps or ((1, 2, max(left.values(), default=1)) if chosen else (1,)):
-            channels = {name: range(0, left[name] - 1, step) for name in chosen if left[name] > 1}
-            if not channels and not blocks:
+            if partner is None:
+                self._drop({unit: self._why_alone(family) for unit in family})
                 continue
-            try:
-                plan = plan_cut(self._structure, channels=channels, blocks=blocks)
-                small = apply_plan(self._model, plan, self._inputs)
-                verify(self._model, small, plan, self._inputs, num_random=0)
-            except CutError as error:
-                return str(error).split(". A size", 1)[0].split(". The cut model is not", 1)[0]
-        return ""
+            alone.remove(partner)
+            both = {a: Unit((*a.groups, *b.groups)) for a, b in zip(family, partner, strict=True)}
+            self._families = [
+                tuple(both.get(unit, unit) for unit in one if unit not in partner) for one in self._families
+            ]
+
+    def _go_together(self, family: Family, other: Family) -> bool:
+        """Whether two families have a group of the same size for each other, and these work together."""
+        sizes = [[self._structure.group(name).size for unit in one for name in unit.groups] for one in (family, other)]
+        if sizes[0] != sizes[1]:
+            return False
+        ends = (Unit((*family[place].groups, *other[place].groups)) for place in (0, -1))
+        return not any(self._attempts.failure([unit], HALF) for unit in ends)
+
+    def _why_alone(self, family: Family) -> str:
+        tried = (self._attempts.failure([unit], share) for unit in family for share in (HALF, ALL, ONE))
+        return next(filter(None, tried), "")
+
+    def _alike(self, unit: Unit, share: str) -> Family:
+        """Its family, if the last of it cannot be cut alone either; or else the unit."""
+        family = next(one for one in self._families if unit in one)
+        return family if self._attempts.failure([family[-1]], share) else (unit,)
+
+    def _by_family(self, units: Sequence[Unit]) -> list[Family]:
+        groups = [tuple(unit for unit in family if unit in units) for family in self._families]
+        return [*filter(None, groups), *_singly(unit for unit in units if unit.blocks)]
+
+    def _divided(
+        self, good: list[Unit], families: Sequence[Family], share: str, why: str | None = None
+    ) -> dict[Unit, str]:
+        """Extend `good` by the units that can go with it, and tell why the others cannot; `why` none of them can go
+        with all, if that is known."""
+        every = list(chain(*families))
+        if why is None:
+            why = self._attempts.failure([*good, *every], share)
+        if not why or not every:
+            good += every
+            return {}
+        if len(every) == 1:
+            return {every[0]: why}
+        if len(families) == 1 and (first := self._attempts.failure([*good, every[0]], share)):
+            return dict.fromkeys(every, first)
+        parts = families if len(families) > 1 else _singly(every) if len(every) == 2 else _halves(every)
+        middle = len(parts) // 2
+        bad = self._divided(good, parts[:middle], share)
+        return bad | self._divided(good, parts[middle:], share, None if bad else why)
+
+    def _left(self, units: Iterable[Unit]) -> list[Unit]:
+        return [unit for unit in units if unit not in self._reasons]
+
+    def _drop(self, bad: dict[Unit, str]) -> None:
+        self._reasons |= bad
+        self._families = [left for family in self._families if (left := tuple(self._left(family)))]
 
 
-def _paired(groups: Sequence[ChannelGroup], pairs: Sequence[tuple[str, str]]) -> tuple[ChannelGroup, ...]:
-    """The groups, those of each pair as one: a unit of it is one of each."""
-    by_name, partner = {group.name: group for group in groups}, dict(pairs)
-    second = set(partner.values())
+def _families(groups: Iterable[ChannelGroup]) -> list[Family]:
+    """The groups of alike layers together."""
+    alike: dict[tuple[int, str], list[Unit]] = {}
+    for group in groups:
+        alike.setdefault((KINDS.index(group.kind), _without_numbers(group)), []).append(Unit((group.name,)))
+    return [tuple(alike[key]) for key in sorted(alike)]
+
+
+def _singly(units: Iterable[Unit]) -> list[Family]:
+    return [(unit,) for unit in units]
+
+
+def _halves(units: Sequence[Unit]) -> list[Family]:
+    return [tuple(units[: len(units) // 2]), tuple(units[len(units) // 2 :])]
+
+
+def _runnable(model: nn.Module, inputs: Any, original: Any) -> Any:
+    """The inputs, if they are smaller than the original ones and the model runs on them; else None."""
+    shapes = [[getattr(leaf, "shape", None) for leaf in pytree.tree_leaves(one)] for one in (inputs, original)]
+    if shapes[0] == shapes[1]:
+        return None
+    try:
+        with borrowed(model):
+            run_model(model, inputs)
+    except AmscError:
+        return None
+    return inputs
+
+
+def _paired(groups: Sequence[ChannelGroup], partner: Mapping[str, str]) -> tuple[ChannelGroup, ...]:
+    """The groups, each with its partner as one: a unit of it is one of each."""
+    by_name, second = {group.name: group for group in groups}, set(partner.values())
     return tuple(
         replace(
             group,

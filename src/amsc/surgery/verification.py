@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from amsc.borrowing import OwnState, Seen, borrowed, copied_inputs, look_into, run_model
+from amsc.borrowing import OwnState, Seen, borrowed, look_into
 from amsc.errors import AmscError, InputError, UndefinedOutputError, VerificationError
-from amsc.surgery.apply import masked
-from amsc.surgery.inputs import EXAMPLE, SEED, doubled, trial_inputs
+from amsc.surgery.apply import apply_plan, masked
+from amsc.surgery.draws import Shapes, first_changed, run_with_equal_draws
+from amsc.surgery.inputs import EXAMPLE, doubled, trial_inputs
 from amsc.surgery.plan import CutPlan
 
-__all__ = ["verify"]
+__all__ = ["verify", "verify_throwaway"]
 
 NUM_RANDOM_INPUTS = 2
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -43,7 +44,8 @@ def verify(
     (max|a - b| where a is zero); what else is returned must be equal. Random inputs on which
     the masked model fails or is not finite are skipped with a warning. `tolerance` is by default 1e-5 in
     float32, 1e-10 in float64 and 2e-2 below, by the least precise of parameters and outputs. Where float32 differs by
-    a little more, copies in float64 decide whether that is rounding. Neither model is changed.
+    a little more, copies in float64 decide whether that is rounding. Random numbers that the networks draw in eval mode
+    are the same in both, by the module that draws them (see `EqualDraws`). Neither model is changed.
 
     Raises:
         VerificationError: they differ by more, the cut model fails, or nothing could be compared.
@@ -52,43 +54,83 @@ def verify(
     """
     reference = masked(model, plan)
     found = _compared(reference, small, plan, example_inputs, tolerance, num_random)
-    if tolerance is None and found.limit == TOLERANCES[torch.float32] and found.limit < found.worst < MOST_ROUNDING:
+    if tolerance is None and found.may_be_rounding:
         found = _in_double(reference, small, plan, example_inputs, num_random) or found
     return _verdict(found, plan)
 
 
+def verify_throwaway(model: nn.Module, small: nn.Module, plan: CutPlan, example_inputs: Any) -> None:
+    """`verify` on the example inputs alone, in a fraction of its time, for a `small` that is thrown away afterwards: it
+    is not given back as it was, and may share parameters with `model`.
+
+    It runs before there is a masked network, since most cuts that do not work fail in its forward.
+
+    Raises:
+        VerificationError: as `verify`.
+        InputError: the model fails on `example_inputs`.
+    """
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    with torch.random.fork_rng(devices=devices), torch.no_grad(), _full_float32():
+        trials = list(trial_inputs(small, plan.inputs, example_inputs, 0))
+        own = OwnState.of(model)
+        outputs = [_small_output(small.eval(), inputs, own, plan, label) for label, inputs in trials]
+        reference = masked(model, plan, shares=True).eval()
+        for (label, inputs), (actual, redrawn) in zip(trials, outputs, strict=True):
+            expected, drawn = _reference_output(reference, inputs, own, label)
+            difference, output = _difference(expected, actual, plan)
+            found = _Comparison(
+                difference,
+                f"{output} on {label}",
+                _tolerance(reference, expected),
+                (),
+                first_changed(drawn, redrawn),
+            )
+            if found.may_be_rounding:
+                verify(model, apply_plan(model, plan, example_inputs), plan, example_inputs, num_random=0)
+            else:
+                _verdict(found, plan)
+
+
 @dataclass(frozen=True)
 class _Comparison:
-    """The worst difference and where it was, what is allowed, and the inputs that could not be compared."""
+    """The worst difference and where it was, what is allowed, the inputs that could not be compared, and the random
+    numbers that could not be the same."""
 
     worst: float
     where: str
     limit: float | None
     skipped: tuple[str, ...]
+    redrawn: str = ""
+
+    @property
+    def may_be_rounding(self) -> bool:
+        """Whether a difference in float32 is so little above what is allowed that float64 must tell."""
+        return self.limit == TOLERANCES[torch.float32] and self.limit < self.worst < MOST_ROUNDING
 
 
 def _compared(
     reference: nn.Module, small: nn.Module, plan: CutPlan, example_inputs: Any, tolerance: float | None, num_random: int
 ) -> _Comparison:
-    worst, where, limit, skipped = -1.0, "", tolerance, []
+    worst, where, limit, skipped, moved = -1.0, "", tolerance, list[str](), ""
     own = OwnState.of(reference)
     with borrowed(reference), borrowed(small), _full_float32():
         for label, inputs in trial_inputs(reference, plan.inputs, example_inputs, num_random):
             try:
-                expected = _reference_output(reference, inputs, own, label)
+                expected, drawn = _reference_output(reference, inputs, own, label)
             except Exception as error:  # random inputs may be outside of what the user's forward accepts
                 if label.startswith(EXAMPLE):
                     raise
                 skipped.append(f"{label}: {error}")
                 continue
-            actual = look_into(_small_output(small, inputs, plan, label), own)
+            actual, redrawn = _small_output(small, inputs, own, plan, label)
             difference, output = _difference(expected, actual, plan)
             limit = _tolerance(reference, expected) if tolerance is None else tolerance
             if difference > worst:
                 worst, where = difference, f"{output} on {label}"
             if not difference <= limit:
+                moved = first_changed(drawn, redrawn)
                 break
-    return _Comparison(worst, where, limit, tuple(skipped))
+    return _Comparison(worst, where, limit, tuple(skipped), moved)
 
 
 def _in_double(
@@ -104,9 +146,9 @@ def _in_double(
         return None
 
 
-def _reference_output(reference: nn.Module, inputs: Any, own: OwnState, label: str) -> Seen:
-    torch.manual_seed(SEED)  # layers that draw random numbers in eval mode draw the same in both networks
-    output = run_model(reference, copied_inputs(inputs))
+def _reference_output(reference: nn.Module, inputs: Any, own: OwnState, label: str) -> tuple[Seen, Shapes]:
+    """What the masked network returns, and the shapes of the random numbers that it draws."""
+    output, drawn = run_with_equal_draws(reference, inputs)
     expected = look_into(output, own)
     tensors = _tensors(expected)
     if not tensors or not any(tensor.numel() for tensor in tensors.values()):
@@ -120,13 +162,12 @@ def _reference_output(reference: nn.Module, inputs: Any, own: OwnState, label: s
                 f"{name} of the model with the removed channels set to zero is not finite on {label}, so the cut cannot"
                 " be checked on them; give example inputs on which the model's output is finite"
             )
-    return expected
+    return expected, drawn
 
 
-def _small_output(small: nn.Module, inputs: Any, plan: CutPlan, label: str) -> Any:
-    torch.manual_seed(SEED)
+def _small_output(small: nn.Module, inputs: Any, own: OwnState, plan: CutPlan, label: str) -> tuple[Seen, Shapes]:
     try:
-        return run_model(small, copied_inputs(inputs))
+        output, drawn = run_with_equal_draws(small, inputs)
     except Exception as error:  # the user's forward may raise anything, an assertion for example
         cause = error.__cause__ if isinstance(error, InputError) and error.__cause__ else error
         raise VerificationError(
@@ -134,6 +175,7 @@ def _small_output(small: nn.Module, inputs: Any, plan: CutPlan, label: str) -> A
             " probably written as a constant (such as x.view(-1, 400))"
             f"{', or it cannot do without a removed block' if plan.blocks else ''}; {_advice(plan)}"
         ) from error
+    return look_into(output, own), drawn
 
 
 def _difference(expected: Seen, actual: Seen, plan: CutPlan) -> tuple[float, str]:
@@ -193,6 +235,11 @@ def _verdict(found: _Comparison, plan: CutPlan) -> float:
     if found.limit is None or found.worst < 0:
         raise VerificationError(
             f"nothing could be compared, so the cut is not proven ({'; '.join(found.skipped)}); pass example_inputs"
+        )
+    if not found.worst <= found.limit and found.redrawn:
+        raise VerificationError(
+            f"random numbers that are drawn in evaluation change their shape with the cut ({found.redrawn}), so that they"
+            f" cannot be the same before and after it, and the cut cannot be checked; {_advice(plan)}"
         )
     if not found.worst <= found.limit:
         raise VerificationError(

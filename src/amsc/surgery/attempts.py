@@ -1,0 +1,93 @@
+"""Whether channels and blocks can go together: tried on copies that are thrown away."""
+
+import contextlib
+import gc
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from amsc.errors import CutError
+from amsc.structure.structure import PRODUCERS, ChannelGroup, Structure
+from amsc.surgery.apply import apply_plan
+from amsc.surgery.plan import plan_cut
+from amsc.surgery.verification import verify_throwaway
+
+__all__ = ["ALL", "HALF", "ONE", "Attempts", "Unit", "little_garbage"]
+
+# Of each group go all channels but one, every second one, or the first alone.
+ALL, HALF, ONE = "all", "half", "one"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is tried as one: groups of which the same channels go, or blocks."""
+
+    groups: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
+
+
+class Attempts:
+    """Cuts of one network, each tried once.
+
+    Args:
+        model: the network, which is not changed.
+        structure: what it was traced to.
+        inputs: what every attempt is run on.
+    """
+
+    def __init__(self, model: nn.Module, structure: Structure, inputs: Any) -> None:
+        self._model, self._structure, self._inputs = model, structure, inputs
+        self._made_by = {group.name: frozenset(_producers(group)) for group in structure.channels}
+        self._known: dict[tuple[frozenset[Unit], str], str] = {}
+
+    def failure(self, units: Iterable[Unit], share: str) -> str:
+        """Why this share of the channels of these units, and their blocks, cannot go together; "" if they can."""
+        key = (frozenset(units), share)
+        if key not in self._known:
+            self._known[key] = self._tried(*key)
+        return self._known[key]
+
+    def _tried(self, units: Iterable[Unit], share: str) -> str:
+        blocks = [name for unit in units for name in unit.blocks]
+        channels = self._channels([name for unit in units for name in unit.groups], blocks, share)
+        if not channels and not blocks:
+            return ""
+        try:
+            plan = plan_cut(self._structure, channels=channels, blocks=blocks)
+            small = apply_plan(self._model, plan, self._inputs, shares=True)
+            verify_throwaway(self._model, small, plan, self._inputs)
+        except CutError as error:
+            return str(error).split(". A size", 1)[0].split(". The cut model is not", 1)[0]
+        return ""
+
+    def _channels(self, groups: Iterable[str], blocks: Iterable[str], share: str) -> dict[str, range]:
+        """The channels that go of those of the groups that are still made when the blocks are gone."""
+        removed = [self._structure.block(name) for name in blocks]
+        silent = frozenset(parameter for block in removed for parameter in block.parameters)
+        own = frozenset(name for block in removed for name in block.channels)
+        left = (self._structure.group(name) for name in groups if name not in own and not self._made_by[name] <= silent)
+        return {group.name: _share_of(group.size, share) for group in left if group.size > 1}
+
+
+@contextlib.contextmanager
+def little_garbage() -> Iterator[None]:
+    """What there is now is not looked through for garbage: that takes longer than to copy a network, and is done every
+    few copies."""
+    is_ours = gc.isenabled() and not gc.get_freeze_count()
+    if is_ours:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if is_ours:
+            gc.unfreeze()
+
+
+def _share_of(size: int, share: str) -> range:
+    return range(1) if share == ONE else range(0, size - 1, 1 if share == ALL else 2)
+
+
+def _producers(group: ChannelGroup) -> Iterator[str]:
+    return (member.parameter for member in group.members if member.role in PRODUCERS)
