@@ -238,8 +238,8 @@ def _verdict(found: _Comparison, plan: CutPlan) -> float:
         )
     if not found.worst <= found.limit and found.redrawn:
         raise VerificationError(
-            f"random numbers that are drawn in evaluation change their shape with the cut ({found.redrawn}), so that they"
-            f" cannot be the same before and after it, and the cut cannot be checked; {_advice(plan)}"
+            f"random numbers that are drawn in evaluation change their shape with the cut ({found.redrawn}), so"
+            f" that they cannot be the same before and after it, and the cut cannot be checked; {_advice(plan)}"
         )
     if not found.worst <= found.limit:
         raise VerificationError(
