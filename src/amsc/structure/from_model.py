@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from amsc.borrowing import InputSpec, borrowed, check_devices, named_tensors
-from amsc.errors import ModelError
+from amsc.errors import AmscWarning, ModelError
 from amsc.structure.blocks.dense_layers import with_dense_layers
 from amsc.structure.blocks.plain_convolutions import plain_convolutions
 from amsc.structure.blocks.search import owners
@@ -100,6 +100,7 @@ def _warn_of_state(state: Mapping[str, str]) -> None:
             f"{name}, of class {kind}, is taken for state that the model hands itself from call to call, since a"
             " forward in it takes such an object as an optional argument: the widths of its tensors may follow a cut,"
             " and are not verified. If somebody else reads it, return its tensors instead (in a tuple or dict)",
+            AmscWarning,
             stacklevel=3,
         )
 
@@ -113,6 +114,7 @@ def _warn_of_unused(structure: Structure) -> None:
             f"the example inputs do not run {name_together(unused, most=8)}: what these belong to is left as it is, and"
             " may not work after a cut of what it reads. Give example calls that run it as well, amsc.Calls(first,"
             " second), wherever example inputs are taken, or remove it from the model if it is not needed",
+            AmscWarning,
             stacklevel=3,
         )
 
