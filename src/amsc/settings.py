@@ -48,7 +48,6 @@ FROM_COMMAND = "# Everything needed to run this again: amsc compress --settings 
 FROM_PYTHON = """\
 # Written for a run that was started from Python, with the objects in [python].
 # What [run] does not name has to be given again: amsc resume RUN --model MODEL --data DATA
-# batch_size, limit and threads of [settings] are for data and torch that amsc sets up itself; they did nothing here.
 """
 PYTHON = {"name", "model", "data", "task"}
 

@@ -5,7 +5,9 @@ import importlib.metadata
 import platform
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -13,7 +15,7 @@ from amsc.cli import INTERRUPTED, compress, demo, export, inspect, measure, path
 from amsc.cli.console import Console
 from amsc.cli.flags import add_output_flags
 from amsc.cli.parser import Parser, parse
-from amsc.errors import AmscError, RunFolderError
+from amsc.errors import AmscError, AmscWarning, RunFolderError
 from amsc.models import ZOO
 
 __all__ = ["build_parser", "main"]
@@ -54,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with contextlib.ExitStack() as stack:
         if as_json:  # whatever a model or a data set of the user's prints must not get between
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        stack.enter_context(_warnings_in_words(console))
         try:
             return _run(words, console)
         except SystemExit as stop:  # --help and --version, and rich when nobody reads any more (`amsc ... | head`)
@@ -62,6 +65,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             if "--debug" in words:
                 traceback.print_exc(file=sys.stderr)
             return _failed(error, console)
+
+
+@contextlib.contextmanager
+def _warnings_in_words(console: Console) -> Iterator[None]:
+    """Warnings of amsc are one line, without the place in its code; those of others look as ever."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Any, category: Any, *place: Any, **options: Any) -> None:
+            if issubclass(category, AmscWarning):
+                console.warning(str(message))
+            else:
+                usual(message, category, *place, **options)
+
+        warnings.showwarning = show
+        yield
 
 
 def _run(words: Sequence[str], console: Console) -> int:

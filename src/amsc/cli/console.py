@@ -68,6 +68,10 @@ class Console:
         """One line on standard error."""
         _print(self.notes, f"error: {'; '.join(filter(None, map(str.strip, text.splitlines())))}")
 
+    def warning(self, text: str) -> None:
+        """Something that probably is not what was wanted, in one line on standard error, also when quiet."""
+        _print(self.notes, f"warning: {text}")
+
     def json(self, payload: Mapping[str, Any]) -> None:
         """The one JSON object, if JSON was asked for; numbers that JSON does not have become null."""
         if self.as_json:

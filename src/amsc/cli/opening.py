@@ -163,6 +163,8 @@ def open_subject(args: argparse.Namespace, run: RunSettings) -> tuple[nn.Module,
 def _load_saved(folder: Path, run: RunSettings, args: argparse.Namespace) -> tuple[nn.Module, RunSettings]:
     """The model saved in `folder` or in `folder`/model, built as the settings.toml of its run says, or --model."""
     model_folder = folder / "model" if (folder / "model").is_dir() else folder
+    if model_folder == folder and (folder / SETTINGS_FILE).is_file():
+        raise RunFolderError(f"the run in {folder} is not finished, so that it has no model yet: amsc resume {folder}")
     file = model_folder.parent / SETTINGS_FILE
     if not file.is_file() and args.network is None:
         raise RunFolderError(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from amsc.errors import RunFolderError
+from amsc.errors import AmscWarning, RunFolderError
 from amsc.storage import clear_parts
 
 __all__ = ["HIDDEN", "claimed", "sole_writer"]
@@ -78,7 +78,8 @@ def _take_over(folder: Path, note: Path) -> None:
     """Sign as the writer; a note that is there is of one that did not come to its end."""
     try:
         if note.exists():
-            warnings.warn(f"{_writer(note)}, which wrote to {folder}, is gone: its lock is taken over", stacklevel=7)
+            text = f"{_writer(note)}, which wrote to {folder}, is gone: its lock is taken over"
+            warnings.warn(text, AmscWarning, stacklevel=7)  # seven calls below that of compress or pick
             for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
                 clear_parts(place)
         now = datetime.datetime.now().isoformat(" ", "seconds")
