@@ -39,15 +39,16 @@ forget_what_was_compiled_otherwise()
 
 
 class Checks:
-    """How many checks of the running test were reached: expected errors, warnings and tensors, and an assertion."""
+    """Whether a test runs, and how many checks it reached: expected errors, warnings and tensors, and an assertion."""
 
-    passed = 0
+    running = False
+    reached = 0
 
 
 def counted(check: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(check)
     def wrapper(*args: Any, **options: Any) -> Any:
-        Checks.passed += 1
+        Checks.reached += 1
         return check(*args, **options)
 
     return wrapper
@@ -58,16 +59,20 @@ for place, name in ((pytest, "raises"), (pytest, "warns"), (torch.testing, "asse
 
 
 def pytest_assertion_pass() -> None:
-    Checks.passed += 1
-    util._assertion_pass = None  # until the next test: pytest would write out every further assertion, which takes time
+    if Checks.running:  # those of fixtures are not the test's
+        Checks.reached += 1
+        util._assertion_pass = None  # until the next test: pytest would write out every further assertion, slowly
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Iterator[None]:
     """A loop over nothing, an `if` that is never true: a test that asserted nothing has not passed."""
-    Checks.passed = 0
-    yield
-    if not Checks.passed:
+    Checks.running, Checks.reached = True, 0
+    try:
+        yield
+    finally:
+        Checks.running = False
+    if not Checks.reached:
         pytest.fail("this test checked nothing: no assertion in it was reached", pytrace=False)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from amsc.penalty.bypass import find_bypassed_groups
 from amsc.structure import Structure, trace
 from amsc.surgery import masked, plan_cut
 from penalty.nets import images, randomized
-from random_networks import CONVOLUTIONAL, SIZE, genes_of, random_network
+from random_networks import CONVOLUTIONAL, SIZE, genes_of, preactivated, random_network, residual
 
 
 class Dense(nn.Module):
@@ -70,9 +71,9 @@ def mask(model: nn.Module, structure: Structure, channels: dict[str, list[int]])
                 named_tensors(model)[member.parameter].detach().index_fill_(member.axis, chosen, 0.0)
 
 
-def check_silence(model: nn.Module, inputs: Tensor) -> int:
+def check_silence(model: nn.Module, inputs: Tensor) -> tuple[int, int]:
     """Zero channels and blocks are as good as masked ones, residual blocks are the identity; returns how many channels
-    were zero."""
+    and how many blocks were zero."""
     structure = trace(model, inputs)
     penalty = Penalty(structure, model)
     channels = half_emptied(penalty)
@@ -88,7 +89,7 @@ def check_silence(model: nn.Module, inputs: Tensor) -> int:
         if penalty.blocks:
             output, reference = model(inputs), masked(model, plan_cut(structure, blocks=penalty.blocks))(inputs)
             torch.testing.assert_close(output, reference, rtol=1e-5, atol=1e-5 * float(reference.abs().max()))
-    return sum(map(len, channels.values()))
+    return sum(map(len, channels.values())), len(penalty.blocks)
 
 
 def check_identity(model: nn.Module, name: str, inputs: Tensor) -> None:
@@ -103,13 +104,26 @@ def check_identity(model: nn.Module, name: str, inputs: Tensor) -> None:
 
 @pytest.mark.parametrize("build", [partial(Dense, False), partial(Dense, True), DepthwiseWithBias])
 def test_zero_channels_are_mute(build: Callable[[], nn.Module]) -> None:
-    assert check_silence(randomized(build()), images()) > 0
+    assert check_silence(randomized(build()), images())[0] > 0
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_zero_channels_and_blocks_of_random_networks(seed: int) -> None:
+@pytest.mark.parametrize(
+    ("kinds", "with_channels", "with_blocks"),
+    [(CONVOLUTIONAL, 22, 6), ((residual, preactivated), 24, 24)],
+    ids=["any constructs", "residual blocks"],
+)
+def test_zero_channels_and_blocks_of_random_networks(
+    kinds: tuple[Any, ...], with_channels: int, with_blocks: int
+) -> None:
+    found = [check_random(seed, kinds) for seed in range(24)]
+    assert sum(channels > 0 for channels, _ in found) >= with_channels
+    assert sum(blocks > 0 for _, blocks in found) >= with_blocks
+
+
+def check_random(seed: int, kinds: tuple[Any, ...]) -> tuple[int, int]:
     torch.manual_seed(seed)
-    check_silence(randomized(random_network(genes_of(seed), CONVOLUTIONAL), seed), torch.randn(2, 3, SIZE, SIZE))
+    network = randomized(random_network(genes_of(seed), kinds), seed)
+    return check_silence(network, torch.randn(2, 3, SIZE, SIZE))
 
 
 def test_only_groups_read_past_their_normalisation_lose_its_coordinates() -> None:
