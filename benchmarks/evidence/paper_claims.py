@@ -25,6 +25,7 @@ from amsc.data import Data, open_data
 from amsc.measurement import machine_stamp
 from amsc.models import open_model
 from amsc.models.resnet_cifar import CifarResNet
+from amsc.penalty import emptying_times
 from amsc.structure import Structure
 from amsc.structure.cutting import after_removal
 from amsc.training import Batches, Stretch, TrainSettings, finetune, reestimate_batchnorm, train_steps
@@ -51,7 +52,7 @@ class Scene:
         penalty = Penalty(self.structure, net, weights=weights)
         optimizer = ProximalStep(torch.optim.SGD(net.parameters(), lr=RATE, momentum=MOMENTUM), penalty)
         steps = round(self.epochs * self.data.num_batches("train"))
-        leaf_times, block_times = penalty.emptying_times(RATE / (1 - MOMENTUM))
+        leaf_times, block_times = emptying_times(penalty, RATE / (1 - MOMENTUM))
         optimizer.depth_strength = depth * float(block_times.min()) / steps
         optimizer.width_strength = width * float(leaf_times.median()) / steps
 

@@ -202,12 +202,12 @@ def test_reference_fixes_scales_and_weights() -> None:
     )
 
 
-def test_clear_reaches_only_the_chosen_leaves() -> None:
+def test_factors_reach_only_the_chosen_leaves() -> None:
     penalty = Penalty(net_structure(False), randomized(Net(False)))
     tensors = [torch.ones_like(p) for p in penalty.parameters()]
     chosen = torch.zeros(15, dtype=torch.bool)
     chosen[[1, 14]] = True
-    penalty.clear_(tensors, chosen)
+    penalty.groups.rows.multiply_(tensors, (~chosen).float())
     by_shape = {tuple(t.shape): t for t in tensors}
     assert by_shape[(5, 4, 3, 3)].flatten(1).sum(1).tolist() == [36, 0, 36, 36, 36]
     assert by_shape[(5,)].tolist() == [1, 0, 1, 1, 1]

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from amsc.penalty import Membership
 from amsc.penalty.prox import block_soft_threshold, leaf_factors, nested_factors, root_factors
 from penalty.oracle import distance_from_optimal, slow_prox
 
@@ -27,9 +28,13 @@ def random_problem(seed: int, num_leaves: int, spread: float) -> tuple[list[Tens
     )
 
 
+def one_root(num_leaves: int) -> Membership:
+    return Membership.of(torch.zeros(num_leaves, dtype=torch.long), 1)
+
+
 def solve(y: list[Tensor], metric: Tensor, leaf: Tensor, root: float) -> list[Tensor]:
     norms = torch.stack([block.norm() for block in y])
-    which = torch.zeros(len(y), dtype=torch.long)
+    which = one_root(len(y))
     factors = nested_factors(norms, metric, leaf, torch.tensor([root], dtype=metric.dtype), which)
     return [block * factor for block, factor in zip(y, factors, strict=True)]
 
@@ -51,7 +56,7 @@ def test_nested_prox_equals_a_slow_solver(seed: int) -> None:
 
 def test_root_before_leaf_would_be_wrong() -> None:
     y, metric = [torch.tensor([2.0]), torch.tensor([0.6])], torch.ones(2)
-    leaf, root, which = torch.full((2,), 0.5), torch.ones(1), torch.zeros(2, dtype=torch.long)
+    leaf, root, which = torch.full((2,), 0.5), torch.ones(1), one_root(2)
     norms = torch.tensor([2.0, 0.6])
     shrunk = norms * root_factors(norms, metric, root, which)
     other_order = shrunk * leaf_factors(shrunk, leaf)
@@ -73,7 +78,10 @@ def test_one_leaf_under_a_root_adds_the_two_strengths() -> None:
 
 def test_roots_do_not_see_each_other() -> None:
     together = root_factors(
-        torch.tensor([3.0, 1.0, 4.0]), torch.ones(3), torch.tensor([1.0, 2.0]), torch.tensor([0, 1, 0])
+        torch.tensor([3.0, 1.0, 4.0]),
+        torch.ones(3),
+        torch.tensor([1.0, 2.0]),
+        Membership.of(torch.tensor([0, 1, 0]), 2),
     )
     torch.testing.assert_close(together, torch.tensor([0.8, 0.0, 0.8]))
 
@@ -88,7 +96,7 @@ def test_factors_are_numbers_between_zero_and_one_in_float32(
     norms: list[float], leaf: float, root: float, step: float
 ) -> None:
     ones = torch.ones(len(norms))
-    which = torch.zeros(len(norms), dtype=torch.long)
+    which = one_root(len(norms))
     factors = nested_factors(torch.tensor(norms), step * ones, leaf * ones, torch.tensor([root]), which)
     assert bool(((factors >= 0) & (factors <= 1)).all()), factors
     if leaf == root == 0:
@@ -96,7 +104,7 @@ def test_factors_are_numbers_between_zero_and_one_in_float32(
 
 
 def test_zero_is_exact_from_the_critical_strength_on() -> None:
-    norms, metric, which = torch.tensor([3.0, 4.0]), torch.tensor([1.0, 2.0]), torch.zeros(2, dtype=torch.long)
+    norms, metric, which = torch.tensor([3.0, 4.0]), torch.tensor([1.0, 2.0]), one_root(2)
     critical = (9 + 4) ** 0.5  # sqrt(sum (||y_j|| / d_j)^2)
     below, above = (
         root_factors(norms, metric, torch.tensor([critical * by]), which).tolist() for by in (1 - 1e-4, 1 + 1e-6)
@@ -107,7 +115,7 @@ def test_zero_is_exact_from_the_critical_strength_on() -> None:
 
 def test_no_leaves_at_all() -> None:
     empty = torch.zeros(0)
-    assert nested_factors(empty, empty, empty, torch.zeros(1), torch.zeros(0, dtype=torch.long)).shape == (0,)
+    assert nested_factors(empty, empty, empty, torch.zeros(1), one_root(0)).shape == (0,)
 
 
 @pytest.mark.parametrize(("threshold", "expected"), [(0.0, [3.0, 4.0]), (2.5, [1.5, 2.0]), (5.0, [0.0, 0.0])])

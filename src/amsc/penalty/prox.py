@@ -12,6 +12,8 @@ order is wrong.
 import torch
 from torch import Tensor
 
+from amsc.penalty.membership import Membership
+
 __all__ = ["block_soft_threshold", "leaf_factors", "nested_factors", "root_factors"]
 
 NEWTON_STEPS = 8
@@ -30,7 +32,7 @@ def leaf_factors(norms: Tensor, thresholds: Tensor) -> Tensor:
     return torch.where(is_zero, 0.0, 1 - thresholds / torch.where(norms > 0, norms, 1.0))
 
 
-def root_factors(norms: Tensor, metric: Tensor, strengths: Tensor, root: Tensor) -> Tensor:
+def root_factors(norms: Tensor, metric: Tensor, strengths: Tensor, roots: Membership) -> Tensor:
     """Factors of the leaves in  min_x  sum_j ||x_j - y_j||^2 / (2 d_j) + sum_l t_l ||x_l||_2.
 
     With c_j = t d_j the root's new norm r solves sum_j ||y_j||^2 / (r + c_j)^2 = 1 and leaf j becomes
@@ -40,43 +42,38 @@ def root_factors(norms: Tensor, metric: Tensor, strengths: Tensor, root: Tensor)
         norms: ||y_j||. Shape: leaf.
         metric: d_j > 0. Shape: leaf.
         strengths: t_l >= 0; zero leaves the root's leaves as they are. Shape: root.
-        root: the root each leaf belongs to. Shape: leaf (integers).
+        roots: the root that each leaf belongs to; a leaf in none stays as it is.
     """
-    largest = torch.zeros_like(strengths).scatter_reduce_(0, root, norms, "amax")
-    unit = torch.where(largest > 0, largest, 1.0)[root]
+    largest = roots.maxima(norms)
+    unit = roots.spread(torch.where(largest > 0, largest, 1.0), none=1.0)
     norms = norms / unit  # squares of small norms must not underflow
-    shifts = strengths[root] * metric / unit
-    is_zero = _sum_by(root, torch.where(norms > 0, norms / shifts, 0.0).square(), strengths) <= 1
-    r = _root_norm(norms, shifts, strengths, root)[root]
-    factors = torch.where(is_zero[root], 0.0, r / (r + shifts))
-    return torch.where(shifts > 0, factors, 1.0)
+    shifts = roots.spread(strengths, none=0.0) * metric / unit
+    is_zero = roots.sums(torch.where(norms > 0, norms / shifts, 0.0).square()) <= 1
+    r = torch.where(is_zero, 0.0, _root_norm(norms, shifts, roots))
+    r = roots.spread(r, none=0.0)
+    return torch.where(shifts > 0, r / (r + shifts), 1.0)
 
 
-def _root_norm(norms: Tensor, shifts: Tensor, like: Tensor, root: Tensor) -> Tensor:
+def _root_norm(norms: Tensor, shifts: Tensor, roots: Membership) -> Tensor:
     """r > 0 with sum_j (norm_j / (r + shift_j))^2 = 1 for every non-zero root; anything for the others. Shape: root.
 
     Newton on 1/sqrt(f) - 1, which is concave and increasing in r: from the left it rises to the solution without
     overshooting. By Jensen's inequality r = N - mean(shift), weighted by norm^2, lies on the left.
     """
     squares = norms.square()
-    total = _sum_by(root, squares, like)
-    mean_shift = _sum_by(root, squares * shifts, like) / total
+    total = roots.sums(squares)
+    mean_shift = roots.sums(squares * shifts) / total
     r = (total.sqrt() - mean_shift).clamp(min=0)
     for _ in range(NEWTON_STEPS):
-        inverse = 1 / (r[root] + shifts)
+        inverse = 1 / (roots.spread(r, none=1.0) + shifts)
         terms = squares * inverse.square()
-        f, slope = _sum_by(root, terms, like), _sum_by(root, terms * inverse, like)
+        f, slope = roots.sums(terms), roots.sums(terms * inverse)
         r = r + f * (f.sqrt() - 1) / slope
     return r
 
 
-def _sum_by(root: Tensor, values: Tensor, like: Tensor) -> Tensor:
-    """Sums of `values` over the leaves of each root. Shape: that of `like`."""
-    return torch.zeros_like(like).index_add_(0, root, values)
-
-
 def nested_factors(
-    norms: Tensor, metric: Tensor, leaf_strengths: Tensor, root_strengths: Tensor, root: Tensor
+    norms: Tensor, metric: Tensor, leaf_strengths: Tensor, root_strengths: Tensor, roots: Membership
 ) -> Tensor:
     """Factors of the leaves that solve the nested problem at the top of this file: leaf map, then root map.
 
@@ -85,7 +82,7 @@ def nested_factors(
         metric: d_j > 0, the step size in each leaf's coordinates. Shape: leaf.
         leaf_strengths: w_j >= 0. Shape: leaf.
         root_strengths: t_l >= 0. Shape: root.
-        root: the root each leaf belongs to (give leaves without one a root of strength zero). Shape: leaf (integers).
+        roots: the root that each leaf belongs to.
     """
     inner = leaf_factors(norms, metric * leaf_strengths)
-    return inner * root_factors(norms * inner, metric, root_strengths, root)
+    return inner * root_factors(norms * inner, metric, root_strengths, roots)

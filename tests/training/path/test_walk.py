@@ -13,7 +13,7 @@ from torch import nn
 
 from amsc.errors import TargetError
 from amsc.models.resnet_cifar import BasicBlock
-from amsc.penalty import Penalty
+from amsc.penalty import Penalty, empty_
 from amsc.records import PathPoint
 from amsc.structure import Rounding, Structure
 from amsc.structure.costing import predicted_cost, predicted_macs, predicted_parameters
@@ -346,7 +346,7 @@ def test_what_is_left_recovers_while_a_depth_piece_settles(dense: nn.Module, str
     piece.before(0)
     assert optimizer.depth_strength > 0
     empty = torch.arange(len(penalty.blocks)) == 0
-    penalty.empty_(empty)
+    empty_(penalty, empty)
     batches = Batches(DATA, 0, "path").take(position.steps - position.active)
     norms = penalty.block_norms()
     hooks = {"before": lambda step: piece.before(position.active + step), "after": lambda step: piece.after(15 + step)}

@@ -61,7 +61,7 @@ def gate_gradients(
     """Derivatives of the losses of training examples by a gate on every penalised channel and block.
 
     A channel's gate multiplies its coordinates (see `Coordinates`), so that the mean over a batch is what
-    `Penalty.gate_gradients` gives. A block's gate s makes of its output y the output r + s (y - r), where r is what is
+    `gates_from_gradients` gives. A block's gate s makes of its output y the output r + s (y - r), where r is what is
     returned once the block is gone; a block whose channels go with it has the sum of their derivatives. BatchNorm runs
     in eval mode, images are not augmented, examples lie evenly over an epoch.
 

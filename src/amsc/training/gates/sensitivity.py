@@ -1,14 +1,15 @@
 """How much the loss depends on each channel and block: the diagonal Fisher information of their gates."""
 
 import operator
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from amsc.borrowing import borrowed
-from amsc.data import Data, batch_size, moved, some_examples, spread_batches
-from amsc.penalty import Penalty
+from amsc.data import Data, batch_size, moved, some_examples
+from amsc.penalty import Penalty, gates_from_gradients
 from amsc.tasks import Task
 from amsc.training.steps.loop import AS_IS, Speed, device_of, forward
 
@@ -30,8 +31,9 @@ def gate_sensitivities(
     """
     device = device_of(model)
     leaves, blocks = torch.zeros(len(penalty.channels)), torch.zeros(len(penalty.blocks))
+    stride = max(1, data.num_batches("train") // BATCHES)
     with borrowed(model), torch.enable_grad():
-        for inputs, target in spread_batches(data, "train", BATCHES):
+        for inputs, target in islice(data.batches("train"), 0, stride * BATCHES, stride):
             for start in range(0, batch_size(target), CHUNK):
                 rows = slice(start, start + CHUNK)
                 model.zero_grad()
@@ -39,6 +41,6 @@ def gate_sensitivities(
                 with speed.computing(device):
                     loss = task.loss(forward(model, part, device), moved(some_examples(target, rows), device))
                 loss.backward()
-                leaf, block = penalty.gate_gradients()
+                leaf, block = gates_from_gradients(penalty.groups)
                 leaves, blocks = leaves + leaf.cpu().square(), blocks + block.cpu().square()
     return leaves, blocks

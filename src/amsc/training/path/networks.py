@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from amsc.data import Data
-from amsc.penalty import Penalty
+from amsc.penalty import Penalty, reweighted
 from amsc.structure.costing import predicted_cost
 from amsc.structure.structure import Structure
 from amsc.tasks import Task
@@ -97,7 +97,7 @@ class Trail:
         )
         if by_sensitivity:
             found = gate_sensitivities(live.model, penalty, self.data, self.task, speed=self.settings.speed)
-            penalty.reweight(*found)
+            penalty = reweighted(penalty, *found)
         return penalty
 
 

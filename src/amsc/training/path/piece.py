@@ -6,11 +6,12 @@ from itertools import compress
 import torch
 from torch import Tensor
 
-from amsc.penalty import Penalty
+from amsc.penalty import Penalty, empty_
 from amsc.structure.costing import predicted_cost, predicted_macs
 from amsc.structure.cutting import after_removal
 from amsc.structure.rounding import Rounding
 from amsc.structure.structure import Structure
+from amsc.training.path.look import Look, look_at
 from amsc.training.path.strength import CostPlan, StrengthControl, forecast_strength
 from amsc.training.removal.bunches import ANY_NUMBER, sparing_last
 from amsc.training.removal.removed import Removal, channel_map
@@ -26,7 +27,9 @@ SETTLED_SHARE = 0.9
 LOOKAHEAD = 0.25
 """How far ahead the strength is forecast, as a share of the phase."""
 LOOKS = 60
-"""Looks at the network per phase, unless that is more often than every step or less often than every tenth."""
+"""Looks at the network per phase, unless that is more often than every step or less often than every tenth. In each the
+processor waits for the device once: at most 120 times in a phase of up to 600 steps, every tenth step of a longer one.
+"""
 
 
 def settling_steps(steps: int) -> int:
@@ -77,7 +80,7 @@ class Piece:
         self._zeros = _ZeroCount(self.penalty)
         self.cost, self.macs = predicted_cost(structure), predicted_macs(structure)
         self._seen: Removal | None = None
-        self._latched: Tensor | None = None  # blocks that stay empty until the end of the piece
+        self._latched: Tensor | None = None  # blocks that stay empty until the end of the piece, on their device
         self._set_strengths(0.0)
 
     def before(self, step: int) -> None:
@@ -89,13 +92,13 @@ class Piece:
         if not settling and step % self._every == 0:
             self._steer(self.position.first + step)
         elif step == self.position.active and self.kind == "depth":
-            self._count()
+            self._count(self._look())
             self.optimizer.depth_strength = 0.0
 
     def after(self, step: int) -> None:
         """To be called after it."""
         if self._latched is not None:
-            self.penalty.empty_(self._latched)
+            empty_(self.penalty, self._latched)
         if step >= self.position.active:
             self._zeros.look()
 
@@ -112,48 +115,45 @@ class Piece:
 
     def _steer(self, step: int) -> None:
         """Look at the cost without what is zero now, and set the strengths for the coming steps."""
-        plan = self.position.plan
-        self._count()
+        plan, look = self.position.plan, self._look()
+        self._count(look)
         left = max(self._every, plan.steps - step)
         ahead = min(left, max(self._every, round(LOOKAHEAD * plan.steps)))
         needed = self.cost - plan.at(step + ahead)
-        leaf_times, block_times = self._emptying_times()
-        times = block_times if self.kind == "depth" else leaf_times
+        times = look.block_times if self.kind == "depth" else look.channel_times
         costs = (self.penalty.block_costs if self.kind == "depth" else self.penalty.leaf_costs).to(times)
         if self.kind == "depth" and not self._is_worth_a_block(costs[torch.isfinite(times)]):
             needed = 0.0
         forecast = forecast_strength(times, costs, needed, ahead)
         self.control = self.control.next(forecast, cost=self.cost, planned=plan.at(step))
-        self._set_strengths(self._held_strength(left, plan.at(step)))
+        self._set_strengths(self._held_strength(look, left, plan.at(step)))
 
     def _is_worth_a_block(self, costs: Tensor) -> bool:
         """Whether the goal is nearer without another block than with it."""
         return costs.numel() > 0 and self.cost - self.position.plan.goal > 0.5 * float(costs.min())
 
-    def _held_strength(self, steps: int, planned: float) -> float:
+    def _held_strength(self, look: Look, steps: int, planned: float) -> float:
         if self.held == 0 or self.cost <= planned or not self.penalty.blocks:
             return 0.0
-        soonest = float(self._emptying_times()[1].min())
-        return float(min(self.held, 0.5 * soonest / steps))
+        return float(min(self.held, 0.5 * float(look.block_times.min()) / steps))
 
-    def _emptying_times(self) -> tuple[Tensor, Tensor]:
-        """In strength times steps at the full learning rate."""
-        return self.penalty.emptying_times(self.learning_rate * self.optimizer.unit_step())
+    def _look(self) -> Look:
+        """Times are in strength times steps at the full learning rate."""
+        return look_at(self.penalty, self.learning_rate * self.optimizer.unit_step())
 
     def _set_strengths(self, held: float) -> None:
         is_depth = self.kind == "depth"
         self.optimizer.depth_strength = self.control.strength if is_depth else held
         self.optimizer.width_strength = 0.0 if is_depth else self.control.strength
 
-    def _count(self) -> None:
-        blocks, channels = self.penalty.zero_blocks(), self.penalty.zero_channels()
-        zero = zero_removal(self.structure, self.penalty, blocks, channels, self.rounding)
+    def _count(self, look: Look) -> None:
+        zero = zero_removal(self.structure, self.penalty, look.zero_blocks, look.zero_channels, self.rounding)
         if zero != self._seen:
             self._seen, self.cost = zero, predicted_cost(self.structure, zero.channels, zero.blocks)
             self.macs = predicted_macs(self.structure, zero.channels, zero.blocks)
             # Behind a ReLU nothing in a zero block has a gradient but its last shift, which would come back alone as
             # soon as the strength falls: a block without a function but with all its cost.
-            self._latched = blocks if zero.blocks else None
+            self._latched = self.penalty.zero_blocks() if zero.blocks else None
 
 
 def zero_removal(
@@ -172,19 +172,18 @@ class _ZeroCount:
 
     def __init__(self, penalty: Penalty) -> None:
         self._penalty = penalty
-        self._blocks, self._channels = torch.zeros(len(penalty.blocks)), torch.zeros(len(penalty.channels))
+        self._blocks: Tensor | int = 0
+        self._channels: Tensor | int = 0
         self._looks = 0
 
     def look(self) -> None:
-        blocks, channels = self._penalty.zero_blocks(), self._penalty.zero_channels()
-        self._blocks, self._channels = (
-            self._blocks.to(blocks.device) + blocks,
-            self._channels.to(blocks.device) + channels,
-        )
+        """Counts where the parameters are: nothing waits."""
+        self._blocks = self._penalty.zero_blocks() + self._blocks
+        self._channels = self._penalty.zero_channels() + self._channels
         self._looks += 1
 
     def settled(self) -> tuple[Tensor, Tensor]:
-        if self._looks == 0:
+        if isinstance(self._blocks, int) or isinstance(self._channels, int):  # nobody has looked
             return self._penalty.zero_blocks(), self._penalty.zero_channels()
         needed = SETTLED_SHARE * self._looks
         return self._blocks >= needed, self._channels >= needed

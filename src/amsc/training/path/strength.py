@@ -71,7 +71,7 @@ def forecast_strength(times: Tensor, costs: Tensor, needed: float, travel: float
     starts at the smallest strength that could empty anything.
 
     Args:
-        times: `Penalty.emptying_times` of the groups. Shape: group.
+        times: `emptying_times` of the groups. Shape: group.
         costs: what each group saves. Shape: group.
     """
     alive = torch.isfinite(times) & (times > 0)

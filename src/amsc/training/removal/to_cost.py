@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from amsc.errors import TargetError
-from amsc.penalty import Penalty
+from amsc.penalty import Penalty, emptying_times
 from amsc.structure.costing import predicted_cost
 from amsc.structure.cutting import after_removal
 from amsc.structure.rounding import Rounding
@@ -59,7 +59,7 @@ def cut_to_target(
     zero = blocks_above(structure, compress(penalty.blocks, blocks.tolist()), target_cost)
     gone = blocks_needed(structure, penalty, penalty.channels, target_cost, rounding, zero=zero)
     left = after_removal(structure, {}, gone)
-    ranking = _cheapest(penalty.channels, _prices(penalty.emptying_times()[0], channels))
+    ranking = _cheapest(penalty.channels, _prices(emptying_times(penalty)[0], channels))
     return Removal(gone, channel_map(choose_channels(left, ranking, target_cost, rounding=rounding)))
 
 
@@ -79,7 +79,7 @@ def blocks_needed(
         TargetError: nothing reaches it.
     """
     gone = list(zero)
-    spare = [name for name in _cheapest(penalty.blocks, penalty.emptying_times()[1]) if name not in gone]
+    spare = [name for name in _cheapest(penalty.blocks, emptying_times(penalty)[1]) if name not in gone]
     while (lowest := lowest_cost(after_removal(structure, {}, gone), leaves, rounding)) > target_cost:
         if not spare:
             rounded = "" if rounding == ANY_NUMBER else " with channels in the multiples and numbers asked for"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from amsc.errors import TrainingError
-from amsc.penalty import Penalty
+from amsc.penalty import Groups, Penalty, zero_leaves
 from amsc.training.steps.proximal_adam import SharedSecondMoment
 
 __all__ = ["ProximalStep", "accumulated_step_size"]
@@ -54,8 +54,8 @@ class ProximalStep(Optimizer):
         self.penalty = penalty
         self.depth_strength = depth_strength
         self.width_strength = width_strength
-        _check_trained(optimizer, penalty.parameters())
-        _move_out_of_weight_decay(optimizer, penalty.normalised_parameters())
+        _check_trained(optimizer, penalty.groups)
+        _move_out_of_weight_decay(optimizer, penalty.groups.normalised_parameters)
         self._penalised_groups = _groups_with(optimizer, penalty.parameters())
         self._shared = SharedSecondMoment(optimizer, penalty) if isinstance(optimizer, Adam) else None
 
@@ -84,8 +84,9 @@ class ProximalStep(Optimizer):
         if not self._penalised_groups or self.depth_strength == self.width_strength == 0:
             loss: float | None = self.optimizer.step(closure)
             return loss
+        groups = self.penalty.groups
         has_momentum = any(_momentum(self.param_groups[index]) for index in self._penalised_groups)
-        were_zero = self.penalty.zero_leaves() if has_momentum else None
+        were_zero = zero_leaves(groups) if has_momentum else None
         if self._shared is not None:
             self._shared.remember()
         loss = self.optimizer.step(closure)
@@ -93,7 +94,8 @@ class ProximalStep(Optimizer):
             self._shared.repeat()
         self.penalty.prox_(self._rate() * self.unit_step(), self.depth_strength, self.width_strength)
         if were_zero is not None:
-            self.penalty.clear_(self._momenta(), self.penalty.zero_leaves() & ~were_zero)
+            stays = ~zero_leaves(groups) | were_zero
+            groups.rows.multiply_(self._momenta(), stays.float())
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -166,13 +168,14 @@ def _momentum(group: Mapping[str, Any]) -> float:
     return float(group["momentum"] if "momentum" in group else group["betas"][0])
 
 
-def _check_trained(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
+def _check_trained(optimizer: Optimizer, groups: Groups) -> None:
     held = {p for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
-    missing = [p for p in parameters if p not in held]
+    missing = [name for name, p in zip(groups.names, groups.parameters, strict=True) if p not in held]
     if missing:
         raise TrainingError(
-            f"{len(missing)} of {len(parameters)} penalised parameters (first: shape {tuple(missing[0].shape)}) are "
-            "frozen or not in the optimizer; give it all parameters of the penalised model, with requires_grad=True"
+            f"{len(missing)} of {len(groups.parameters)} penalised parameters (first: {missing[0]}) are frozen or not "
+            "in the optimizer; give it all of them, with requires_grad=True, or leave what is frozen out of the "
+            f"penalty: Penalty(select(structure, keep=[{missing[0]!r}, ...]), model)"
         )
 
 

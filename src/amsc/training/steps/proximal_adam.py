@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
 from amsc.errors import TrainingError
@@ -52,38 +52,44 @@ class SharedSecondMoment:
                 "it, and Adam has no step size for it. Keep it out of the penalty, or train with SGD"
             )
         moments = [state["exp_avg_sq"] for state in states]
-        self._penalty.fill_(moments, self._penalty.leaf_means(moments))
+        rows = self._penalty.groups.rows
+        rows.fill_(moments, rows.means(moments))
+        options = self._options()
         for parameter, before, state in zip(parameters, self._before, states, strict=True):
             if parameter.grad is not None:
-                parameter.copy_(self._step(before, state, self._group_of(parameter)))
+                parameter.copy_(self._step(before, state, options[id(parameter)]))
 
     def unit_steps(self) -> Tensor:
         """Step size of each leaf for a learning rate of 1, as of the last step; 0 before the first. Shape: leaf."""
-        states = [self._optimizer.state.get(parameter, {}) for parameter in self._penalty.parameters()]
+        groups = self._penalty.groups
+        states = [self._optimizer.state.get(parameter, {}) for parameter in groups.parameters]
         if not all(states):
-            return torch.zeros(self._penalty.num_leaves, device=self._penalty.parameters()[0].device)
-        roots = [
-            _root_of_second_moment(s, self._group_of(p))
-            for s, p in zip(states, self._penalty.parameters(), strict=True)
-        ]
-        return 1 / self._penalty.leaf_means(roots)
+            return torch.zeros_like(groups.scales)
+        options = self._options()
+        pairs = zip(states, groups.parameters, strict=True)
+        return 1 / groups.rows.means([_root_of_second_moment(state, options[id(p)]) for state, p in pairs])
 
     def _step(self, before: Tensor, state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor:
         """Where Adam goes from `before` with the moments in `state`."""
         decay = group["weight_decay"] if _is_decoupled(self._optimizer, group) else 0.0
         rate, beta = float(group["lr"]), group["betas"][0]
-        mean: Tensor = state["exp_avg"] / (1 - beta ** float(state["step"]))
+        mean: Tensor = state["exp_avg"] / (1 - beta ** _count(state["step"]))
         return before * (1 - rate * decay) - rate * mean / _root_of_second_moment(state, group)
 
-    def _group_of(self, parameter: nn.Parameter) -> Mapping[str, Any]:
-        groups = self._optimizer.param_groups
-        found: Mapping[str, Any] = next(g for g in groups if any(parameter is one for one in g["params"]))
-        return found
+    def _options(self) -> dict[int, Mapping[str, Any]]:
+        """The options of each parameter, by its id. Made anew for each step: loading a state replaces the groups."""
+        return {id(parameter): group for group in self._optimizer.param_groups for parameter in group["params"]}
 
 
 def _root_of_second_moment(state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor:
-    corrected: Tensor = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
+    corrected: Tensor = state["exp_avg_sq"] / (1 - group["betas"][1] ** _count(state["step"]))
     return corrected.sqrt() + float(group["eps"])
+
+
+def _count(step: Tensor | float) -> Any:
+    """The number of steps: as a tensor where it lies on an accelerator (a fused or capturable optimiser's), since to
+    look at it would make the processor wait."""
+    return step if isinstance(step, Tensor) and step.device.type != "cpu" else float(step)
 
 
 def _is_decoupled(optimizer: Optimizer, group: Mapping[str, Any]) -> bool:
