@@ -75,8 +75,8 @@ class Groups:
             raise ModelError(f"the penalised parameters must be on one device; they are on {sorted(map(str, devices))}")
         for device in devices - {self.scales.device}:
             origins = tuple(None if origin is None else origin.to(device) for origin in self.origins)
-            rows, roots, scales = (each.to(device) for each in (self.rows, self.roots, self.scales))
-            return replace(self, origins=origins, rows=rows, roots=roots, scales=scales)
+            rows, roots = self.rows.to(device), self.roots.to(device)
+            return replace(self, origins=origins, rows=rows, roots=roots, scales=self.scales.to(device))
         return self
 
 

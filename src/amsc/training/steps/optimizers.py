@@ -52,8 +52,9 @@ def restore_moments(model: nn.Module, optimizer: Optimizer, moments: Moments) ->
 def cut_moments(
     moments: Moments, slice_tensors: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 ) -> dict[str, dict[str, Tensor]]:
-    """The moments of the cut network; numbers of steps have no axis to cut."""
-    return {
-        kind: slice_tensors(values) if all(value.ndim for value in values.values()) else dict(values)
-        for kind, values in moments.items()
-    }
+    """The moments of the cut network; numbers of steps and moments of single numbers have no axis to cut."""
+    cut = {}
+    for kind, values in moments.items():
+        sliced = slice_tensors({name: value for name, value in values.items() if value.ndim})
+        cut[kind] = sliced | {name: value for name, value in values.items() if not value.ndim}
+    return cut
