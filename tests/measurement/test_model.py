@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from amsc.errors import InputError, SettingsError
-from amsc.measurement import machine_stamp, measure, peak_memory, time_model, weight_bytes
+from amsc.measurement import input_bytes, machine_stamp, measure, peak_memory, time_model, weight_bytes
 from amsc.records import Measurement, from_json, to_json
 
 MIB = 2**20
@@ -117,6 +117,20 @@ def test_views_and_in_place_results_cost_nothing() -> None:
             return y.relu_()[0]
 
     assert peak_memory(Viewing(), torch.zeros(MIB // 4)) == 2 * MIB
+
+
+def test_of_a_view_only_the_view_counts() -> None:
+    """One example of a loader's batch; the same tensor twice is one."""
+    batch = torch.zeros(16, MIB // 4)
+    assert peak_memory(Steps(1), batch[:1]) == 3 * MIB
+    assert input_bytes((batch[:1], batch[1:3])) == 3 * MIB
+
+    class Two(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return x[:0] + y[:0]
+
+    one = batch[:1]
+    assert peak_memory(Two(), (one, one)) == input_bytes((one, one)) == MIB
 
 
 def test_peak_counts_weights_once_and_does_not_drift() -> None:

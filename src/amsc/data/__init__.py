@@ -1,6 +1,6 @@
 """Data sets: small images kept on the device, the user's own DataLoaders, and both by name."""
 
-from amsc.data.batch import batch_size, moved, some_examples
+from amsc.data.batch import batch_size, may_be_split, moved, some_examples, some_rows
 from amsc.data.digits import read_digits
 from amsc.data.folder import read_folder
 from amsc.data.images import ImageData, ImageSplit
@@ -18,6 +18,7 @@ __all__ = [
     "SpreadData",
     "batch_size",
     "batch_size_of",
+    "may_be_split",
     "moved",
     "open_data",
     "read_digits",
@@ -25,4 +26,5 @@ __all__ = [
     "read_parquet",
     "some_examples",
     "spread_batches",
+    "some_rows",
 ]

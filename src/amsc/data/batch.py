@@ -1,7 +1,8 @@
 """Batches: how many examples one holds, some of them, and where they are.
 
-Targets are a tensor, or tensors in tuples and dicts, whose first axis counts examples; or a list with an entry for each
-example, such as the boxes of each image.
+How many examples a batch holds is the targets' to say: they are a tensor, or tensors in tuples and dicts, whose first
+axis counts examples (single numbers among them are for all); or a list with an entry for each example, such as the
+boxes of each image. Of the inputs nothing is known: see `may_be_split`.
 """
 
 import operator
@@ -13,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from amsc.errors import DataError
 
-__all__ = ["batch_size", "moved", "some_examples"]
+__all__ = ["batch_size", "may_be_split", "moved", "some_examples", "some_rows"]
 
 T = TypeVar("T")
 
@@ -22,24 +23,57 @@ def batch_size(target: Any) -> int:
     """How many examples the targets are for.
 
     Raises:
-        DataError: they hold no tensor and are no list.
+        DataError: they hold no tensor with an axis and are no list.
     """
-    if isinstance(target, Tensor | list):
+    if isinstance(target, list):
         return len(target)
-    tensors = [leaf for leaf in pytree.tree_leaves(target) if isinstance(leaf, Tensor)]
+    tensors = [leaf for leaf in _tensors(target) if leaf.ndim]
     if not tensors:
-        raise DataError(f"expected targets with a tensor in them, or a list with one entry per example; got {target!r}")
+        raise DataError(
+            f"expected targets with a tensor in them whose first axis counts examples, or a list with one entry per "
+            f"example; got {target!r}"
+        )
     return len(tensors[0])
 
 
+def may_be_split(inputs: Any, target: Any) -> bool:
+    """Whether by their shapes all tensors of a batch could have its examples along their first axes.
+
+    False is certain: sequences that lie (time, batch), graphs, masks for all examples, single numbers, lists of images
+    of several sizes. True is not, as a time axis may be as long as the batch: only the network can tell."""
+    count, tensors = batch_size(target), _tensors(inputs)
+    if isinstance(target, list):
+        return bool(tensors) and all(leaf.ndim and len(leaf) == count for leaf in tensors)
+    return bool(tensors) and all(leaf.ndim and len(leaf) == count for leaf in (*tensors, *_tensors(target)))
+
+
 def some_examples(target: T, rows: slice) -> T:
-    """The targets of these examples."""
+    """The targets of these examples; single numbers stay."""
     take: Any = operator.itemgetter(rows)
-    found: T = take(target) if isinstance(target, list) else pytree.tree_map_only(Tensor, take, target)
+    found: T = take(target) if isinstance(target, list) else some_rows(target, rows)
+    return found
+
+
+def some_rows(inputs: T, rows: slice) -> T:
+    """These positions of the first axis of all tensors; single numbers stay."""
+    found: T = pytree.tree_map_only(Tensor, lambda tensor: tensor[rows] if tensor.ndim else tensor, inputs)
     return found
 
 
 def moved(value: T, device: torch.device) -> T:
-    """The same with all tensors on `device`."""
-    found: T = pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
+    """The same with all tensors on `device`.
+
+    To a CUDA device they go by way of pinned memory and without waiting: a copy from other memory starts only when all
+    that the device has to do is done. Never so the other way, where the values would be read before they have come."""
+
+    def to_device(tensor: Tensor) -> Tensor:
+        if device.type == "cuda" and tensor.device.type == "cpu" and tensor.layout == torch.strided:
+            return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor.to(device)
+
+    found: T = pytree.tree_map_only(Tensor, to_device, value)
     return found
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]

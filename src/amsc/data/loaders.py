@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, SequentialSampler
 
-from amsc.data.batch import batch_size
+from amsc.data.batch import batch_size, may_be_split, some_rows
 from amsc.data.spread import spread_numbers
 from amsc.errors import DataError
 
@@ -107,13 +107,13 @@ class LoaderData:
         return min(drawn, len(loader) * size) if isinstance(loader, DataLoader) and size else drawn
 
     def example_inputs(self, batch: int = 1) -> Any:
-        """The first `batch` inputs of the first training batch (seed 0).
+        """The first `batch` inputs of the first training batch (seed 0), or all where they cannot be told apart.
 
         Raises:
             DataError: the loader is empty.
         """
-        for inputs, _ in self.batches("train"):
-            return pytree.tree_map_only(Tensor, lambda tensor: tensor[:batch], inputs)
+        for inputs, target in self.batches("train"):
+            return _first_examples(inputs, target, batch)
         raise DataError("the train loader yields nothing")
 
     def _loader(self, split: str) -> Any:
@@ -155,6 +155,12 @@ def _check_loader(split: str, loader: Any) -> None:
         )
     if isinstance(loader, Iterator) and type(loader).__module__ in _READ_ONCE_MODULES:
         raise DataError(f"the {split} loader is a {type(loader).__name__}: {_ONCE} __iter__ starts anew")
+
+
+def _first_examples(inputs: Any, target: Any, count: int) -> Any:
+    """These inputs of a batch in memory of their own, or all where by their shapes they are not along first axes."""
+    part = some_rows(inputs, slice(0, count)) if may_be_split(inputs, target) else inputs
+    return pytree.tree_map_only(Tensor, Tensor.clone, part)
 
 
 def _described(value: Any) -> str:

@@ -3,11 +3,10 @@
 from collections import defaultdict
 from typing import Any
 
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
-from amsc.borrowing import call_arguments, named_tensors
-from amsc.measurement import Activations, live_activations
+from amsc.borrowing import named_tensors
+from amsc.measurement import Activations, input_bytes, live_activations
 from amsc.structure import ChannelGroup, LayerCost, Structure, byte_costs
 from amsc.structure.cutting import removed_positions
 from amsc.surgery import apply_plan, plan_cut
@@ -30,9 +29,7 @@ def memory_costs(model: nn.Module, structure: Structure, example_inputs: Any) ->
     channels; with a removed block what it returned is counted on, beside its input, which now takes its place.
     """
     live = live_activations(model, example_inputs)
-    leaves = pytree.tree_leaves(call_arguments(example_inputs))
-    inputs = sum(leaf.untyped_storage().nbytes() for leaf in leaves if isinstance(leaf, Tensor))
-    fixed = (*weight_costs(model, structure), LayerCost("", inputs))
+    fixed = (*weight_costs(model, structure), LayerCost("", input_bytes(example_inputs)))
     costs = _activation_costs(model, structure, example_inputs, live)
     return tuple((*fixed, *(cost for i in moment for cost in costs[i])) for moment in live.moments)
 

@@ -3,12 +3,13 @@
 from amsc.measurement.latency import time_in_turns, time_model
 from amsc.measurement.machine import machine_stamp
 from amsc.measurement.macs import count_macs
-from amsc.measurement.memory import Activations, live_activations, peak_memory, weight_bytes
+from amsc.measurement.memory import Activations, input_bytes, live_activations, peak_memory, weight_bytes
 from amsc.measurement.model import measure
 
 __all__ = [
     "Activations",
     "count_macs",
+    "input_bytes",
     "live_activations",
     "machine_stamp",
     "measure",

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from amsc.borrowing import borrowed, call_arguments, run_model
 
-__all__ = ["Activations", "live_activations", "peak_memory", "weight_bytes"]
+__all__ = ["Activations", "input_bytes", "live_activations", "peak_memory", "weight_bytes"]
 
 
 def weight_bytes(model: nn.Module) -> int:
@@ -24,16 +24,17 @@ def weight_bytes(model: nn.Module) -> int:
 def peak_memory(model: nn.Module, example_inputs: Any) -> int:
     """Largest number of bytes alive at once during one forward pass in eval mode without gradients.
 
-    Weights, buffers and inputs count as well as every tensor an operator returns, for as long as it lives. On
-    the CPU this is the sum of the tensors' storages: what kernels use inside (im2col, blocked copies)
-    and what the allocator keeps is not seen. On CUDA it is what the caching allocator reports for the
-    pass (`torch.cuda.max_memory_allocated`, which is reset), kernels' workspaces included. The two
-    are not comparable. The model comes back as it was.
+    Weights, buffers and inputs (in memory of their own, if they are views) count as well as every tensor an operator
+    returns, for as long as it lives. On the CPU this is the sum of the tensors' storages: what kernels use inside
+    (im2col, blocked copies) and what the allocator keeps is not seen. On CUDA it is what the caching allocator reports
+    for the pass (`torch.cuda.max_memory_allocated`, which is reset), kernels' workspaces included. The two are not
+    comparable. The model comes back as it was.
 
     Raises:
         ModelError: `model` is not a module.
         InputError: the model fails on the inputs.
     """
+    example_inputs = _own_inputs(example_inputs)
     inputs = [leaf for leaf in pytree.tree_leaves(call_arguments(example_inputs)) if isinstance(leaf, Tensor)]
     with borrowed(model):
         resident = [*model.parameters(), *model.buffers(), *inputs]
@@ -74,6 +75,23 @@ def live_activations(model: nn.Module, example_inputs: Any) -> Activations:
     left = set(births.now)
     modules = tuple("" if number in left else module for number, module in enumerate(births.modules))
     return Activations(modules, tuple(births.sizes), tuple(dict.fromkeys([*births.moments, births.now])))
+
+
+def input_bytes(example_inputs: Any) -> int:
+    """Bytes of the inputs, every tensor once; of views without what else is in their memory."""
+    leaves = pytree.tree_leaves(call_arguments(example_inputs))
+    return sum(leaf.nbytes for leaf in {id(leaf): leaf for leaf in leaves if isinstance(leaf, Tensor)}.values())
+
+
+def _own_inputs(example_inputs: Any) -> Any:
+    """The inputs in memory of their own, the same tensor the same again: a view keeps all alive that it looks at, such
+    as the whole batch of a loader. What is not laid out in strides stays."""
+    own: dict[int, Tensor] = {}
+
+    def copied(tensor: Tensor) -> Tensor:
+        return own.setdefault(id(tensor), tensor.clone() if tensor.layout == torch.strided else tensor)
+
+    return pytree.tree_map_only(Tensor, copied, example_inputs)
 
 
 def _cuda_peak(run: Callable[[], Any], resident: Iterable[Tensor], device: torch.device) -> int:

@@ -38,20 +38,21 @@ class Gates:
         self._values = torch.ones(count, self._size + 1, device=device, requires_grad=True)
 
     def channels(self, leaf: Tensor) -> Tensor:
-        """Gates of the channels with these numbers. Shape: (example, position)."""
-        return self._values[:, self.num_blocks + leaf.to(self._values.device)]
+        """Gates of the channels with these numbers, which lie where the network is. Shape: (example, position)."""
+        return self._values[:, self.num_blocks + leaf]
 
     def block(self, number: int) -> Tensor:
         """Gates of one block. Shape: example."""
         return self._values[:, number]
 
-    def derivatives(self, loss: Tensor) -> Tensor:
-        """Derivatives of `loss` by each gate, zero where it does not depend on it. Shape: (example, gate), float64."""
+    def derivatives(self, loss: Tensor, *, keep: bool = False) -> Tensor:
+        """Derivatives of `loss` by each gate, zero where it does not depend on it; `keep` what other losses of the same
+        pass need. Shape: (example, gate), float64."""
         if not loss.requires_grad:
             return torch.zeros(self.count, self._size, dtype=torch.float64)
-        (found,) = torch.autograd.grad(loss, self._values, allow_unused=True)
+        (found,) = torch.autograd.grad(loss, self._values, allow_unused=True, retain_graph=keep)
         found = torch.zeros_like(self._values) if found is None else found
-        return found[:, : self._size].detach().double().cpu()
+        return found[:, : self._size].detach().cpu().double()
 
 
 class GateHooks(contextlib.AbstractContextManager[None]):
@@ -73,19 +74,20 @@ class GateHooks(contextlib.AbstractContextManager[None]):
 @dataclass(frozen=True, eq=False)
 class GatedLayer:
     """A layer whose output has its positions along `axis`; `weight` and `bias` are the gates of their positions, None
-    where the layer has no such parameter or no gate multiplies it."""
+    where the layer has no such parameter or no gate multiplies it. `is_one` says that both have the same gates."""
 
     module: nn.Module
     axis: int
     weight: Tensor | None
     bias: Tensor | None
+    is_one: bool = False
 
     def hook(self, gates: Gates) -> Attach:
         """Multiplies what weight and bias contribute to the output by their gates."""
 
         def gated(module: nn.Module, args: Any, output: Tensor) -> Tensor:
             value = output.detach()
-            if self.weight is not None and self.bias is not None and torch.equal(self.weight, self.bias):
+            if self.weight is not None and self.is_one:
                 return output + self._spread(gates.channels(self.weight) - 1, output) * value
             bias = getattr(module, "bias", None)
             shift = None if bias is None else self._along(bias.detach(), output)
@@ -123,7 +125,9 @@ def layer_of(model: nn.Module, slices: Sequence[Slices]) -> list[GatedLayer] | N
         if "weight" in own and by_tensor[own["weight"]][0] != axes[0]:
             return None
         leaves = {key: by_tensor[tensor][1] for key, tensor in own.items()}
-        layers.append(GatedLayer(module, axes[1], leaves.get("weight"), leaves.get("bias")))
+        weight, bias = leaves.get("weight"), leaves.get("bias")
+        is_one = weight is not None and bias is not None and torch.equal(weight, bias)
+        layers.append(GatedLayer(module, axes[1], weight, bias, is_one))
         found.update(own.values())
     return layers if len(found) == len(by_tensor) else None
 
@@ -172,8 +176,10 @@ def _gated(output: Any, rest: Any, gate: Tensor) -> Any:
     if not isinstance(output, Tensor) or not output.is_floating_point():
         return output
     part = output.detach() - rest if isinstance(rest, Tensor) and rest.shape in (output.shape, ()) else output.detach()
-    if not bool(part.any()):  # a mask that is handed through, say, which need not have a row for each example
-        return output
+    if len(gate) > 1 and (not output.ndim or len(output) % len(gate)):
+        if bool(part.any()):
+            raise ModelError(f"an output of shape {tuple(output.shape)} has no rows for each of {len(gate)} examples")
+        return output  # a mask that is handed through, say
     gate = gate if len(gate) == 1 else _repeated(gate, output)
     return output + (gate - 1).to(output.dtype).view(-1 if output.ndim else (), *[1] * (output.ndim - 1)) * part
 
