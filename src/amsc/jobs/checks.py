@@ -17,7 +17,7 @@ from amsc.tasks import Classification, Task
 from amsc.training import device_of, forward, scores_of
 from amsc.words.amounts import SHARES
 
-__all__ = ["check_data", "check_drop", "check_kinds", "check_layout", "check_target", "chosen_task"]
+__all__ = ["check_data", "check_drop", "check_kinds", "check_layout", "check_target", "check_trained", "chosen_task"]
 
 
 def chosen_task(task: Task | None, settings: Settings) -> Task:
@@ -90,6 +90,22 @@ def check_kinds(model: Any, data: Any, settings: Settings) -> None:
             f"the model is on {', '.join(sorted(devices))}, settings.device is {settings.device}; "
             f"move the model with model.to({settings.device!r}), or set Settings(device=...) to where it is"
         )
+
+
+def check_trained(model: nn.Module) -> list[str]:
+    """The names of the frozen parameters.
+
+    Raises:
+        ModelError: all are frozen.
+    """
+    parameters = dict(model.named_parameters())
+    frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]
+    if frozen and len(frozen) == len(parameters):
+        raise ModelError(
+            f"all parameters of {type(model).__name__} are frozen (requires_grad=False), and making it smaller means "
+            "training it; call model.requires_grad_(True), or use amsc.scan, which trains nothing"
+        )
+    return frozen
 
 
 def _kind(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Before a run: what may go from the network, what the target means for it, and torch as the settings want it."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from amsc.data import Data, batch_size_of
-from amsc.errors import AmscWarning
-from amsc.jobs.checks import check_data, check_drop, check_layout
+from amsc.errors import AmscWarning, TargetError
+from amsc.jobs.checks import check_data, check_drop, check_layout, check_trained
 from amsc.limits.budget import Budget, find_budget
 from amsc.limits.target import Target
 from amsc.records import Timing
 from amsc.settings import Settings
-from amsc.structure import Structure, select, trace, without_plain
+from amsc.structure import Structure, select, trace, without_frozen, without_plain
 from amsc.surgery import cuttable
 from amsc.tasks import Task
 
@@ -39,9 +39,24 @@ def prepared(
     """
     check_layout(model, example_inputs, settings)
     structure = removable(model, example_inputs, settings)
+    frozen = check_trained(model)
+    if settings.method == "proximal":  # it trains what it empties; gates need no training
+        structure = without_frozen(structure, model)
     check_data(model, data, task, example_inputs)
     check_drop(target, task)
-    return find_budget(model, structure, example_inputs, target, settings, timing)
+    try:
+        return find_budget(model, structure, example_inputs, target, settings, timing)
+    except TargetError as error:
+        raise TargetError(f"{error}{_words_on_frozen(frozen, settings)}") from error
+
+
+def _words_on_frozen(frozen: Sequence[str], settings: Settings) -> str:
+    if not frozen or settings.method != "proximal":
+        return ""
+    return (
+        f"; {len(frozen)} parameters are frozen (such as {frozen[0]}), so that all they make or read is kept, as with "
+        'keep=[...]: set requires_grad_(True) on what may go, or use method="gates", which cuts frozen layers too'
+    )
 
 
 def removable(model: nn.Module, example_inputs: Any, settings: Settings) -> Structure:

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
+from torch import nn
+
 from amsc.errors import SettingsError
 from amsc.structure.names import is_named, modules_of, nearest_name
 from amsc.structure.structure import Block, ChannelGroup, Structure
 
-__all__ = ["minima", "select", "without_plain"]
+__all__ = ["minima", "select", "without_frozen", "without_plain"]
 
 PRODUCING = frozenset({"out", "affine", "element"})
 
@@ -65,6 +67,25 @@ def without_plain(structure: Structure) -> Structure:
     """`structure` without those blocks whose origin is the identity: nothing but training towards it makes them
     ready to go."""
     return replace(structure, blocks=tuple(block for block in structure.blocks if block.kind != "plain"))
+
+
+def without_frozen(structure: Structure, model: nn.Module) -> Structure:
+    """`structure` with all kept that a frozen parameter of `model` (one without requires_grad) has a share in: the
+    groups that it makes or reads, and the blocks that it is in. What training must not change, no penalty can empty."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    held = {group.name: [m.parameter for m in group.members if m.parameter in frozen] for group in structure.channels}
+    return replace(
+        structure,
+        channels=tuple(
+            replace(group, exact=False, reason=f"{held[group.name][0]} is frozen") if held[group.name] else group
+            for group in structure.channels
+        ),
+        blocks=tuple(
+            block
+            for block in structure.blocks
+            if frozen.isdisjoint(block.parameters) and not any(held.get(name) for name in block.channels)
+        ),
+    )
 
 
 def _check(structure: Structure, option: str, globs: Sequence[str]) -> None:

@@ -1,16 +1,14 @@
 """Derivatives of each example's loss by gates on channels and blocks: from one backward pass where that is exact."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from amsc.borrowing import borrowed
-from amsc.data import Data, batch_size
+from amsc.data import Data, batch_size, spread_batches
 from amsc.errors import DataError, TrainingError
 from amsc.penalty import Coordinates
 from amsc.progress import NoProgress, Progress
@@ -78,7 +76,7 @@ def gate_gradients(
         TrainingError: a derivative is not finite.
     """
     limit = min(examples, data.num_examples("train"))
-    first = next(_batches(data, 1), None) if limit > 0 else None
+    first = next(iter(spread_batches(data, "train", 1)), None) if limit > 0 else None
     if first is None:
         raise DataError(f"the training split of {data.name} is empty; a scan needs examples to take derivatives on")
     with borrowed(model), torch.enable_grad():
@@ -90,15 +88,15 @@ def gate_gradients(
     if not bool(torch.isfinite(gradients).all()):
         raise TrainingError(
             "the loss has derivatives that are not finite on the training examples; check that the data and the "
-            "model's weights are finite"
+            "model's weights are finite, and lower the learning rate of what has trained it"
         )
     return GateGradients(gradients, coordinates.blocks, coordinates.channels, runs.way == "together")
 
 
 def _rows_of_examples(runs: GateRuns, data: Data, limit: int, progress: Progress) -> Tensor:
     parts: list[Tensor] = []
-    done, size = 0, -(-data.num_examples("train") // data.num_batches("train"))
-    for inputs, target in _batches(data, -(-limit // size)):
+    done, smallest = 0, max(1, data.num_examples("train") // data.num_batches("train"))
+    for inputs, target in spread_batches(data, "train", -(-limit // smallest)):
         for part in runs.rows(inputs, target, min(limit - done, batch_size(target))):
             parts.append(part)
             done += len(part)
@@ -112,7 +110,7 @@ def _rows_of_means(runs: GateRuns, data: Data, limit: int, progress: Progress) -
     """Rows from the mean losses of batches: as many as examples were asked for, at most `MEANS`."""
     means: list[Tensor] = []
     count, sizes = min(limit, MEANS, data.num_batches("train")), 0
-    for inputs, target in islice(_batches(data, count), count):
+    for inputs, target in spread_batches(data, "train", count):
         means += runs.rows(inputs, target, 0)
         sizes += batch_size(target)
         progress.update("gates", len(means), count)
@@ -127,10 +125,3 @@ def _rows_like_examples(means: Tensor, size: float) -> Tensor:
         return means
     centre = means.mean(0)
     return centre + math.sqrt(size * len(means) / (len(means) - 1)) * (means - centre)
-
-
-def _batches(data: Data, count: int) -> Iterator[tuple[Any, Any]]:
-    """At least `count` training batches (all if there are no more) that lie evenly over an epoch."""
-    total = data.num_batches("train")
-    stride = max(1, total // max(1, count))
-    return islice(data.batches("train"), 0, None, stride) if total else iter(())

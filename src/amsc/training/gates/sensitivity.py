@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from amsc.borrowing import borrowed
-from amsc.data import Data, batch_size, moved, some_examples, some_rows
+from amsc.data import Data, batch_size, moved, some_examples, some_rows, spread_batches
 from amsc.penalty import Penalty, gates_from_gradients
 from amsc.tasks import Task
 from amsc.training.gates.apart import can_split_inputs
@@ -38,12 +37,12 @@ def gate_sensitivities(
     """
     device = device_of(model)
     with borrowed(model), _trained(penalty.parameters()), torch.enable_grad():
-        inputs, target = next(_batches(data, 1))
+        inputs, target = next(iter(spread_batches(data, "train", 1)))
         size = batch_size(target)
         is_split = size > CHUNK and can_split_inputs(model, task, inputs, target)
         count = BATCHES if is_split else min(WHOLE_BATCHES, BATCHES * -(-size // CHUNK))
         gradients = []
-        for inputs, target in _pieces(_batches(data, count), is_split=is_split):
+        for inputs, target in _pieces(spread_batches(data, "train", count), is_split=is_split):
             model.zero_grad()
             with speed.computing(device):
                 loss = task.loss(forward(model, inputs, device), moved(target, device))
@@ -76,12 +75,6 @@ def _pieces(batches: Iterable[tuple[Any, Any]], *, is_split: bool) -> Iterator[t
         for start in range(0, batch_size(target), CHUNK):
             rows = slice(start, start + CHUNK)
             yield some_rows(inputs, rows), some_examples(target, rows)
-
-
-def _batches(data: Data, count: int) -> Iterator[tuple[Any, Any]]:
-    """At most `count` training batches that lie evenly over an epoch."""
-    stride = max(1, data.num_batches("train") // count)
-    return islice(data.batches("train"), 0, stride * count, stride)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from amsc.errors import TrainingError
+
 __all__ = ["OPTIMIZERS", "Moments", "cut_moments", "make_optimizer", "moments_of", "restore_moments"]
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -18,8 +20,17 @@ Moments = Mapping[str, Mapping[str, Tensor]]
 def make_optimizer(
     model: nn.Module, kind: str, *, learning_rate: float, momentum: float, weight_decay: float
 ) -> Optimizer:
-    """SGD with heavy-ball momentum, or AdamW with that momentum as its first beta, over all trained parameters."""
+    """SGD with heavy-ball momentum, or AdamW with that momentum as its first beta, over all trained parameters.
+
+    Raises:
+        TrainingError: there are none.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise TrainingError(
+            f"all parameters of {type(model).__name__} are frozen (requires_grad=False), so that nothing can be "
+            "trained; set requires_grad_(True) on those that may be"
+        )
     if kind == "adamw":
         betas = (momentum, 0.999)
         return torch.optim.AdamW(parameters, lr=learning_rate, betas=betas, weight_decay=weight_decay)
