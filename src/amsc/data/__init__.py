@@ -25,6 +25,6 @@ __all__ = [
     "read_folder",
     "read_parquet",
     "some_examples",
-    "spread_batches",
     "some_rows",
+    "spread_batches",
 ]
