@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import or_
 
 import torch
 from torch import Tensor
@@ -16,10 +17,12 @@ GivesZero = Callable[[tuple[bool, ...]], bool]
 
 @dataclass(frozen=True)
 class Operand:
-    """Layers of one operand, expanded to the common shape, and the axes along which it has values of its own."""
+    """Layers of one operand, expanded to the common shape, the axes along which it has values of its own, and whether
+    it is known to be zero everywhere."""
 
     layers: Layers
     own_axes: frozenset[int]
+    is_zero: bool = False
 
 
 def product_zero(is_zero: tuple[bool, ...]) -> bool:
@@ -37,6 +40,7 @@ def combine(
     `gives_zero(pattern)` tells whether the function is zero where the marked operands are. With `note_sums`, labels of
     two operands of which one alone does not silence the result are noted as summed: a residual stream.
     """
+    gives_zero = _with_zeros(operands, gives_zero)
     by_axes: dict[tuple[int, ...], dict[int, Tensor]] = {}
     for number, operand in enumerate(operands):
         for layer in operand.layers:
@@ -56,6 +60,12 @@ def combine(
         _freeze_along_constants(ledger, merged[axes], axes, operands, reason)
     contributors = {axes: frozenset(cores) for axes, cores in by_axes.items()}
     return _tied(ledger, merged, contributors, reason)
+
+
+def _with_zeros(operands: Sequence[Operand], gives_zero: GivesZero) -> GivesZero:
+    """`gives_zero`, told as well of the operands that are zero in any case."""
+    zeros = [operand.is_zero for operand in operands]
+    return lambda marked: gives_zero(tuple(map(or_, marked, zeros))) if any(zeros) else gives_zero(marked)
 
 
 def _merged(ledger: Ledger, cores: dict[int, Tensor], num_operands: int, gives_zero: GivesZero, reason: str) -> Tensor:

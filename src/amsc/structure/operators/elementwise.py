@@ -1,5 +1,6 @@
 """Element-wise operators: what they align lives and dies together; whether zero stays zero is found by trying."""
 
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -7,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from amsc.structure.labels.combine import combine
-from amsc.structure.tracing.tracer import Tracer
+from amsc.structure.labels.combine import GivesZero, combine
+from amsc.structure.tracing.tracer import Parameter, Tracer
 
 __all__ = ["copy_in_place", "elementwise"]
 
@@ -17,15 +18,32 @@ def elementwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     """The labels of aligned elements meet; the result is zero where the operator gives zero for what is zero."""
     first = output[0] if isinstance(output, tuple | list) else output
     tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    operands = [tracer.operand(tensor, first.shape) for tensor in tensors]
     zero = partial(_gives_zero, func, args, kwargs)
+    if not func._schema.is_mutable and (view := _rescaled(tracer, tensors, first, zero)) is not None:
+        tracer.set_parameter_view(first, *view)
+        return
+    operands = [tracer.operand(tensor, first.shape) for tensor in tensors]
     layers = combine(tracer.ledger, operands, zero, tracer.reason, note_sums=True)
     if func._schema.is_mutable:
         tracer.write(first, layers)
     else:
         tracer.set_layers(first, layers)
         if all(not operand.own_axes for operand in operands):
-            tracer.set_uniform(first)
+            tracer.set_uniform(first, is_zero=zero(tuple(operand.is_zero for operand in operands)))
+
+
+def _rescaled(
+    tracer: Tracer, tensors: Sequence[Tensor], output: Tensor, gives_zero: GivesZero
+) -> tuple[Parameter, tuple[int, ...]] | None:
+    """The parameter (and its axes) of which the output is a function, number by number, that keeps zeros: it is cut and
+    silenced as the parameter itself is (equalised learning rates, say). None where it is none."""
+    views = [tracer.parameter_view(tensor) if tensor.numel() > 1 else None for tensor in tensors]
+    wide = [place for place, view in enumerate(views) if view is not None]
+    if len(wide) != 1 or tensors[wide[0]].shape != output.shape or not output.is_floating_point():
+        return None
+    if not all(tracer.is_fixed(tensor) for place, tensor in enumerate(tensors) if place != wide[0]):
+        return None
+    return views[wide[0]] if gives_zero(tuple(place == wide[0] for place in range(len(tensors)))) else None
 
 
 def copy_in_place(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:

@@ -32,9 +32,10 @@ def rule_for(func: Any) -> Rule:
 def _pin(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """An operator without a rule: what it reads stays, what it yields belongs to nothing removable."""
     tracer.pin_all((args, kwargs))
-    for leaf in pytree.tree_leaves(output):
-        if isinstance(leaf, Tensor) and func._schema.is_mutable:
-            tracer.write(leaf, ())
+    if func._schema.is_mutable:
+        for leaf in {id(leaf): leaf for leaf in pytree.tree_leaves((args, kwargs, output))}.values():
+            if isinstance(leaf, Tensor):
+                tracer.write(leaf, ())
 
 
 def _nothing(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -46,22 +47,30 @@ def _nothing(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
 
 def _uniform(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """The output is one value everywhere; `*_like` has the channels of what it is like."""
-    if func._schema.name.endswith("_like"):
-        is_zero = func._schema.name.endswith(("zeros_like", "empty_like"))
+    name = func._schema.name.removeprefix("aten::")
+    is_zero = "zeros" in name or "empty" in name or ("full" in name and _filling(func, args, kwargs) == 0)
+    if name.endswith("_like"):
         layers = tuple(layer.abs() if is_zero else -layer.abs() for layer in tracer.layers(args[0]))
         tracer.set_layers(output, layers if output.shape == args[0].shape else ())
     else:
         tracer.set_layers(output, ())  # so that what is written to a part of it is noticed
-    tracer.set_uniform(output)
+    tracer.set_uniform(output, is_zero=is_zero)
+
+
+def _filling(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The number that fills a new tensor."""
+    names = [argument.name for argument in func._schema.arguments]
+    return (dict(zip(names, args, strict=False)) | kwargs)["fill_value"]
 
 
 def _fill(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """One value everywhere, in place."""
     is_uniform = tracer.is_uniform(output) or len(tracer.layers(output)) == 0
-    sign = 1 if func._schema.name == "aten::zero_" else -1
+    is_zero = func._schema.name == "aten::zero_" or (not isinstance(args[1], Tensor) and args[1] == 0)
+    sign = 1 if is_zero else -1
     tracer.write(output, tuple(sign * layer.abs() for layer in tracer.layers(output)))
     if is_uniform:
-        tracer.set_uniform(output)
+        tracer.set_uniform(output, is_zero=is_zero)
 
 
 def _random(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:

@@ -106,8 +106,8 @@ def _concatenate(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
     tensors = [tensor for tensor in args[0] if tensor.ndim == output.ndim]
     axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % output.ndim
     tracer.set_layers(output, _joined(tracer, tensors, [tracer.layers(tensor) for tensor in tensors], axis, output))
-    if all(tracer.is_uniform(tensor) for tensor in tensors):
-        tracer.set_uniform(output)
+    if all(tracer.is_zero(tensor) for tensor in tensors):
+        tracer.set_uniform(output, is_zero=True)
 
 
 @_rule("stack")
@@ -117,6 +117,8 @@ def _stack(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % output.ndim
     every = [tuple(layer.unsqueeze(axis) for layer in tracer.layers(tensor)) for tensor in tensors]
     shaped = [tensor.unsqueeze(axis) for tensor in tensors]
+    for tensor, placed in zip(tensors, shaped, strict=True):
+        _stays_uniform(tracer, tensor, placed)
     tracer.set_layers(output, _joined(tracer, shaped, every, axis, output))
 
 
@@ -131,9 +133,9 @@ def _joined(tracer: Tracer, tensors: Sequence[Tensor], every: Sequence[Layers], 
         for layer in along[1:]:
             tracer.ledger.pin(layer, tracer.reason)
         rest = tuple(layer.narrow(axis, 0, 1).expand(shape) for layer in layers if all(layer is not a for a in along))
-        own = frozenset(a for a in range(tensor.ndim) if tensor.shape[a] > 1 and tensor.stride(a) != 0 and a != axis)
         followed = {a for layer in along for a in varying_axes(layer)}
-        beside.append(Operand(rest, own - followed))
+        own = tracer.own_axes(tensor) - followed - {axis}
+        beside.append(Operand(rest, own, tracer.is_zero(tensor)))
     results = list(combine(tracer.ledger, beside, all, tracer.reason))
     if any(bool((layer != 0).any()) for layer in map(core, across)):
         others = {a for layer in across for a in varying_axes(layer)} - {axis}
@@ -217,6 +219,22 @@ def _hold_parts(tracer: Tracer, layer: Tensor, axis: int, outputs: Sequence[Tens
         tracer.ledger.freeze(split, [axis], f"{tracer.reason} takes fixed positions")
 
 
+@_rule("glu")
+def _glu(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+    """One half of an axis, times the sigmoid of the other: zero where the first half is."""
+    data: Tensor = args[0]
+    axis = (args[1] if len(args) > 1 else kwargs.get("dim", -1)) % data.ndim
+    halves = data.chunk(2, axis)
+    operands = []
+    for place, half in enumerate(halves):
+        own = tuple(compact(layer.narrow(axis, place * half.shape[axis], half.shape[axis])) for layer in tracer.layers(data))
+        operands.append(Operand(own, tracer.own_axes(data)))
+    for layer in tracer.layers(data):
+        if axis in varying_axes(layer):
+            _hold_parts(tracer, layer, axis, halves, data)
+    tracer.set_layers(output, combine(tracer.ledger, operands, lambda is_zero: is_zero[0], tracer.reason))
+
+
 @_rule("unfold diagonal tril triu tril_ triu_")
 def _window(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Positions by the user's numbers: free along other axes than those of channels."""
@@ -291,7 +309,7 @@ def _freeze(tracer: Tracer, data: Tensor, axes: set[int]) -> None:
 
 def _stays_uniform(tracer: Tracer, data: Tensor, output: Tensor) -> None:
     if tracer.is_uniform(data):
-        tracer.set_uniform(output)
+        tracer.set_uniform(output, is_zero=tracer.is_zero(data))
 
 
 def _reshaped(layer: Tensor, shape: torch.Size) -> Tensor:

@@ -24,7 +24,7 @@ from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
 from amsc.borrowing import calling, storage_id, unfused_attention
 from amsc.structure.labels.combine import Layers, Operand
-from amsc.structure.labels.ledger import Ledger, compact, no_labels, squeezed
+from amsc.structure.labels.ledger import Ledger, compact, core, no_labels, squeezed, varying_axes
 
 __all__ = ["Parameter", "Tracer"]
 
@@ -46,6 +46,15 @@ class Parameter:
     modules: set[str] = field(default_factory=set)
     is_convolution: bool = False
     is_kernel: bool = False
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Of a tensor that is made of parameters alone: whether its numbers depend on more than one of a parameter's each,
+    and whether no cut can change it, since it is made of single numbers."""
+
+    is_computed: bool
+    is_fixed: bool
 
 
 class Tracer(TorchDispatchMode):
@@ -89,7 +98,7 @@ class Tracer(TorchDispatchMode):
         self._labels = WeakTensorKeyDictionary()
         self._views = WeakTensorKeyDictionary()
         self._uniform = WeakTensorKeyDictionary()
-        self._constant = WeakTensorKeyDictionary()  # what is made of parameters alone: whether it was computed
+        self._constant = WeakTensorKeyDictionary()  # what is made of parameters alone, as _Made
         self._moves = moves
         self._aliases: dict[int, list[TensorWeakRef]] = {}
         self._storages = {
@@ -145,7 +154,7 @@ class Tracer(TorchDispatchMode):
         with self.aside():
             if self.unscaled is not None:
                 self._note_scale(self.unscaled)
-            self._note_use((args, kwargs), output)
+            self._note_use(func, (args, kwargs), output)
             try:
                 self._rule_for(func)(self, func, args, kwargs, output)
             except Exception as error:  # a fault of ours, on arguments nobody thought of: all that it concerns stays
@@ -162,7 +171,7 @@ class Tracer(TorchDispatchMode):
         for layer in self.layers(query):
             self.ledger.read(layer, [layer.ndim - 1], reason, takes_zeros=False)
 
-    def _note_use(self, arguments: Any, output: Any) -> None:
+    def _note_use(self, func: Any, arguments: Any, output: Any) -> None:
         """Which module uses which parameter; what is computed from parameters alone is noted as well."""
         tensors = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor)]
         for leaf in tensors:
@@ -171,11 +180,14 @@ class Tracer(TorchDispatchMode):
                 parameter.modules.add(self.module)
                 self.used.add(parameter.name)
         if tensors and all(id(leaf) in self.parameters or leaf in self._constant for leaf in tensors):
-            is_new = self._operator.split(".")[1] not in self._moves
-            is_computed = is_new or any(self._constant.get(leaf) for leaf in tensors)
+            num_wide = sum(not self.is_fixed(leaf) for leaf in tensors)
+            number_by_number = torch.Tag.pointwise in func.tags and num_wide == 1
+            is_new = not number_by_number and self._operator.split(".")[1] not in self._moves
+            was_computed = any(leaf in self._constant and self._constant[leaf].is_computed for leaf in tensors)
+            made = _Made(is_new or was_computed, num_wide == 0)
             for leaf in pytree.tree_leaves(output):
                 if isinstance(leaf, Tensor):
-                    self._constant[leaf] = is_computed
+                    self._constant[leaf] = made
 
     def parameter_name(self, tensor: Tensor) -> str | None:
         """The name of a parameter or buffer; None of another tensor."""
@@ -188,7 +200,14 @@ class Tracer(TorchDispatchMode):
 
     def is_computed(self, tensor: Tensor) -> bool:
         """Whether `tensor` is a weight that was computed from parameters alone, and not only moved."""
-        return bool(self._constant.get(tensor)) and self.parameter_view(tensor) is None
+        made = self._constant.get(tensor)
+        return made is not None and made.is_computed and self.parameter_view(tensor) is None
+
+    def is_fixed(self, tensor: Tensor) -> bool:
+        """Whether `tensor` is one number that no cut can change: a parameter, or made of such parameters alone."""
+        if tensor.numel() != 1:
+            return False
+        return id(tensor) in self.parameters or (tensor in self._constant and self._constant[tensor].is_fixed)
 
     def folds(self, weight: Tensor) -> str:
         """The layer that is running if a constant that it reads through `weight` can move into its bias, else ""."""
@@ -208,7 +227,11 @@ class Tracer(TorchDispatchMode):
         return () if known is None else known
 
     def set_layers(self, tensor: Tensor, layers: Sequence[Tensor]) -> None:
-        """`layers` (expanded to its shape here) belong to `tensor` from now on."""
+        """`layers` (expanded to its shape here) belong to `tensor` from now on, whose values are new."""
+        self._uniform.pop(tensor, None)
+        self._label(tensor, layers)
+
+    def _label(self, tensor: Tensor, layers: Sequence[Tensor]) -> None:
         whole = (compact(layer.expand(tensor.shape)) for layer in layers if tensor.numel())
         kept = tuple(layer for layer in whole if bool((squeezed(layer) != 0).any()))
         self._labels[tensor] = kept
@@ -222,7 +245,7 @@ class Tracer(TorchDispatchMode):
         """`tensor` as an operand of an operator that broadcasts it to `shape`."""
         missing = len(shape) - tensor.ndim
         own = frozenset(axis + missing for axis in self.own_axes(tensor))
-        return Operand(tuple(layer.expand(shape) for layer in self.layers(tensor)), own)
+        return Operand(tuple(layer.expand(shape) for layer in self.layers(tensor)), own, self.is_zero(tensor))
 
     def own_axes(self, tensor: Tensor) -> frozenset[int]:
         """The axes along which `tensor` has values of its own: longer than 1, and not known to be the same."""
@@ -242,12 +265,16 @@ class Tracer(TorchDispatchMode):
                 self.ledger.pin(vector, self.reason)
         return Operand(tuple(vectors), frozenset([0]) if 1 in self.own_axes(data) else frozenset())
 
-    def set_uniform(self, tensor: Tensor) -> None:
+    def set_uniform(self, tensor: Tensor, *, is_zero: bool = False) -> None:
         """Every element of `tensor` has the same value (it was made by zeros, ones, full ...)."""
-        self._uniform[tensor] = True
+        self._uniform[tensor] = is_zero
 
     def is_uniform(self, tensor: Tensor) -> bool:
         """Whether every element is known to have the same value."""
+        return tensor in self._uniform
+
+    def is_zero(self, tensor: Tensor) -> bool:
+        """Whether every element is known to be zero."""
         return bool(self._uniform.get(tensor))
 
     def write(self, tensor: Tensor, layers: Sequence[Tensor]) -> None:
@@ -259,6 +286,7 @@ class Tracer(TorchDispatchMode):
             self.pin_layers(layers, self.reason)
             return
         others = [other for other in self._shared_with(tensor) if other is not tensor]
+        self._label_around(tensor, layers, others)
         for other in (*others, tensor):
             self._uniform.pop(other, None)
         if not others:
@@ -277,6 +305,22 @@ class Tracer(TorchDispatchMode):
         _window(flat, tensor).copy_(layers[0] if layers else no_labels(tensor.shape))
         for other in (*others, tensor):
             self.set_layers(other, [_window(flat, other).clone()])
+
+    def _label_around(self, tensor: Tensor, layers: Layers, others: Sequence[Tensor]) -> None:
+        """A new buffer of one value takes the labels of what is written to a part of it, where that part is whole along
+        the axes of channels: what is shifted, or padded with its other end."""
+        every = (*others, tensor)
+        if len(layers) != 1 or not all(self.is_uniform(one) and not self.layers(one) for one in every):
+            return
+        along = varying_axes(layers[0])
+        sizes = [tensor.shape[axis] for axis in along]
+        if any(one.ndim != tensor.ndim or [one.shape[axis] for axis in along] != sizes for one in others):
+            return
+        if any(one.stride() != tensor.stride() for one in others):
+            return
+        around = core(layers[0]).abs() if all(map(self.is_zero, every)) else -core(layers[0]).abs()
+        for one in every:
+            self._label(one, [around])
 
     def _in_place_of_part(self, tensor: Tensor, layers: Layers) -> Layers:
         """The layers of what was written to part of somebody's buffer, whose size and positions are the user's
