@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from amsc.structure import Structure
+from random_constructs import CONSTRUCTS
 from random_transformers import TRANSFORMER_STAGES, Apply, LinearAttention
 
 SIZE = 8  # height and width of the input
@@ -229,7 +230,8 @@ CONVOLUTIONAL = (
     unshuffled_pixels, shared, transposed, scaled, shifted, channel_padded, functional, multiplied, spatially_gated,
     channels_last, written, sliced, mirrored, resized,
 )  # fmt: skip
-STAGES = (*CONVOLUTIONAL, *TRANSFORMER_STAGES)
+FIRST_STAGES = (*CONVOLUTIONAL, *TRANSFORMER_STAGES)  # to which the numbers of networks in tests refer
+STAGES = (*FIRST_STAGES, *CONSTRUCTS)
 
 
 def head(genes: Genes, c: int) -> nn.Module:

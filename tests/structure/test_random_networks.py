@@ -1,5 +1,7 @@
 """Random networks of awkward constructs: a cut equals masking, or what cannot be cut is pinned with a reason."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,15 +11,16 @@ from amsc.measurement import count_macs
 from amsc.structure import trace
 from amsc.structure.costing import predicted_macs
 from amsc.surgery import cut, cuttable, plan_cut
-from random_networks import SIZE, costs_are_exact, genes_of, random_network
+from random_constructs import CONSTRUCTS
+from random_networks import FIRST_STAGES, SIZE, STAGES, costs_are_exact, genes_of, random_network
 from removals import random_removal
 from structure.awkward import Net
 
 
-def check_random_network(genes: list[int], seed: int) -> int:
+def check_random_network(genes: list[int], seed: int, kinds: tuple[Any, ...] = STAGES) -> int:
     """Removes at random; raises where masking and cutting differ; the number of channels and blocks removed."""
     torch.manual_seed(seed)
-    network, inputs = random_network(genes), torch.randn(2, 3, SIZE, SIZE)
+    network, inputs = random_network(genes, kinds), torch.randn(2, 3, SIZE, SIZE)
     traced = trace(network, inputs)
     assert predicted_macs(traced) == count_macs(network, inputs)
     structure = cuttable(network, traced, inputs)
@@ -48,7 +51,16 @@ def test_cut_equals_masked_on_random_networks(first: int) -> None:
     ],
 )
 def test_random_networks_that_once_were_wrong(seed: int) -> None:
-    assert check_random_network(genes_of(seed), seed) > 0
+    assert check_random_network(genes_of(seed), seed, FIRST_STAGES) > 0
+
+
+def check_stages(kinds: tuple[Any, ...], seeds: range) -> int:
+    return sum(check_random_network(genes_of(seed), seed, kinds) > 0 for seed in seeds)
+
+
+@pytest.mark.parametrize("kind", CONSTRUCTS)
+def test_what_stands_beside_channels_lets_them_go(kind: Any) -> None:
+    assert check_stages((kind,), range(8)) >= 6
 
 
 # -- where costs were once not predicted -------------------------------------------------------------------------------

@@ -17,9 +17,8 @@ from amsc.structure.blocks.dense_layers import with_dense_layers
 from amsc.structure.blocks.plain_convolutions import plain_convolutions
 from amsc.structure.blocks.search import owners
 from amsc.structure.cutting import block_macs
-from amsc.structure.grouping.channel_groups import channel_groups
 from amsc.structure.grouping.layer_costs import layer_costs
-from amsc.structure.grouping.positions import Ownership
+from amsc.structure.grouping.shares import grouped_channels
 from amsc.structure.structure import Block, Structure
 from amsc.structure.watching import watch
 from amsc.words.alike import name_together
@@ -55,8 +54,7 @@ def trace(model: nn.Module, example_inputs: Any, *, blocks: bool = True) -> Stru
         tracer = watched.tracer
         spec = InputSpec.of(example_inputs)
         used = {parameter.name: parameter for parameter in tracer.parameters.values() if parameter.name in tracer.used}
-        ownership = Ownership(tracer.ledger, used.values())
-        channels, pins = channel_groups(tracer.ledger, ownership)
+        ownership, channels, pins = grouped_channels(tracer.ledger, tuple(used.values()))
         users = {name: parameter.modules for name, parameter in used.items()}
         found, new_channels = watched.blocks(users), watched.new_channels(users)
         owning = owners(model, users) if blocks else set()

@@ -88,9 +88,20 @@ def masked(model: nn.Module, plan: CutPlan, *, shares: bool = False) -> nn.Modul
                 tensor.index_fill_(cut.axis, torch.tensor(cut.removed, device=tensor.device), 0)
         for name in plan.block_parameters:
             tensors[name].zero_()
+        for buffer in _frozen(zeroed, plan):
+            buffer.zero_()
         for name in plan.plain:
             nn.init.dirac_(tensors[f"{name}.weight"])
     return zeroed
+
+
+def _frozen(model: nn.Module, plan: CutPlan) -> list[Tensor]:
+    """The buffers that only blocks hold which go: frozen scales and shifts, which are not zero when the parameters
+    are."""
+    blocks = [name for name in plan.blocks if name not in plan.plain]
+    held = [(is_inside(name, blocks), buffer) for name, buffer in model.named_buffers(remove_duplicate=False)]
+    outside = {id(buffer) for is_inner, buffer in held if not is_inner}
+    return [b for is_inner, b in held if is_inner and id(b) not in outside and b.is_floating_point()]
 
 
 def cut_tensors(tensors: Mapping[str, Tensor], plan: CutPlan) -> dict[str, Tensor]:

@@ -153,6 +153,15 @@ def written(x: Tensor, r: random.Random, new: Callable[..., Tensor] = torch.zero
     return wide
 
 
+def behind(x: Tensor, a: int, new: Callable[..., Tensor]) -> Tensor:
+    """`x` after one more position along an axis."""
+    shape = list(x.shape)
+    shape[a] += 1
+    wide = new(shape)
+    wide.narrow(a, 1, x.shape[a]).copy_(x)
+    return wide
+
+
 def paired(x: Tensor) -> Tensor:
     """The last axis as pairs: real and imaginary parts."""
     return x.unflatten(-1, (-1, 2)).contiguous()
@@ -173,6 +182,13 @@ def added_in_place(x: Tensor, r: random.Random) -> Tensor:
 OTHERS: dict[str, Move] = {
     "cat of two orders": lambda x, r: torch.cat((x, x.flip(a := r.randrange(4))), (a + r.randint(0, 3)) % 4),
     "cat with zeros": lambda x, r: torch.cat((x, torch.zeros_like(x)), axis(r)),
+    "cat with zeros of its own size": lambda x, r: torch.cat((x.new_zeros(x.shape), x), axis(r)),
+    "cat with ones": lambda x, r: torch.cat((x.new_ones(x.shape), x), axis(r)),
+    "stack with new zeros": lambda x, r: torch.stack((x, x.new_zeros(x.shape)), r.randrange(5)),
+    "plus zeros": lambda x, r: x + x.new_full(x.shape, 0.0),
+    "gated halves": lambda x, r: F.glu(x, axis(r)),
+    "written behind zeros": lambda x, r: behind(x, axis(r), torch.zeros),
+    "written behind ones": lambda x, r: behind(x, axis(r), torch.ones),
     "cat with constants": lambda x, r: torch.cat((torch.rand(x.shape), x), axis(r)),
     "stack of two orders": lambda x, r: torch.stack((x, x.flip(r.randrange(4))), r.randrange(5)),
     "stack with zeros": lambda x, r: torch.stack((x, torch.zeros(x.shape)), r.randrange(5)),

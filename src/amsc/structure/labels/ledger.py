@@ -16,7 +16,19 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-__all__ = ["Box", "Ledger", "Mark", "Read", "Work", "compact", "core", "no_labels", "squeezed", "varying_axes"]
+__all__ = [
+    "Box",
+    "Grouped",
+    "Ledger",
+    "Mark",
+    "Read",
+    "Work",
+    "compact",
+    "core",
+    "no_labels",
+    "squeezed",
+    "varying_axes",
+]
 
 
 def no_labels(shape: torch.Size | tuple[int, ...]) -> Tensor:
@@ -98,10 +110,26 @@ class Work:
     arrays: tuple[Tensor, ...] = ()
 
 
+@dataclass(frozen=True)
+class Grouped:
+    """A convolution with groups: labels of what it reads (group x input; None: of nothing removable) and makes (group x
+    output), and of the axis of its `weight` along the inputs of a group, which all groups share.
+
+    What goes are whole groups with their inputs, or an equal share of each group; `weight` is "" where only the first
+    will do."""
+
+    read: Tensor | None
+    inputs: Tensor
+    made: Tensor
+    reason: str
+    weight: str = ""
+
+
 @dataclass
 class Ledger:
     """What tracing learns about labels: which are united (`edges`), must stay (`pins`), keep tensors rectangular
-    (`boxes`), are combined (`reads`), are summed (`sums`), number attention heads (`heads`), and the work done.
+    (`boxes`), are combined (`reads`), are summed (`sums`), number attention heads (`heads`), the work done, and what is
+    decided once all is known: what goes from convolutions with groups (`grouped`).
 
     `locate()` tells the line of the user's model that is running; `sources` keeps it for every reason given."""
 
@@ -114,6 +142,7 @@ class Ledger:
     sums: list[Mark] = field(default_factory=list)
     heads: list[Mark] = field(default_factory=list)
     work: list[Work] = field(default_factory=list)
+    grouped: list[Grouped] = field(default_factory=list)
     boxes: dict[tuple[tuple[int, ...], bool, bytes], Box] = field(default_factory=dict)
 
     def fresh(self, *shape: int) -> Tensor:
@@ -172,6 +201,11 @@ class Ledger:
         heads = self.fresh(*(size if axis in across else 1 for axis, size in enumerate(small.shape)))
         self.pin(heads, reason)
         self.tie(small, heads, reason)
+
+    def note_grouped(self, grouped: Grouped) -> None:
+        """A convolution with groups has run; see `Grouped`."""
+        self.grouped.append(grouped)
+        self._locate(grouped.reason)
 
     def unite(self, left: Tensor, right: Tensor, reason: str) -> None:
         """Elements that are aligned live and die together (shapes broadcast); with one that belongs to

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from amsc.structure.labels.combine import Layers, Operand, combine, product_zero, reduce, without_implied
-from amsc.structure.labels.ledger import Work, compact, core, squeezed, varying_axes
+from amsc.structure.labels.ledger import Grouped, Work, compact, core, squeezed, varying_axes
 from amsc.structure.operators.registry import Rule, collector
 from amsc.structure.tracing.tracer import Tracer
 
@@ -202,8 +202,11 @@ def _convolution(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
     roles[0], roles[1] = ("in", "out") if transposed and groups == 1 else ("out", "in")
     along = _weight_axes(tracer, weight, roles)
     _note_convolution(tracer, weight, along, outside)
-    if groups > 1:
-        produced: Layers = _grouped(tracer, channels, along, output.shape[1], groups, transposed)
+    if groups > 1 and transposed:
+        produced: Layers = _grouped_transposed(tracer, channels, along, output.shape[1], groups)
+    elif groups > 1:
+        view = tracer.parameter_view(weight)
+        produced = _grouped(tracer, channels, along, groups, "" if view is None else view[0].name)
     else:
         met = combine(tracer.ledger, [channels, _operand(along[read])], product_zero, tracer.reason)
         reason = f"{tracer.reason} reads it after a non-zero constant"
@@ -246,19 +249,31 @@ def _note_convolution(tracer: Tracer, weight: Tensor, along: Sequence[Tensor], o
         tracer.ledger.work.append(Work(tracer.module, macs, (), tuple(x for x in along if bool((x != 0).any()))))
 
 
-def _grouped(
-    tracer: Tracer, channels: Operand, along: Sequence[Tensor], num_out: int, groups: int, transposed: bool
+def _grouped(tracer: Tracer, channels: Operand, along: Sequence[Tensor], groups: int, name: str) -> Layers:
+    """Layers of the output channels of a grouped convolution; `name` is its weight's, "" of one that is computed."""
+    reason = f"{tracer.reason} has groups"
+    made = along[0].reshape(groups, -1)
+    read = core(channels.layers[0]).reshape(groups, -1) if channels.layers else None
+    for layer in channels.layers[1:]:
+        tracer.ledger.unite(layer, channels.layers[0], reason)
+    if read is not None:
+        flat = compact(read.reshape(-1))
+        tracer.ledger.read(flat, [0], f"{reason} reads it after a non-zero constant", takes_zeros=True)
+    tracer.ledger.note_grouped(Grouped(read, along[1], made, reason, name))
+    return (compact(made.reshape(-1)),)
+
+
+def _grouped_transposed(
+    tracer: Tracer, channels: Operand, along: Sequence[Tensor], num_out: int, groups: int
 ) -> Layers:
-    """Layers of the output channels of a grouped convolution, all of one group united with its inputs."""
-    ledger, reason = tracer.ledger, tracer.reason
-    ledger.pin(along[1], f"{reason} has groups")
+    """The same where the weight is (in, out / groups, ...): its second axis is shared by all groups, so that whole
+    groups of outputs follow their inputs."""
+    ledger, reason = tracer.ledger, f"{tracer.reason} has groups"
+    ledger.pin(along[1], reason)
     own = along[0].reshape(groups, -1)
     read = channels.layers[0].reshape(groups, -1) if channels.layers else torch.zeros_like(own[:, :1])
     ledger.unite(read[:, :1], read, reason)
     ledger.unite(own[:, :1], own, reason)
     ledger.unite(read[:, :1], own[:, :1], reason)
     ledger.read(compact(read.reshape(-1)), [0], f"{reason} reads it after a non-zero constant", takes_zeros=True)
-    if not transposed:
-        return (compact(own.reshape(-1)),)
-    # The weight is (in, out / groups, ...): its second axis is shared by all groups, so outputs follow the inputs.
     return (compact(own[:, :1].expand(groups, num_out // groups).reshape(-1)),)

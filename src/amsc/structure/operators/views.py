@@ -54,9 +54,21 @@ def _reshape(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     if output.dtype != data.dtype:  # view.dtype
         tracer.pin_all(args)
         return
+    _keep_kernel(tracer, data, output.shape)
     layers = tuple(_reshaped(layer, output.shape) for layer in tracer.layers(data))
     tracer.set_layers(output, layers)
     _stays_uniform(tracer, data, output)
+
+
+def _keep_kernel(tracer: Tracer, data: Tensor, shape: torch.Size) -> None:
+    """A parameter whose axes after the second are joined to others is the kernel of a convolution, to be multiplied
+    with columns of an image: its positions stay."""
+    view = tracer.parameter_view(data)
+    if view is None or view[1] != tuple(range(data.ndim)) or any(axis > 1 for axis in view[0].axes):
+        return
+    for before, _ in _factors(tuple(data.shape), tuple(shape)):
+        if 1 in before and any(axis > 1 and data.shape[axis] > 1 for axis in before):
+            view[0].is_kernel = True
 
 
 @_rule("expand flip repeat pixel_shuffle pixel_unshuffle expand_copy")
@@ -227,7 +239,9 @@ def _glu(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     halves = data.chunk(2, axis)
     operands = []
     for place, half in enumerate(halves):
-        own = tuple(compact(layer.narrow(axis, place * half.shape[axis], half.shape[axis])) for layer in tracer.layers(data))
+        own = tuple(
+            compact(layer.narrow(axis, place * half.shape[axis], half.shape[axis])) for layer in tracer.layers(data)
+        )
         operands.append(Operand(own, tracer.own_axes(data)))
     for layer in tracer.layers(data):
         if axis in varying_axes(layer):

@@ -1,5 +1,6 @@
 """Modules whose sizes are those of their own tensor: convolutions, linear layers, normalisations, embeddings."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -28,6 +29,8 @@ def follow_own_tensors(module: nn.Module, cuts: Iterable[AxisCut]) -> bool:
     for cut in cuts:
         if cut.parameter == name:
             old[cut.axis] = cut.size
+            if update is _convolution and cut.axis == 0:
+                module.groups = _groups_left(module, cut)
     if old != list(tensor.shape):
         update(module, torch.Size(old), tensor.shape)
     return True
@@ -43,8 +46,7 @@ def _sizing_tensor(module: nn.Module) -> tuple[str, Tensor | None]:
 
 
 def _convolution(module: Any, old: torch.Size, new: torch.Size) -> None:
-    module.groups = _whole_groups(module, "groups", old, new)
-    module.in_channels, module.out_channels = new[1] * module.groups, new[0]
+    module.in_channels, module.out_channels = new[1] * int(module.groups), new[0]
 
 
 def _transposed_convolution(module: Any, old: torch.Size, new: torch.Size) -> None:
@@ -83,6 +85,19 @@ def _bilinear(module: Any, old: torch.Size, new: torch.Size) -> None:
 
 def _transposed_linear(module: Any, old: torch.Size, new: torch.Size) -> None:
     module.nx, module.nf = new
+
+
+def _groups_left(module: Any, cut: AxisCut) -> int:
+    """How many groups of a convolution are left, if whole ones go, or as many outputs of every other one."""
+    groups = int(module.groups)
+    size = cut.size // groups
+    left = Counter(position // size for position in cut.kept)
+    if len(set(left.values())) > 1:
+        raise CutError(
+            f"{module} has groups={groups} of {size} channels each, of which {', '.join(map(str, left.values()))} would"
+            " be left; only whole groups can be removed, or as many channels of every group"
+        )
+    return len(left)
 
 
 def _whole_groups(module: Any, attribute: str, old: torch.Size, new: torch.Size) -> int:
