@@ -101,7 +101,8 @@ class BlockCall:
 
 @dataclass(frozen=True, repr=False)
 class Block(Shown):
-    """A submodule that can be removed whole: with its own parameters at their origin it no longer computes anything.
+    """A submodule that can be removed whole: with its own parameters at their origin, and its own buffers (frozen
+    scales and shifts) at zero, it no longer computes anything.
 
     `kind` is "identity" (with all at zero it returns its input), "branch" (it then returns zeros, and what it was added
     to goes on without it), "dense" (the channels that it makes are then all zero; they go with it, the whole of the

@@ -161,9 +161,10 @@ def silent_blocks(seed: int) -> Iterator[str]:
     torch.manual_seed(seed)
     network, inputs = random_network(genes_of(seed), WITH_BLOCKS), torch.randn(2, 3, SIZE, SIZE)
     for block in (block for block in trace(network, inputs).blocks if block.kind in ("identity", "branch")):
-        kept = {name: named_tensors(network)[name].detach().clone() for name in block.parameters}
+        frozen = [name for name, _ in network.named_buffers() if name.startswith(f"{block.name}.")]
+        kept = {name: named_tensors(network)[name].detach().clone() for name in (*block.parameters, *frozen)}
         with borrowed(network), torch.no_grad():
-            for name in block.parameters:
+            for name in kept:
                 named_tensors(network)[name].zero_()
             check_silent(network.get_submodule(block.name), block.kind, lambda: run_model(network, inputs))
             for name, old in kept.items():

@@ -30,7 +30,7 @@ def follow_own_tensors(module: nn.Module, cuts: Iterable[AxisCut]) -> bool:
         if cut.parameter == name:
             old[cut.axis] = cut.size
             if update is _convolution and cut.axis == 0:
-                module.groups = _groups_left(module, cut)
+                vars(module)["groups"] = _groups_left(module, cut)
     if old != list(tensor.shape):
         update(module, torch.Size(old), tensor.shape)
     return True
