@@ -1,5 +1,6 @@
 """A structure in words, for `print`, notebooks and `amsc inspect`: what can go, what it costs, what stays and why."""
 
+import re
 from collections.abc import Callable, Iterable
 from math import prod
 
@@ -146,7 +147,7 @@ def pin_rows(structure: Structure) -> list[Row]:
 
 def _alike_text(text: str) -> str:
     """The reason that is common to all axes: one such as "it is all of fc.weight, axis 1" names its own axis."""
-    return "the layer would be empty: it is all of the axis" if text.startswith("it is all of ") else text
+    return re.sub(r"^it is all of \S+, axis \d+", "the layer would be empty: it is all of the axis", text)
 
 
 def _share(part: int, whole: int) -> str:

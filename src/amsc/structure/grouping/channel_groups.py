@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from amsc.structure.grouping.causes import all_of, ties_of_boxes, whole_axes
 from amsc.structure.grouping.positions import Axis, Ownership, Rows
 from amsc.structure.grouping.rectangles import Unit, closed_units
 from amsc.structure.labels.ledger import Ledger, Mark, Read
@@ -33,7 +34,8 @@ def channel_groups(ledger: Ledger, ownership: Ownership) -> tuple[tuple[ChannelG
     """
     component, axes = ownership.component, ownership.axes
     reasons = _first_reasons(component, ledger.pins)
-    _pin_whole_axes(axes, reasons)
+    for one, reason in whole_axes(ledger, component, axes).items():
+        reasons.setdefault(one, reason)
     stays = _mask(ownership.num_components, [0, *reasons])
     single, several = _reads(ledger)
     units, boxed = closed_units(component, list(ledger.boxes.values()), several, stays)
@@ -45,10 +47,10 @@ def channel_groups(ledger: Ledger, ownership: Ownership) -> tuple[tuple[ChannelG
     free = np.flatnonzero(~stays & ~boxed & (ownership.counts > 0)).tolist()
     units += [Unit((one,), inexact.get(one, "")) for one in free]
     rows = ownership.rows([unit.components for unit in units])
-    possible = _possible(axes, units, rows, reasons)
+    possible = _possible(ledger, ownership, units, rows, reasons)
     units = [unit for unit, is_possible in zip(units, possible.tolist(), strict=True) if is_possible]
     groups = _grouped(axes, rows.only(possible), _natures(ledger, ownership, units, folds))
-    return groups, _pins(axes, _final_reasons(ownership, units, reasons), ledger.sources)
+    return groups, _pins(axes, _final_reasons(ledger, ownership, units, reasons), ledger.sources)
 
 
 def _first_reasons(component: np.ndarray, marks: list[Mark]) -> dict[int, str]:
@@ -116,27 +118,25 @@ def _natures(
     ]
 
 
-def _pin_whole_axes(axes: Sequence[Axis], reasons: dict[int, str]) -> None:
-    """A component that is a whole axis by itself cannot go: the layer would be empty."""
-    for axis in axes:
-        if axis.components[0] != 0 and (axis.components == axis.components[0]).all():
-            reasons.setdefault(int(axis.components[0]), f"it is all of {axis.parameter}, axis {axis.axis}")
-
-
-def _possible(axes: Sequence[Axis], units: Sequence[Unit], rows: Rows, reasons: dict[int, str]) -> np.ndarray:
+def _possible(
+    ledger: Ledger, ownership: Ownership, units: Sequence[Unit], rows: Rows, reasons: dict[int, str]
+) -> np.ndarray:
     """Mask of the units that the network produces, and without which something of every axis is left."""
+    axes, component = ownership.axes, ownership.component
     sizes = np.array([len(axis.components) for axis in axes], dtype=int)
     produces = np.array([axis.role in PRODUCERS for axis in axes], dtype=bool)
     possible = np.zeros(len(units), dtype=bool)
     possible[rows.run_unit[produces[rows.run_entry]]] = True
     for number in np.flatnonzero(~possible).tolist():
         for one in units[number].components:
-            reasons.setdefault(one, "nothing in the network produces it")
-    for run in np.flatnonzero(rows.run_count == sizes[rows.run_entry]).tolist():
+            reasons.setdefault(one, "no parameter makes it, and only what a layer makes can go")
+    whole = np.flatnonzero(rows.run_count == sizes[rows.run_entry]).tolist()
+    ties = ties_of_boxes(component, ledger.boxes.values()) if whole else {}
+    for run in whole:
         axis, number = axes[rows.run_entry[run]], rows.run_unit[run]
         possible[number] = False
         for one in units[number].components:
-            reasons.setdefault(one, f"it is all of {axis.parameter}, axis {axis.axis}")
+            reasons.setdefault(one, all_of(ledger, axis, ties.get(one, "")))
     return possible
 
 
@@ -206,11 +206,21 @@ def _name(axes: Sequence[Axis]) -> str:
     return module if tensor == "weight" and module else producers[0].parameter
 
 
-def _final_reasons(ownership: Ownership, units: Sequence[Unit], reasons: Mapping[int, str]) -> dict[int, str]:
-    """Why each component that is in no unit stays: where nothing else is known, a reshape ties it to what stays."""
+def _final_reasons(
+    ledger: Ledger, ownership: Ownership, units: Sequence[Unit], reasons: Mapping[int, str]
+) -> dict[int, str]:
+    """Why each component that is in no unit stays: where nothing else is known, what it is laid out with ties it to
+    what stays."""
     removable = {one for unit in units for one in unit.components}
-    owned = np.flatnonzero(ownership.counts).tolist()
-    return {one: reasons.get(one, "a reshape ties it to what stays") for one in owned if one not in removable}
+    left = [one for one in np.flatnonzero(ownership.counts).tolist() if one not in removable]
+    tied = ties_of_boxes(ownership.component, ledger.boxes.values()) if not reasons.keys() >= set(left) else {}
+    return {one: reasons.get(one) or _tied(ledger, tied[one]) for one in left}
+
+
+def _tied(ledger: Ledger, operator: str) -> str:
+    reason = f"{operator} needs whole slices, which hold what stays"
+    ledger.sources.setdefault(reason, ledger.sources.get(operator, ""))
+    return reason
 
 
 def _pins(axes: Sequence[Axis], reasons: Mapping[int, str], sources: Mapping[str, str]) -> tuple[Pin, ...]:

@@ -13,14 +13,18 @@ __all__ = ["Axis", "Ownership", "Rows", "mixed"]
 
 @dataclass(frozen=True)
 class Axis:
-    """One labelled axis of one parameter: component of every position (0: belongs to nothing removable)."""
+    """One labelled axis of one parameter: label and component of every position (0: belongs to nothing removable)."""
 
     parameter: str
     axis: int
     role: str
     rank: int
     is_convolution: bool
+    labels: np.ndarray
     components: np.ndarray
+
+    def __str__(self) -> str:
+        return f"{self.parameter}, axis {self.axis}"
 
 
 class Ownership:
@@ -48,9 +52,10 @@ class Ownership:
 
     def _axes_of(self, parameter: Parameter) -> list[Axis]:
         rank, is_convolution = parameter.tensor.ndim, parameter.is_convolution
+        own = ((axis, labels.numpy()) for axis, labels in parameter.axes.items())
         return [
-            Axis(parameter.name, axis, parameter.roles[axis], rank, is_convolution, self.component[labels.numpy()])
-            for axis, labels in parameter.axes.items()
+            Axis(parameter.name, axis, parameter.roles[axis], rank, is_convolution, labels, self.component[labels])
+            for axis, labels in own
         ]
 
     def rows(self, units: Sequence[Sequence[int]]) -> "Rows":

@@ -49,7 +49,9 @@ def _settled(ledger: Ledger, shared: Collection[int]) -> Ledger:
     """The ledger with all that its convolutions with groups demand; of those numbered in `shared` equal shares go."""
     if not ledger.grouped:
         return ledger
-    settled = replace(ledger, edges=list(ledger.edges), pins=list(ledger.pins), sources=dict(ledger.sources))
+    settled = replace(
+        ledger, edges=list(ledger.edges), ties=list(ledger.ties), pins=list(ledger.pins), sources=dict(ledger.sources)
+    )
     for number, grouped in enumerate(ledger.grouped):
         if number in shared:
             _share_inputs(settled, grouped)
@@ -73,7 +75,7 @@ def _keep_groups(ledger: Ledger, grouped: Grouped) -> None:
     """All that a group reads and makes goes together."""
     made, reason = grouped.made, grouped.reason
     read = torch.zeros_like(made[:, :1]) if grouped.read is None else grouped.read
-    _pin(ledger, grouped, grouped.inputs, ", of which only whole ones can go")
+    _pin(ledger, grouped, grouped.inputs, ", of which only whole groups can go")
     ledger.unite(read[:, :1], read, reason)
     ledger.unite(made[:, :1], made, reason)
     ledger.unite(read[:, :1], made[:, :1], reason)

@@ -46,7 +46,7 @@ def combine(
         for layer in operand.layers:
             axes = varying_axes(layer)
             if not axes:
-                ledger.pin(layer, reason)
+                ledger.pin(layer, f"{reason} meets it with a tensor all of which would go")
                 continue
             mine = by_axes.setdefault(axes, {})
             if number in mine:

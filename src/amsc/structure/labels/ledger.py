@@ -127,9 +127,9 @@ class Grouped:
 
 @dataclass
 class Ledger:
-    """What tracing learns about labels: which are united (`edges`), must stay (`pins`), keep tensors rectangular
-    (`boxes`), are combined (`reads`), are summed (`sums`), number attention heads (`heads`), the work done, and what is
-    decided once all is known: what goes from convolutions with groups (`grouped`).
+    """What tracing learns about labels: which are united (`edges`, by the operators `ties`), must stay (`pins`), keep
+    tensors rectangular (`boxes`), are combined (`reads`), are summed (`sums`), number attention heads (`heads`), the
+    work done, and what is decided once all is known: what goes from convolutions with groups (`grouped`).
 
     `locate()` tells the line of the user's model that is running; `sources` keeps it for every reason given."""
 
@@ -137,6 +137,7 @@ class Ledger:
     sources: dict[str, str] = field(default_factory=dict)
     count: int = 1
     edges: list[Tensor] = field(default_factory=list)
+    ties: list[str] = field(default_factory=list)
     pins: list[Mark] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     sums: list[Mark] = field(default_factory=list)
@@ -215,9 +216,11 @@ class Ledger:
         differ = both & (left != right)
         if bool(differ.any()):
             self.edges.append(torch.stack((left[differ], right[differ])))
+            self.ties.append(reason)
+            self._locate(reason)
         if not bool(both.all()):
-            self.pin(left[~both], reason)
-            self.pin(right[~both], reason)
+            self.pin(left[~both], f"{reason} joins it with values that stay")
+            self.pin(right[~both], f"{reason} joins it with values that stay")
 
     def mix(self, layer: Tensor, axes: Sequence[int], reason: str) -> Tensor:
         """Unite all elements along `axes` (an operation mixes them); a layer with size 1 on these axes,
@@ -242,6 +245,7 @@ class Ledger:
     def _add_box(self, labels: Tensor, headed: bool, reason: str) -> None:
         key = (tuple(labels.shape), headed, labels.contiguous().numpy().tobytes())
         self.boxes.setdefault(key, Box(labels, headed, reason))
+        self._locate(reason)
 
     def _mark(self, marks: list[Mark], labels: Tensor, reason: str) -> None:
         named = labels[labels != 0].abs().unique()

@@ -36,7 +36,7 @@ def _group_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     Without scale and shift there is no tensor from which the module could learn its new number of groups: pinned."""
     data, weight, bias, groups = args[0], args[1], args[2], int(args[6])
     if weight is None:
-        tracer.pin_all(args)
+        tracer.pin_all(args, "has no scale from which its new number of groups could be told; give it affine=True")
         return
     channels = tracer.channels(data)
     for layer in channels.layers:

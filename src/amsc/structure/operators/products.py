@@ -195,7 +195,7 @@ def _convolution(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
     outside = prod(data.shape[2:] if transposed else output.shape[2:]) * data.shape[0]
     channels = tracer.channels(data)
     if data.ndim != weight.ndim:
-        tracer.pin_all((data, weight, bias))
+        tracer.pin_all((data, weight, bias), "reads one input without a batch")
         return
     read, written = (0, 1) if transposed else (1, 0)
     roles = [""] * weight.ndim
@@ -251,14 +251,14 @@ def _note_convolution(tracer: Tracer, weight: Tensor, along: Sequence[Tensor], o
 
 def _grouped(tracer: Tracer, channels: Operand, along: Sequence[Tensor], groups: int, name: str) -> Layers:
     """Layers of the output channels of a grouped convolution; `name` is its weight's, "" of one that is computed."""
-    reason = f"{tracer.reason} has groups"
+    reason = f"the grouping of {tracer.reason}"
     made = along[0].reshape(groups, -1)
     read = core(channels.layers[0]).reshape(groups, -1) if channels.layers else None
     for layer in channels.layers[1:]:
         tracer.ledger.unite(layer, channels.layers[0], reason)
     if read is not None:
         flat = compact(read.reshape(-1))
-        tracer.ledger.read(flat, [0], f"{reason} reads it after a non-zero constant", takes_zeros=True)
+        tracer.ledger.read(flat, [0], f"{tracer.reason} reads it after a non-zero constant", takes_zeros=True)
     tracer.ledger.note_grouped(Grouped(read, along[1], made, reason, name))
     return (compact(made.reshape(-1)),)
 
@@ -268,12 +268,12 @@ def _grouped_transposed(
 ) -> Layers:
     """The same where the weight is (in, out / groups, ...): its second axis is shared by all groups, so that whole
     groups of outputs follow their inputs."""
-    ledger, reason = tracer.ledger, f"{tracer.reason} has groups"
-    ledger.pin(along[1], reason)
+    ledger, reason = tracer.ledger, f"the grouping of {tracer.reason}"
+    ledger.pin(along[1], f"{reason}, all of whose groups share it")
     own = along[0].reshape(groups, -1)
     read = channels.layers[0].reshape(groups, -1) if channels.layers else torch.zeros_like(own[:, :1])
     ledger.unite(read[:, :1], read, reason)
     ledger.unite(own[:, :1], own, reason)
     ledger.unite(read[:, :1], own[:, :1], reason)
-    ledger.read(compact(read.reshape(-1)), [0], f"{reason} reads it after a non-zero constant", takes_zeros=True)
+    ledger.read(compact(read.reshape(-1)), [0], f"{tracer.reason} reads it after a non-zero constant", takes_zeros=True)
     return (compact(own[:, :1].expand(groups, num_out // groups).reshape(-1)),)

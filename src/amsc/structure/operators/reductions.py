@@ -17,6 +17,8 @@ __all__ = ["RULES"]
 RULES: dict[str, Rule] = {}
 _rule = collector(RULES)
 
+POSITIONS = "takes its values for positions"
+
 # Reductions of which zeros are no part, and those that are zero for zeros.
 _TAKES_ZEROS = ("sum", "linalg_vector_norm", "norm", "nansum")
 _ZERO_FOR_ZEROS = (*_TAKES_ZEROS, "mean", "amax", "amin", "max", "min", "var", "std", "prod")
@@ -47,7 +49,7 @@ for _rank, _names in {
 @_rule("grid_sampler_2d grid_sampler_3d")
 def _grid_sample(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Interpolation at positions that must not depend on what goes."""
-    tracer.pin_all(args[1])
+    tracer.pin_all(args[1], POSITIONS)
     data: Tensor = args[0]
     mixed = [tracer.ledger.mix(x, range(2, data.ndim), tracer.reason) for x in tracer.layers(data)]
     tracer.set_layers(output, mixed)
@@ -105,11 +107,13 @@ def _along_axis(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
 def _embedding(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """A table of vectors: what goes is a column of it."""
     weight, indices = args[0], args[1]
-    tracer.pin_all(indices)
+    tracer.pin_all(indices, POSITIONS)
     view = tracer.parameter_view(weight)
     if view is None:
         layers = tuple(layer for layer in tracer.layers(weight) if varying_axes(layer) == (1,))
-        tracer.pin_layers(tuple(x for x in tracer.layers(weight) if varying_axes(x) != (1,)), tracer.reason)
+        tracer.pin_layers(
+            tuple(x for x in tracer.layers(weight) if varying_axes(x) != (1,)), f"{tracer.reason} looks its rows up"
+        )
     else:
         layers = tracer.parameter_layers(weight, *view, ["", "out"])
     tracer.set_layers(output, [core(layer).reshape(-1) for layer in layers])
@@ -119,7 +123,7 @@ def _embedding(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
 def _index_select(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Positions from a list of the user's: along other axes than those of channels."""
     data, dim, index = args
-    tracer.pin_all(index)
+    tracer.pin_all(index, POSITIONS)
     layers = _standing(tracer, data, {dim % max(data.ndim, 1)})
     tracer.set_layers(output, [core(layer) for layer in layers])
 
@@ -128,7 +132,7 @@ def _index_select(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict
 def _index(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """The same with lists for several axes."""
     data, indices = args
-    tracer.pin_all(indices)
+    tracer.pin_all(indices, POSITIONS)
     layers = _standing(tracer, data, _indexed_axes(indices))
     tracer.set_layers(output, [_indexed(layer, indices, output) for layer in layers])
 
@@ -161,7 +165,7 @@ def _indexed(layer: Tensor, indices: Sequence[Tensor | None], output: Tensor) ->
 def _gather(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Positions along one axis from a tensor of positions, which must not depend on what goes."""
     data, dim, index = args[:3]
-    tracer.pin_all(index)
+    tracer.pin_all(index, POSITIONS)
     dim %= data.ndim
     layers = [_narrowed(core(layer), output) for layer in _standing(tracer, data, {dim})]
     own = tracer.own_axes(index)
@@ -180,7 +184,7 @@ def _scatter(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     given = _arguments(func, args, kwargs)
     values = next((given[name] for name in ("source", "src", "values", "value") if name in given), None)
     positions = [given[name] for name in ("index", "indices", "mask") if name in given]
-    tracer.pin_all(positions)
+    tracer.pin_all(positions, POSITIONS)
     if "indices" in given:
         axes = _indexed_axes(given["indices"])
     else:
@@ -189,7 +193,7 @@ def _scatter(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     if isinstance(values, Tensor):
         written = _written(tracer, values, data, axes, aligned="indices" not in given)
         if written is None:
-            tracer.pin_all((data, values))
+            tracer.pin_all((data, values), "writes it to positions that cannot be followed")
             operands = []
         else:
             operands.append(written)

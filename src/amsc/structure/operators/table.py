@@ -31,7 +31,7 @@ def rule_for(func: Any) -> Rule:
 
 def _pin(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """An operator without a rule: what it reads stays, what it yields belongs to nothing removable."""
-    tracer.pin_all((args, kwargs))
+    tracer.pin_all((args, kwargs), "has no rule in amsc; docs/add-an-operator.md says how to write one")
     if func._schema.is_mutable:
         for leaf in {id(leaf): leaf for leaf in pytree.tree_leaves((args, kwargs, output))}.values():
             if isinstance(leaf, Tensor):

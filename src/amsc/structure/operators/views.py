@@ -52,7 +52,7 @@ def _reshape(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     """The same elements in the same order. Where one labelled axis becomes several, what goes must be whole slices."""
     data: Tensor = args[0]
     if output.dtype != data.dtype:  # view.dtype
-        tracer.pin_all(args)
+        tracer.pin_all(args, "reads the memory of its numbers")
         return
     _keep_kernel(tracer, data, output.shape)
     layers = tuple(_reshaped(layer, output.shape) for layer in tracer.layers(data))
@@ -143,7 +143,7 @@ def _joined(tracer: Tracer, tensors: Sequence[Tensor], every: Sequence[Layers], 
         along = [layer for layer in layers if axis in varying_axes(layer) or not varying_axes(layer)]
         across.append(along[0] if along else no_labels(tensor.shape))
         for layer in along[1:]:
-            tracer.ledger.pin(layer, tracer.reason)
+            tracer.ledger.pin(layer, f"{tracer.reason} joins several channels there")
         rest = tuple(layer.narrow(axis, 0, 1).expand(shape) for layer in layers if all(layer is not a for a in along))
         followed = {a for layer in along for a in varying_axes(layer)}
         own = tracer.own_axes(tensor) - followed - {axis}
@@ -275,7 +275,7 @@ def _as_strided(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     if output.shape == data.shape and output.stride() == data.stride():
         tracer.set_layers(output, tracer.layers(data))
     else:
-        tracer.pin_all(args)
+        tracer.pin_all(args, "takes fixed positions")
 
 
 @_rule("constant_pad_nd")

@@ -160,7 +160,7 @@ class Tracer(TorchDispatchMode):
             except Exception as error:  # a fault of ours, on arguments nobody thought of: all that it concerns stays
                 self._operator += f" (its rule failed: {type(error).__name__}: {error})"
                 warnings.warn(f"what {self.reason} touches is left as it is; please report this", stacklevel=2)
-                self.pin_all((args, kwargs, output))
+                self.pin_all((args, kwargs, output), "")
             if self.after is not None:
                 self.after(func, args, kwargs, output)
         return output
@@ -262,7 +262,7 @@ class Tracer(TorchDispatchMode):
             if len(vector) > 1:
                 vectors.append(compact(vector))
             else:
-                self.ledger.pin(vector, self.reason)
+                self.ledger.pin(vector, f"{self.reason} reads nothing else")
         return Operand(tuple(vectors), frozenset([0]) if 1 in self.own_axes(data) else frozenset())
 
     def set_uniform(self, tensor: Tensor, *, is_zero: bool = False) -> None:
@@ -282,8 +282,9 @@ class Tracer(TorchDispatchMode):
         layers = tuple(compact(layer.expand(tensor.shape)) for layer in layers)
         written = self._storages.get(storage_id(tensor))
         if written is not None:
-            self.pin_parameter(written)
-            self.pin_layers(layers, self.reason)
+            reason = f"{self.reason} overwrites a parameter or buffer with it"
+            self.pin_parameter(written, f"{self.reason} overwrites it")
+            self.pin_layers(layers, reason)
             return
         others = [other for other in self._shared_with(tensor) if other is not tensor]
         self._label_around(tensor, layers, others)
@@ -377,25 +378,26 @@ class Tracer(TorchDispatchMode):
             parameter.roles[axis] = role
         return parameter.axes[axis]
 
-    def pin_parameter(self, parameter: Parameter) -> None:
+    def pin_parameter(self, parameter: Parameter, reason: str) -> None:
         """Every axis of the parameter stays as it is."""
         for axis in range(parameter.tensor.ndim):
-            self.ledger.pin(self.axis_labels(parameter, axis, "element"), self.reason)
+            self.ledger.pin(self.axis_labels(parameter, axis, "element"), reason)
 
     def pin_layers(self, layers: Layers, reason: str) -> None:
         """Everything labelled in `layers` stays."""
         for layer in layers:
             self.ledger.pin(layer, reason)
 
-    def pin_all(self, arguments: Any) -> None:
-        """Everything labelled among the arguments of the running operator stays."""
+    def pin_all(self, arguments: Any, why: str) -> None:
+        """Everything labelled among the arguments of the running operator stays; `why` goes on after its name."""
+        reason = f"{self.reason} {why}".rstrip()
         for leaf in pytree.tree_leaves(arguments):
             if isinstance(leaf, Tensor):
                 view = self.parameter_view(leaf)
                 if view is not None:
-                    self.pin_parameter(view[0])
+                    self.pin_parameter(view[0], reason)
                 else:
-                    self.pin_layers(self.layers(leaf), self.reason)
+                    self.pin_layers(self.layers(leaf), reason)
 
 
 @cache
