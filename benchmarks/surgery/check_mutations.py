@@ -73,7 +73,7 @@ def passes_on(rule: Rule) -> Rule:
         tensors = [leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, Tensor)]
         for out in pytree.tree_leaves(argument(rule, bound, "output", 4)):
             if isinstance(out, Tensor) and tensors and out.shape == tensors[0].shape:
-                tracer.set_layers(out, tracer.layers(tensors[0]))
+                tracer.labels.set_layers(out, tracer.labels.layers(tensors[0]))
 
     return mutant
 

@@ -53,7 +53,7 @@ def trace(model: nn.Module, example_inputs: Any, *, blocks: bool = True) -> Stru
         watched = watch(model, example_inputs, tensors, blocks=blocks)
         tracer = watched.tracer
         spec = InputSpec.of(example_inputs)
-        used = {parameter.name: parameter for parameter in tracer.parameters.values() if parameter.name in tracer.used}
+        used = {parameter.name: parameter for parameter in tracer.parameters.used()}
         ownership, channels, pins = grouped_channels(tracer.ledger, tuple(used.values()))
         users = {name: parameter.modules for name, parameter in used.items()}
         found, new_channels = watched.blocks(users), watched.new_channels(users)
@@ -67,7 +67,7 @@ def trace(model: nn.Module, example_inputs: Any, *, blocks: bool = True) -> Stru
         blocks=(),
         costs=tuple(layer_costs(tracer.ledger.work, ownership, shapes, channels)),
         pins=pins,
-        unused=tuple(name for name, tensor in tensors.items() if name not in tracer.used and tensor.ndim),
+        unused=tuple(name for name, tensor in tensors.items() if name not in used and tensor.ndim),
     )
     found = with_dense_layers(structure, found, new_channels)
     found += plain_convolutions(structure, model, owning, found)

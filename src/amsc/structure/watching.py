@@ -16,6 +16,7 @@ from amsc.structure.operators import views
 from amsc.structure.operators.table import rule_for
 from amsc.structure.parts import Block
 from amsc.structure.tracing.foldable import takes_constants
+from amsc.structure.tracing.observer import Observer
 from amsc.structure.tracing.overwritten import Guard
 from amsc.structure.tracing.tracer import Tracer
 from amsc.structure.tracing.without_values import computing_aside, fakes
@@ -66,31 +67,33 @@ def watch(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor], 
     """
     if any(tensor.is_meta for tensor in tensors.values()):
         with fakes(tensors, example_inputs) as (without, inputs):
-            tracer = _tracer(model, without, aside=computing_aside)
-            return _watch(tracer, model, _runs(model, inputs, without), blocks=blocks)
+            observer = _observer(model, without, aside=computing_aside)
+            return _watch(observer, model, _runs(model, inputs, without), blocks=blocks)
     guard = Guard(tensors)
     try:
         without = {name: tensor.to("meta") for name, tensor in tensors.items()}
         try:
-            watched = _watch_on_meta(_tracer(model, without), model, example_inputs, without, blocks=blocks)
+            watched = _watch_on_meta(_observer(model, without), model, example_inputs, without, blocks=blocks)
         except AmscError:  # its forward needs values, or tensors amsc does not know
-            tracer = _tracer(model, tensors, before=guard.keep)
-            watched = _watch(tracer, model, _runs(model, example_inputs), blocks=blocks)
-        if any(tensor.ndim and name not in watched.tracer.used for name, tensor in tensors.items()):
-            probe = _tracer(model, tensors, before=guard.keep)
-            again = _tracer(model, tensors, before=guard.keep)
+            observer = _observer(model, tensors, before=guard.keep)
+            watched = _watch(observer, model, _runs(model, example_inputs), blocks=blocks)
+        used = _used(watched.tracer)
+        if any(tensor.ndim and name not in used for name, tensor in tensors.items()):
+            probe = _observer(model, tensors, before=guard.keep)
+            again = _observer(model, tensors, before=guard.keep)
             watched = _watched_in_training(watched, probe, again, model, example_inputs)
     finally:
         guard.give_back()
     return watched
 
 
-def _tracer(model: nn.Module, tensors: Mapping[str, Tensor], **options: Any) -> Tracer:
+def _observer(model: nn.Module, tensors: Mapping[str, Tensor], **options: Any) -> Observer:
     names = {id(module): name for name, module in model.named_modules()}
     convolutions = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, _ConvNd) and name)
     kernels = {name for name in tensors if name.startswith(convolutions) or isinstance(model, _ConvNd)}
     foldable = {name for name, module in model.named_modules() if name and takes_constants(module)}
-    return Tracer(tensors, names, kernels, foldable, views.RULES, rule_for, **options)
+    tracer = Tracer.of(tensors, names, moves=views.RULES, kernels=kernels, foldable=foldable)
+    return Observer(tracer, rule_for, **options)
 
 
 Run = Callable[[], Any]
@@ -105,21 +108,21 @@ def _runs(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tensor] |
     return [lambda call=call: run(call) for call in example_calls(example_inputs)]  # type: ignore[misc]
 
 
-def _watch(tracer: Tracer, model: nn.Module, runs: Sequence[Run], *, blocks: bool = False) -> Watched:
-    """Let the tracer watch runs of the model, and if `blocks` a search for them each; the first run comes last, and
+def _watch(observer: Observer, model: nn.Module, runs: Sequence[Run], *, blocks: bool = False) -> Watched:
+    """Let the observer watch runs of the model, and if `blocks` a search for them each; the first run comes last, and
     the work that is noted is its own."""
     searches: list[BlockSearch] = []
     state: dict[str, str] = {}
     for run in (*runs[1:], runs[0]):
-        search = BlockSearch(model, tracer.parameter_name) if blocks else None
+        search = BlockSearch(model, observer.tracer.parameters.name) if blocks else None
         searches += [search] if search else []
-        tracer.after = search.observe if search else None
-        tracer.ledger.work.clear()
-        with tracer.watching(), search.watching() if search else contextlib.nullcontext():
+        observer.after = search.observe if search else None
+        observer.tracer.ledger.work.clear()
+        with observer.watching(), search.watching() if search else contextlib.nullcontext():
             output = run()
-        with tracer.aside():
-            state |= _pin_output(tracer, output, OwnState.of(model))
-    return Watched(tracer, tuple(searches), state)
+        with observer.aside():
+            state |= _pin_output(observer.tracer, output, OwnState.of(model))
+    return Watched(observer.tracer, tuple(searches), state)
 
 
 def _pin_output(tracer: Tracer, output: Any, own: OwnState) -> dict[str, str]:
@@ -137,7 +140,7 @@ def _pin_output(tracer: Tracer, output: Any, own: OwnState) -> dict[str, str]:
         )
     tracer.ledger.sources[OUTPUT] = ""  # no line of the model
     for tensor in seen.tensors.values():
-        tracer.pin_layers(tracer.layers(tensor), OUTPUT)
+        tracer.ledger.pin_layers(tracer.labels.layers(tensor), OUTPUT)
     return seen.state
 
 
@@ -146,30 +149,35 @@ def _named(state: Mapping[str, str]) -> str:
 
 
 def _watch_on_meta(
-    tracer: Tracer, model: nn.Module, example_inputs: Any, without: Mapping[str, Tensor], *, blocks: bool
+    observer: Observer, model: nn.Module, example_inputs: Any, without: Mapping[str, Tensor], *, blocks: bool
 ) -> Watched:
     inputs = map_tensors(lambda tensor: tensor.to("meta"), example_inputs)
     with borrowed(model):  # what the run leaves in the model has no values
-        return _watch(tracer, model, _runs(model, inputs, without), blocks=blocks)
+        return _watch(observer, model, _runs(model, inputs, without), blocks=blocks)
 
 
 def _watched_in_training(
-    watched: Watched, probe: Tracer, again: Tracer, model: nn.Module, example_inputs: Any
+    watched: Watched, probe: Observer, again: Observer, model: nn.Module, example_inputs: Any
 ) -> Watched:
-    """What was `watched`, or if the `probe` finds that runs in training mode use more parameters, the same with the
-    tracer `again` after both."""
+    """What was `watched`, or if the `probe` finds that runs in training mode use more parameters, the same with what
+    `again` has watched."""
     runs = _runs(model, example_inputs)
     model.train()
     try:
         _watch(probe, model, runs)
-        more = probe.used - watched.tracer.used
-        if any(parameter.name in more and parameter.tensor.ndim for parameter in probe.parameters.values()):
+        before = _used(watched.tracer)
+        if any(p.name not in before and p.tensor.ndim for p in probe.tracer.parameters.used()):
             _watch(again, model, runs)
             model.eval()
             _watch(again, model, runs)  # forgets what training costs: it is not what the network costs
-            watched = Watched(again, watched.searches, watched.state)
+            watched = Watched(again.tracer, watched.searches, watched.state)
     except AmscError:  # it cannot be trained on these inputs, and what it would use then stays as it is
         pass
     finally:
         model.eval()
     return watched
+
+
+def _used(tracer: Tracer) -> set[str]:
+    """Names of the parameters and buffers that the runs have used."""
+    return {parameter.name for parameter in tracer.parameters.used()}

@@ -21,6 +21,7 @@ from amsc.structure.grouping.rectangles import closed_units
 from amsc.structure.labels.ledger import compact
 from amsc.structure.operators import views
 from amsc.structure.operators.table import rule_for
+from amsc.structure.tracing.observer import Observer
 from amsc.structure.tracing.tracer import Tracer
 
 SEEDS = range(12)
@@ -319,17 +320,17 @@ def labelled(tracer: Tracer, r: random.Random) -> tuple[Tensor, list[Tensor]]:
         axes = [free.pop() for _ in range(r.randint(1, 2)) if free]
         layer = tracer.ledger.fresh(*(x.shape[a] if a in axes else 1 for a in range(4)))
         layers.append((layer if r.random() < 0.7 else -layer).expand(x.shape).contiguous())
-    tracer.set_layers(x, [compact(layer) for layer in layers])
+    tracer.labels.set_layers(x, [compact(layer) for layer in layers])
     return x, layers
 
 
 def run(move: Move, seed: int) -> tuple[Tracer, Tensor, list[Tensor], list[tuple[Tensor, list[Tensor]]]]:
     """(tracer, input, its layers, each output with its layers)."""
     r = random.Random(seed)
-    tracer = Tracer({}, {}, (), (), views.RULES, rule_for)
+    tracer = Tracer.of({}, {}, moves=views.RULES)
     x, layers = labelled(tracer, r)
     outputs = moved(move, x, seed, tracer)
-    return tracer, x, layers, [(y, [layer.contiguous() for layer in tracer.layers(y)]) for y in outputs]
+    return tracer, x, layers, [(y, [layer.contiguous() for layer in tracer.labels.layers(y)]) for y in outputs]
 
 
 def moved(move: Move, x: Tensor, seed: int, tracer: Tracer | None = None) -> list[Tensor]:
@@ -337,7 +338,7 @@ def moved(move: Move, x: Tensor, seed: int, tracer: Tracer | None = None) -> lis
     r = random.Random(1000 + seed)
     if tracer is None:
         return pytree.tree_leaves(move(x, r))
-    with tracer.watching():
+    with Observer(tracer, rule_for).watching():
         return pytree.tree_leaves(move(x, r))
 
 
@@ -431,9 +432,9 @@ def silenced(x: Tensor, layers: list[Tensor], marks: Callable[[Tensor], Tensor])
 
 def test_the_values_notice_a_wrong_label() -> None:
     """The oracle can fail: labels that were not moved with a flip."""
-    tracer = Tracer({}, {}, (), (), views.RULES, rule_for)
+    tracer = Tracer.of({}, {}, moves=views.RULES)
     x = torch.rand(4)
-    tracer.set_layers(x, [tracer.ledger.fresh(4)])
-    with tracer.watching():
+    tracer.labels.set_layers(x, [tracer.ledger.fresh(4)])
+    with Observer(tracer, rule_for).watching():
         y = x.flip(0)
-    assert not torch.equal(tracer.layers(y)[0], tracer.layers(x)[0])
+    assert not torch.equal(tracer.labels.layers(y)[0], tracer.labels.layers(x)[0])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from amsc.structure.labels.ledger import Ledger
-from amsc.structure.tracing.tracer import Parameter
+from amsc.structure.tracing.parameters import Parameter
 
 __all__ = ["Axis", "Ownership", "Rows", "mixed"]
 

@@ -11,7 +11,7 @@ from amsc.structure.grouping.channel_groups import channel_groups
 from amsc.structure.grouping.positions import Ownership
 from amsc.structure.labels.ledger import Grouped, Ledger
 from amsc.structure.structure import ChannelGroup, Pin
-from amsc.structure.tracing.tracer import Parameter
+from amsc.structure.tracing.parameters import Parameter
 
 __all__ = ["grouped_channels"]
 

@@ -6,7 +6,7 @@ element goes when any of its layers goes: a weight has one layer for its rows an
 which a layer does not change have stride 0, so that a feature map costs one number per channel, not one per pixel.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -156,6 +156,11 @@ class Ledger:
     def pin(self, labels: Tensor, reason: str) -> None:
         """What carries one of these labels stays."""
         self._mark(self.pins, core(labels), reason)
+
+    def pin_layers(self, layers: Iterable[Tensor], reason: str) -> None:
+        """Everything labelled in `layers` stays."""
+        for layer in layers:
+            self.pin(layer, reason)
 
     def sum(self, labels: Tensor, reason: str) -> None:
         """These labels take part in a sum of activations."""

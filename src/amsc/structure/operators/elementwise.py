@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from amsc.structure.labels.combine import GivesZero, combine
-from amsc.structure.tracing.tracer import Parameter, Tracer
+from amsc.structure.tracing.parameters import Parameter
+from amsc.structure.tracing.tracer import Tracer
 
 __all__ = ["copy_in_place", "elementwise"]
 
@@ -20,16 +21,16 @@ def elementwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     zero = partial(_gives_zero, func, args, kwargs)
     if not func._schema.is_mutable and (view := _rescaled(tracer, tensors, first, zero)) is not None:
-        tracer.set_parameter_view(first, *view)
+        tracer.parameters.set_view(first, *view)
         return
-    operands = [tracer.operand(tensor, first.shape) for tensor in tensors]
+    operands = [tracer.labels.operand(tensor, first.shape) for tensor in tensors]
     layers = combine(tracer.ledger, operands, zero, tracer.reason, note_sums=True)
     if func._schema.is_mutable:
-        tracer.write(first, layers)
+        tracer.labels.write(first, layers)
     else:
-        tracer.set_layers(first, layers)
+        tracer.labels.set_layers(first, layers)
         if all(not operand.own_axes for operand in operands):
-            tracer.set_uniform(first, is_zero=zero(tuple(operand.is_zero for operand in operands)))
+            tracer.labels.set_uniform(first, is_zero=zero(tuple(operand.is_zero for operand in operands)))
 
 
 def _rescaled(
@@ -37,18 +38,18 @@ def _rescaled(
 ) -> tuple[Parameter, tuple[int, ...]] | None:
     """The parameter (and its axes) of which the output is a function, number by number, that keeps zeros: it is cut and
     silenced as the parameter itself is (equalised learning rates, say). None where it is none."""
-    views = [tracer.parameter_view(tensor) if tensor.numel() > 1 else None for tensor in tensors]
+    views = [tracer.parameters.view(tensor) if tensor.numel() > 1 else None for tensor in tensors]
     wide = [place for place, view in enumerate(views) if view is not None]
     if len(wide) != 1 or tensors[wide[0]].shape != output.shape or not output.is_floating_point():
         return None
-    if not all(tracer.is_fixed(tensor) for place, tensor in enumerate(tensors) if place != wide[0]):
+    if not all(tracer.parameters.is_fixed(tensor) for place, tensor in enumerate(tensors) if place != wide[0]):
         return None
     return views[wide[0]] if gives_zero(tuple(place == wide[0] for place in range(len(tensors)))) else None
 
 
 def copy_in_place(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """The destination takes the labels of the source."""
-    tracer.write(args[0], tuple(layer.expand(args[0].shape) for layer in tracer.layers(args[1])))
+    tracer.labels.write(args[0], tuple(layer.expand(args[0].shape) for layer in tracer.labels.layers(args[1])))
 
 
 def _gives_zero(func: Any, args: Any, kwargs: Any, is_zero: tuple[bool, ...]) -> bool:

@@ -23,7 +23,7 @@ def _batch_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     data, weight, bias, mean, variance = args[:5]
     if func._schema.name == "aten::_native_batch_norm_legit" and not isinstance(mean, Tensor):
         mean = variance = None
-    channels = tracer.channels(data)
+    channels = tracer.labels.channels(data)
     roles = ((weight, "affine"), (bias, "affine"), (mean, "statistic"), (variance, "statistic"))
     layers = _with_parameters(tracer, channels, [(tensor, role) for tensor, role in roles if tensor is not None])
     is_zero = (weight is not None and bias is not None) or mean is None
@@ -38,7 +38,7 @@ def _group_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     if weight is None:
         tracer.pin_all(args, "has no scale from which its new number of groups could be told; give it affine=True")
         return
-    channels = tracer.channels(data)
+    channels = tracer.labels.channels(data)
     for layer in channels.layers:
         if groups > 1:
             grouped = core(layer).reshape(groups, -1)
@@ -60,16 +60,16 @@ def _layer_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     is_rms = "rms" in func._schema.name
     bias = None if is_rms else args[3]
     axes = list(range(data.ndim - len(shape), data.ndim))
-    layers = tracer.layers(data)
+    layers = tracer.labels.layers(data)
     for layer in layers:
         tracer.ledger.read(layer, axes, f"{tracer.reason} normalises over channels", takes_zeros=False)
     operands, affine = [Operand(layers, frozenset(range(data.ndim)))], []
     for tensor in (weight, bias):
         if tensor is not None:
-            view = tracer.parameter_view(tensor)
-            own = tracer.layers(tensor)
+            view = tracer.parameters.view(tensor)
+            own = tracer.labels.layers(tensor)
             if view is not None:
-                own = tracer.parameter_layers(tensor, *view, ["affine"] * tensor.ndim)
+                own = tracer.parameters.layers(tensor, *view, ["affine"] * tensor.ndim)
             spread = tuple(compact(layer.expand(data.shape)) for layer in own)
             affine.append(Operand(spread, frozenset(axis for axis in axes if data.shape[axis] > 1)))
     # zero where scale and shift are, or where the data is and nothing is added after it
@@ -80,7 +80,7 @@ def _layer_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
         return scaled or (is_rms and any(is_zero))
 
     result = combine(tracer.ledger, operands, gives_zero, tracer.reason)
-    tracer.set_layers(output[0] if isinstance(output, tuple | list) else output, result)
+    tracer.labels.set_layers(output[0] if isinstance(output, tuple | list) else output, result)
 
 
 @_rule("_weight_norm_interface")
@@ -95,12 +95,14 @@ def _weight_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
     scale = tuple(compact(layer.expand(v.shape)) for layer in _parameter_or_layers(tracer, g, "affine"))
     operands = [Operand(own, frozenset(range(v.ndim))), Operand(scale, frozenset([axis]))]
     result = combine(tracer.ledger, operands, lambda is_zero: is_zero[1], tracer.reason)
-    tracer.set_layers(output[0] if isinstance(output, tuple | list) else output, result)
+    tracer.labels.set_layers(output[0] if isinstance(output, tuple | list) else output, result)
 
 
 def _parameter_or_layers(tracer: Tracer, tensor: Tensor, role: str) -> Layers:
-    view = tracer.parameter_view(tensor)
-    return tracer.layers(tensor) if view is None else tracer.parameter_layers(tensor, *view, [role] * tensor.ndim)
+    view = tracer.parameters.view(tensor)
+    return (
+        tracer.labels.layers(tensor) if view is None else tracer.parameters.layers(tensor, *view, [role] * tensor.ndim)
+    )
 
 
 def _with_parameters(tracer: Tracer, channels: Operand, tensors: list[tuple[Tensor, str]]) -> Layers:
@@ -116,4 +118,4 @@ def _set_along(tracer: Tracer, output: Any, layers: list[Tensor], *, axis: int) 
     first = output[0] if isinstance(output, tuple | list) else output
     shape = [1] * first.ndim
     shape[axis] = -1
-    tracer.set_layers(first, [core(layer).reshape(shape) for layer in layers])
+    tracer.labels.set_layers(first, [core(layer).reshape(shape) for layer in layers])

@@ -36,20 +36,20 @@ class _Factor:
 @_rule("mm")
 def _mm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """data @ weight."""
-    tracer.set_layers(output, _product(tracer, args[0], "ik", args[1], "kj", "ij"))
+    tracer.labels.set_layers(output, _product(tracer, args[0], "ik", args[1], "kj", "ij"))
 
 
 @_rule("addmm")
 def _addmm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """bias + data @ weight, as linear layers write it."""
     layers = _product(tracer, args[1], "ik", args[2], "kj", "ij")
-    tracer.set_layers(output, _with_bias(tracer, layers, args[0], output, axis=1))
+    tracer.labels.set_layers(output, _with_bias(tracer, layers, args[0], output, axis=1))
 
 
 @_rule("bmm")
 def _bmm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """A batch of matrix products."""
-    tracer.set_layers(output, _product(tracer, args[0], "bik", args[1], "bkj", "bij"))
+    tracer.labels.set_layers(output, _product(tracer, args[0], "bik", args[1], "bkj", "bij"))
 
 
 @_rule("baddbmm")
@@ -58,28 +58,28 @@ def _baddbmm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     layers = _product(tracer, args[1], "bik", args[2], "bkj", "bij")
     if kwargs.get("beta", 1) != 0:
         shaped = tuple(layer.expand(output.shape) for layer in layers)
-        operands = [Operand(shaped, frozenset(range(3))), tracer.operand(args[0], output.shape)]
+        operands = [Operand(shaped, frozenset(range(3))), tracer.labels.operand(args[0], output.shape)]
         layers = combine(tracer.ledger, operands, all, tracer.reason)
-    tracer.set_layers(output, layers)
+    tracer.labels.set_layers(output, layers)
 
 
 @_rule("mv")
 def _mv(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """matrix @ vector."""
-    tracer.set_layers(output, _product(tracer, args[0], "ik", args[1], "k", "i"))
+    tracer.labels.set_layers(output, _product(tracer, args[0], "ik", args[1], "k", "i"))
 
 
 @_rule("dot vdot")
 def _dot(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """vector @ vector."""
-    tracer.set_layers(output, _product(tracer, args[0], "k", args[1], "k", ""))
+    tracer.labels.set_layers(output, _product(tracer, args[0], "k", args[1], "k", ""))
 
 
 @_rule("addmv")
 def _addmv(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """bias + matrix @ vector."""
     layers = _product(tracer, args[1], "ik", args[2], "k", "i")
-    tracer.set_layers(output, _with_bias(tracer, layers, args[0], output, axis=0))
+    tracer.labels.set_layers(output, _with_bias(tracer, layers, args[0], output, axis=0))
 
 
 def _product(tracer: Tracer, left: Tensor, left_letters: str, right: Tensor, right_letters: str, output: str) -> Layers:
@@ -95,7 +95,7 @@ def _product(tracer: Tracer, left: Tensor, left_letters: str, right: Tensor, rig
     reason = f"{tracer.reason} reads it after a non-zero constant"
     folds = next(filter(None, (tracer.folds(factor.tensor) for factor in factors)), "")
     layers = reduce(tracer.ledger, whole, summed, reason, takes_zeros=True, folds=folds)
-    if all(tracer.parameter_view(factor.tensor) is None for factor in factors):
+    if all(tracer.parameters.view(factor.tensor) is None for factor in factors):
         _note_heads(tracer, layers, output)
     layers = without_implied(tracer.ledger, layers, tracer.reason)
     return tuple(layer.reshape(layer.shape[: len(output)]) for layer in layers)
@@ -105,21 +105,21 @@ def _factors(
     tracer: Tracer, left: Tensor, left_letters: str, right: Tensor, right_letters: str, output: str
 ) -> tuple[_Factor, _Factor]:
     """Both factors; of a parameter the axes that stay are produced ("out"), those summed over are read ("in")."""
-    views = [tracer.parameter_view(left), tracer.parameter_view(right)]
+    views = [tracer.parameters.view(left), tracer.parameters.view(right)]
     is_weight = [views[0] is not None and views[1] is None, views[1] is not None]
-    meets_data = tracer.is_activation(left) or tracer.is_activation(right)
+    meets_data = tracer.parameters.is_activation(left) or tracer.parameters.is_activation(right)
     factors = []
     for tensor, letters, view, weight in zip(
         (left, right), (left_letters, right_letters), views, is_weight, strict=True
     ):
         if view is not None and weight:
             roles = ["out" if letter in output else "in" for letter in letters]
-            layers = tracer.parameter_layers(tensor, *view, roles)
+            layers = tracer.parameters.layers(tensor, *view, roles)
         else:
-            layers = tracer.layers(tensor)
-            if meets_data and tracer.is_computed(tensor):
+            layers = tracer.labels.layers(tensor)
+            if meets_data and tracer.parameters.is_computed(tensor):
                 _note_computed(tracer, layers, [axis for axis, letter in enumerate(letters) if letter not in output])
-        factors.append(_Factor(tensor, letters, layers, tracer.own_axes(tensor)))
+        factors.append(_Factor(tensor, letters, layers, tracer.labels.own_axes(tensor)))
     return factors[0], factors[1]
 
 
@@ -148,7 +148,7 @@ def _laid_out(factor: _Factor, letters: str, sizes: dict[str, int]) -> Operand:
 def _note_work(tracer: Tracer, factors: Sequence[_Factor], letters: str, met: Layers, macs: int) -> None:
     along: dict[str, tuple[str, int]] = {}
     for factor in factors:
-        view = tracer.parameter_view(factor.tensor)
+        view = tracer.parameters.view(factor.tensor)
         if view is not None:
             along |= {letter: (view[0].name, axis) for letter, axis in zip(factor.letters, view[1], strict=True)}
     left = {place for place, letter in enumerate(letters) if letter not in along}
@@ -172,13 +172,13 @@ def _with_bias(tracer: Tracer, layers: Layers, bias: Tensor | None, output: Tens
     whole = tuple(compact(layer.expand(output.shape)) for layer in layers)
     if bias is None:
         return whole
-    view = tracer.parameter_view(bias)
-    own = tracer.parameter_layers(bias, *view, ["out"] * bias.ndim) if view is not None else tracer.layers(bias)
+    view = tracer.parameters.view(bias)
+    own = tracer.parameters.layers(bias, *view, ["out"] * bias.ndim) if view is not None else tracer.labels.layers(bias)
     shape = [1] * output.ndim
     shape[axis] = -1
     placed = own if bias.ndim != 1 else tuple(core(layer).reshape(shape) for layer in own)
     spread = tuple(compact(layer.expand(output.shape)) for layer in placed)
-    own_axes = frozenset([axis]) if bias.ndim == 1 and tracer.own_axes(bias) else tracer.own_axes(bias)
+    own_axes = frozenset([axis]) if bias.ndim == 1 and tracer.labels.own_axes(bias) else tracer.labels.own_axes(bias)
     operands = [Operand(whole, frozenset(range(output.ndim))), Operand(spread, own_axes)]
     return combine(tracer.ledger, operands, all, tracer.reason)
 
@@ -193,7 +193,7 @@ def _convolution(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
     data, weight, bias = args[:3]
     transposed, groups = bool(args[6]), int(args[8])
     outside = prod(data.shape[2:] if transposed else output.shape[2:]) * data.shape[0]
-    channels = tracer.channels(data)
+    channels = tracer.labels.channels(data)
     if data.ndim != weight.ndim:
         tracer.pin_all((data, weight, bias), "reads one input without a batch")
         return
@@ -205,7 +205,7 @@ def _convolution(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
     if groups > 1 and transposed:
         produced: Layers = _grouped_transposed(tracer, channels, along, output.shape[1], groups)
     elif groups > 1:
-        view = tracer.parameter_view(weight)
+        view = tracer.parameters.view(weight)
         produced = _grouped(tracer, channels, along, groups, "" if view is None else view[0].name)
     else:
         met = combine(tracer.ledger, [channels, _operand(along[read])], product_zero, tracer.reason)
@@ -215,7 +215,7 @@ def _convolution(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
     shape = [1] * output.ndim
     shape[1] = -1
     layers = tuple(layer.reshape(shape) for layer in produced)
-    tracer.set_layers(output, _with_bias(tracer, layers, bias, output, axis=1))
+    tracer.labels.set_layers(output, _with_bias(tracer, layers, bias, output, axis=1))
 
 
 def _operand(labels: Tensor) -> Operand:
@@ -224,9 +224,9 @@ def _operand(labels: Tensor) -> Operand:
 
 def _weight_axes(tracer: Tracer, weight: Tensor, roles: Sequence[str]) -> list[Tensor]:
     """Labels along the first two axes of a weight; what else is labelled in a computed weight stays."""
-    view = tracer.parameter_view(weight)
-    layers = tracer.parameter_layers(weight, *view, roles) if view is not None else tracer.layers(weight)
-    if tracer.is_computed(weight):
+    view = tracer.parameters.view(weight)
+    layers = tracer.parameters.layers(weight, *view, roles) if view is not None else tracer.labels.layers(weight)
+    if tracer.parameters.is_computed(weight):
         _note_computed(tracer, layers, [roles.index("in")])
     along = [torch.zeros(size, dtype=torch.int64) for size in weight.shape[:2]]
     for layer in layers:
@@ -239,7 +239,7 @@ def _weight_axes(tracer: Tracer, weight: Tensor, roles: Sequence[str]) -> list[T
 
 
 def _note_convolution(tracer: Tracer, weight: Tensor, along: Sequence[Tensor], outside: int) -> None:
-    view = tracer.parameter_view(weight)
+    view = tracer.parameters.view(weight)
     macs = outside * weight.numel()
     if view is not None:
         view[0].is_convolution = True

@@ -28,9 +28,11 @@ def _spatial(rank: int) -> Rule:
     def channelwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Pooling, interpolation and the like: mixes the last `rank` axes, channel by channel, and gives 0 for 0."""
         data: Tensor = args[0]
-        mixed = [tracer.ledger.mix(x, range(data.ndim - rank, data.ndim), tracer.reason) for x in tracer.layers(data)]
+        mixed = [
+            tracer.ledger.mix(x, range(data.ndim - rank, data.ndim), tracer.reason) for x in tracer.labels.layers(data)
+        ]
         for leaf in pytree.tree_leaves(output):
-            tracer.set_layers(leaf, mixed)
+            tracer.labels.set_layers(leaf, mixed)
 
     return channelwise
 
@@ -51,8 +53,8 @@ def _grid_sample(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
     """Interpolation at positions that must not depend on what goes."""
     tracer.pin_all(args[1], POSITIONS)
     data: Tensor = args[0]
-    mixed = [tracer.ledger.mix(x, range(2, data.ndim), tracer.reason) for x in tracer.layers(data)]
-    tracer.set_layers(output, mixed)
+    mixed = [tracer.ledger.mix(x, range(2, data.ndim), tracer.reason) for x in tracer.labels.layers(data)]
+    tracer.labels.set_layers(output, mixed)
 
 
 @_rule("mean sum amax amin max min var std linalg_vector_norm norm logsumexp prod var_mean std_mean nansum all any")
@@ -65,14 +67,16 @@ def _reduction(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     axes = range(data.ndim) if dims is None or dims == [] else _positive(dims, data.ndim)
     layers = reduce(
         tracer.ledger,
-        tracer.layers(data),
+        tracer.labels.layers(data),
         tuple(axes),
         f"{tracer.reason} mixes channels",
         takes_zeros=name in _TAKES_ZEROS,
         zero_for_zeros=name in _ZERO_FOR_ZEROS,
     )
     for leaf in (leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)):
-        tracer.set_layers(leaf, layers if leaf.ndim == data.ndim else [_dropped(layer, axes) for layer in layers])
+        tracer.labels.set_layers(
+            leaf, layers if leaf.ndim == data.ndim else [_dropped(layer, axes) for layer in layers]
+        )
 
 
 # (argsort: its stable form had kernels of its own in older versions of torch.)
@@ -87,7 +91,7 @@ def _along_axis(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     axes = _positive(dim, data.ndim) if dim is not None else tuple(range(data.ndim))
     chooses = name in ("sort", "topk", "argsort", "argmax", "argmin", "kthvalue", "mode", "median")
     results = []
-    for layer in tracer.layers(data):
+    for layer in tracer.labels.layers(data):
         if not set(axes).intersection(varying_axes(layer)):
             results.append(core(layer) if name == "cumsum" else -core(layer).abs())
         elif chooses:
@@ -100,7 +104,7 @@ def _along_axis(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
             results.append(-layer.abs())
     for leaf in (leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)):
         small = [core(layer) for layer in results]
-        tracer.set_layers(leaf, small if leaf.ndim == data.ndim else [_dropped(layer, axes) for layer in small])
+        tracer.labels.set_layers(leaf, small if leaf.ndim == data.ndim else [_dropped(layer, axes) for layer in small])
 
 
 @_rule("embedding")
@@ -108,15 +112,16 @@ def _embedding(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     """A table of vectors: what goes is a column of it."""
     weight, indices = args[0], args[1]
     tracer.pin_all(indices, POSITIONS)
-    view = tracer.parameter_view(weight)
+    view = tracer.parameters.view(weight)
     if view is None:
-        layers = tuple(layer for layer in tracer.layers(weight) if varying_axes(layer) == (1,))
-        tracer.pin_layers(
-            tuple(x for x in tracer.layers(weight) if varying_axes(x) != (1,)), f"{tracer.reason} looks its rows up"
+        layers = tuple(layer for layer in tracer.labels.layers(weight) if varying_axes(layer) == (1,))
+        tracer.ledger.pin_layers(
+            tuple(x for x in tracer.labels.layers(weight) if varying_axes(x) != (1,)),
+            f"{tracer.reason} looks its rows up",
         )
     else:
-        layers = tracer.parameter_layers(weight, *view, ["", "out"])
-    tracer.set_layers(output, [core(layer).reshape(-1) for layer in layers])
+        layers = tracer.parameters.layers(weight, *view, ["", "out"])
+    tracer.labels.set_layers(output, [core(layer).reshape(-1) for layer in layers])
 
 
 @_rule("index_select")
@@ -125,7 +130,7 @@ def _index_select(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict
     data, dim, index = args
     tracer.pin_all(index, POSITIONS)
     layers = _standing(tracer, data, {dim % max(data.ndim, 1)})
-    tracer.set_layers(output, [core(layer) for layer in layers])
+    tracer.labels.set_layers(output, [core(layer) for layer in layers])
 
 
 @_rule("index _unsafe_index")
@@ -134,7 +139,7 @@ def _index(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     data, indices = args
     tracer.pin_all(indices, POSITIONS)
     layers = _standing(tracer, data, _indexed_axes(indices))
-    tracer.set_layers(output, [_indexed(layer, indices, output) for layer in layers])
+    tracer.labels.set_layers(output, [_indexed(layer, indices, output) for layer in layers])
 
 
 def _indexed_axes(indices: Sequence[Tensor | None]) -> set[int]:
@@ -168,12 +173,12 @@ def _gather(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     tracer.pin_all(index, POSITIONS)
     dim %= data.ndim
     layers = [_narrowed(core(layer), output) for layer in _standing(tracer, data, {dim})]
-    own = tracer.own_axes(index)
+    own = tracer.labels.own_axes(index)
     operands = (
         Operand(tuple(compact(layer.expand(output.shape)) for layer in layers), frozenset()),
         Operand((), own - {dim}),
     )
-    tracer.set_layers(output, combine(tracer.ledger, operands, lambda zero: zero[0], tracer.reason))
+    tracer.labels.set_layers(output, combine(tracer.ledger, operands, lambda zero: zero[0], tracer.reason))
 
 
 @_rule("index_add index_add_ index_copy index_copy_ scatter scatter_ scatter_add scatter_add_ scatter_reduce")
@@ -189,7 +194,7 @@ def _scatter(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
         axes = _indexed_axes(given["indices"])
     else:
         axes = {int(given["dim"]) % data.ndim} if "dim" in given else set(range(data.ndim))
-    operands = [Operand(_standing(tracer, data, axes), tracer.own_axes(data) - axes)]
+    operands = [Operand(_standing(tracer, data, axes), tracer.labels.own_axes(data) - axes)]
     if isinstance(values, Tensor):
         written = _written(tracer, values, data, axes, aligned="indices" not in given)
         if written is None:
@@ -200,9 +205,9 @@ def _scatter(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     is_constant = values is not None and not isinstance(values, Tensor) and values != 0
     layers = combine(tracer.ledger, operands, lambda zero: all(zero) and not is_constant, tracer.reason)
     if func._schema.is_mutable:
-        tracer.write(output, layers)
+        tracer.labels.write(output, layers)
     else:
-        tracer.set_layers(output, layers)
+        tracer.labels.set_layers(output, layers)
 
 
 def _written(tracer: Tracer, values: Tensor, data: Tensor, axes: set[int], *, aligned: bool) -> Operand | None:
@@ -212,7 +217,7 @@ def _written(tracer: Tracer, values: Tensor, data: Tensor, axes: set[int], *, al
         if axes != set(range(len(axes))) or values.ndim < trailing:
             return Operand((), frozenset()) if values.ndim == 0 else None
         layers = []
-        for layer in tracer.layers(values):
+        for layer in tracer.labels.layers(values):
             if any(axis < values.ndim - trailing for axis in varying_axes(layer)):
                 return None
             small = _dropped(core(layer), range(values.ndim - trailing))
@@ -222,7 +227,7 @@ def _written(tracer: Tracer, values: Tensor, data: Tensor, axes: set[int], *, al
         return None
     kept = _standing(tracer, values, axes)
     layers = [compact(core(layer).expand(data.shape)) for layer in kept if _fits(core(layer), data)]
-    return Operand(tuple(layers), tracer.own_axes(values) - axes) if len(layers) == len(kept) else None
+    return Operand(tuple(layers), tracer.labels.own_axes(values) - axes) if len(layers) == len(kept) else None
 
 
 def _fits(layer: Tensor, data: Tensor) -> bool:
@@ -232,7 +237,7 @@ def _fits(layer: Tensor, data: Tensor) -> bool:
 def _standing(tracer: Tracer, data: Tensor, axes: set[int]) -> Layers:
     """Layers of `data` that do not change along `axes`; the others stay there, as positions are fixed."""
     kept = []
-    for layer in tracer.layers(data):
+    for layer in tracer.labels.layers(data):
         if axes.intersection(varying_axes(layer)):
             tracer.ledger.pin(layer, f"{tracer.reason} takes fixed positions")
         else:

@@ -35,14 +35,14 @@ def _pin(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     if func._schema.is_mutable:
         for leaf in {id(leaf): leaf for leaf in pytree.tree_leaves((args, kwargs, output))}.values():
             if isinstance(leaf, Tensor):
-                tracer.write(leaf, ())
+                tracer.labels.write(leaf, ())
 
 
 def _nothing(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """The output holds no activation: only shapes, or positions, or a number for the user's code."""
     for leaf in pytree.tree_leaves(output):
         if isinstance(leaf, Tensor):
-            tracer.set_layers(leaf, ())  # so that what is written to a part of it is noticed
+            tracer.labels.set_layers(leaf, ())  # so that what is written to a part of it is noticed
 
 
 def _uniform(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
@@ -50,11 +50,11 @@ def _uniform(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     name = func._schema.name.removeprefix("aten::")
     is_zero = "zeros" in name or "empty" in name or ("full" in name and _filling(func, args, kwargs) == 0)
     if name.endswith("_like"):
-        layers = tuple(layer.abs() if is_zero else -layer.abs() for layer in tracer.layers(args[0]))
-        tracer.set_layers(output, layers if output.shape == args[0].shape else ())
+        layers = tuple(layer.abs() if is_zero else -layer.abs() for layer in tracer.labels.layers(args[0]))
+        tracer.labels.set_layers(output, layers if output.shape == args[0].shape else ())
     else:
-        tracer.set_layers(output, ())  # so that what is written to a part of it is noticed
-    tracer.set_uniform(output, is_zero=is_zero)
+        tracer.labels.set_layers(output, ())  # so that what is written to a part of it is noticed
+    tracer.labels.set_uniform(output, is_zero=is_zero)
 
 
 def _filling(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -65,17 +65,17 @@ def _filling(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _fill(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """One value everywhere, in place."""
-    is_uniform = tracer.is_uniform(output) or len(tracer.layers(output)) == 0
+    is_uniform = tracer.labels.is_uniform(output) or len(tracer.labels.layers(output)) == 0
     is_zero = func._schema.name == "aten::zero_" or (not isinstance(args[1], Tensor) and args[1] == 0)
     sign = 1 if is_zero else -1
-    tracer.write(output, tuple(sign * layer.abs() for layer in tracer.layers(output)))
+    tracer.labels.write(output, tuple(sign * layer.abs() for layer in tracer.labels.layers(output)))
     if is_uniform:
-        tracer.set_uniform(output, is_zero=is_zero)
+        tracer.labels.set_uniform(output, is_zero=is_zero)
 
 
 def _random(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Random values in place of what was there: they have the channels of the tensor they fill."""
-    tracer.write(output, tuple(-layer.abs() for layer in tracer.layers(output)))
+    tracer.labels.write(output, tuple(-layer.abs() for layer in tracer.labels.layers(output)))
 
 
 _NOTHING = "arange randn rand scalar_tensor eye linspace _local_scalar_dense rand_like randn_like"

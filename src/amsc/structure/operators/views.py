@@ -25,26 +25,26 @@ _rule = collector(RULES)
 @_rule("lift_fresh_copy detach_ _reshape_copy view_copy")
 def _same(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """The same elements in the same places."""
-    view = tracer.parameter_view(args[0])
+    view = tracer.parameters.view(args[0])
     if view is not None:
-        tracer.set_parameter_view(output, *view)
+        tracer.parameters.set_view(output, *view)
     elif output.shape != args[0].shape:
         _reshape(tracer, func, args, kwargs, output)
     else:
-        tracer.set_layers(output, tracer.layers(args[0]))
+        tracer.labels.set_layers(output, tracer.labels.layers(args[0]))
         _stays_uniform(tracer, args[0], output)
 
 
 @_rule("t transpose permute t_ transpose_")
 def _transpose(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Axes change places; a transposed parameter is still that parameter."""
-    view = tracer.parameter_view(args[0])
+    view = tracer.parameters.view(args[0])
     if view is None:
         _on_layers(tracer, func, args, kwargs, output)
         return
     parameter, axes = view
     order = func(torch.empty([2 + axis for axis in range(len(axes))], device="meta"), *args[1:], **kwargs)
-    tracer.set_parameter_view(output, parameter, tuple(axes[size - 2] for size in order.shape))
+    tracer.parameters.set_view(output, parameter, tuple(axes[size - 2] for size in order.shape))
 
 
 @_rule("view _unsafe_view _reshape_alias squeeze unsqueeze squeeze_ unsqueeze_")
@@ -55,15 +55,15 @@ def _reshape(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
         tracer.pin_all(args, "reads the memory of its numbers")
         return
     _keep_kernel(tracer, data, output.shape)
-    layers = tuple(_reshaped(layer, output.shape) for layer in tracer.layers(data))
-    tracer.set_layers(output, layers)
+    layers = tuple(_reshaped(layer, output.shape) for layer in tracer.labels.layers(data))
+    tracer.labels.set_layers(output, layers)
     _stays_uniform(tracer, data, output)
 
 
 def _keep_kernel(tracer: Tracer, data: Tensor, shape: torch.Size) -> None:
     """A parameter whose axes after the second are joined to others is the kernel of a convolution, to be multiplied
     with columns of an image: its positions stay."""
-    view = tracer.parameter_view(data)
+    view = tracer.parameters.view(data)
     if view is None or view[1] != tuple(range(data.ndim)) or any(axis > 1 for axis in view[0].axes):
         return
     for before, _ in _factors(tuple(data.shape), tuple(shape)):
@@ -74,8 +74,8 @@ def _keep_kernel(tracer: Tracer, data: Tensor, shape: torch.Size) -> None:
 @_rule("expand flip repeat pixel_shuffle pixel_unshuffle expand_copy")
 def _on_layers(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Elements change places: the same operator, run on the labels."""
-    layers = tuple(compact(func(layer, *args[1:], **kwargs)) for layer in tracer.layers(args[0]))
-    tracer.set_layers(output, layers)
+    layers = tuple(compact(func(layer, *args[1:], **kwargs)) for layer in tracer.labels.layers(args[0]))
+    tracer.labels.set_layers(output, layers)
     _stays_uniform(tracer, args[0], output)
 
 
@@ -83,7 +83,7 @@ def _on_layers(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
 def _channel_shuffle(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Groups of channels take turns: they must stay equally long, and as many."""
     groups = int(args[1])
-    for layer in tracer.layers(args[0]):
+    for layer in tracer.labels.layers(args[0]):
         if 1 in varying_axes(layer):
             shape = (layer.shape[0], groups, layer.shape[1] // groups, *layer.shape[2:])
             split = compact(_reshaped(layer, torch.Size(shape)))
@@ -105,11 +105,11 @@ def _im2col(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     """(n, c, h, w) to (n, c * kernel, positions): each channel once for every element of the kernel."""
     kernel = prod(args[1])
     layers = []
-    for layer in tracer.layers(args[0]):
+    for layer in tracer.labels.layers(args[0]):
         mixed = tracer.ledger.mix(layer, range(layer.ndim - 2, layer.ndim), tracer.reason)
         columns = mixed.flatten(-2).expand(*layer.shape[:-2], 1)
         layers.append(compact(columns.repeat_interleave(kernel, -2).expand(output.shape)))
-    tracer.set_layers(output, layers)
+    tracer.labels.set_layers(output, layers)
 
 
 @_rule("cat")
@@ -117,9 +117,11 @@ def _concatenate(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
     """Layers along the joined axis are joined; along the others, what is side by side lives and dies together."""
     tensors = [tensor for tensor in args[0] if tensor.ndim == output.ndim]
     axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % output.ndim
-    tracer.set_layers(output, _joined(tracer, tensors, [tracer.layers(tensor) for tensor in tensors], axis, output))
-    if all(tracer.is_zero(tensor) for tensor in tensors):
-        tracer.set_uniform(output, is_zero=True)
+    tracer.labels.set_layers(
+        output, _joined(tracer, tensors, [tracer.labels.layers(tensor) for tensor in tensors], axis, output)
+    )
+    if all(tracer.labels.is_zero(tensor) for tensor in tensors):
+        tracer.labels.set_uniform(output, is_zero=True)
 
 
 @_rule("stack")
@@ -127,11 +129,11 @@ def _stack(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     """Concatenation along a new axis."""
     tensors: Sequence[Tensor] = args[0]
     axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % output.ndim
-    every = [tuple(layer.unsqueeze(axis) for layer in tracer.layers(tensor)) for tensor in tensors]
+    every = [tuple(layer.unsqueeze(axis) for layer in tracer.labels.layers(tensor)) for tensor in tensors]
     shaped = [tensor.unsqueeze(axis) for tensor in tensors]
     for tensor, placed in zip(tensors, shaped, strict=True):
         _stays_uniform(tracer, tensor, placed)
-    tracer.set_layers(output, _joined(tracer, shaped, every, axis, output))
+    tracer.labels.set_layers(output, _joined(tracer, shaped, every, axis, output))
 
 
 def _joined(tracer: Tracer, tensors: Sequence[Tensor], every: Sequence[Layers], axis: int, output: Tensor) -> Layers:
@@ -146,8 +148,8 @@ def _joined(tracer: Tracer, tensors: Sequence[Tensor], every: Sequence[Layers], 
             tracer.ledger.pin(layer, f"{tracer.reason} joins several channels there")
         rest = tuple(layer.narrow(axis, 0, 1).expand(shape) for layer in layers if all(layer is not a for a in along))
         followed = {a for layer in along for a in varying_axes(layer)}
-        own = tracer.own_axes(tensor) - followed - {axis}
-        beside.append(Operand(rest, own, tracer.is_zero(tensor)))
+        own = tracer.labels.own_axes(tensor) - followed - {axis}
+        beside.append(Operand(rest, own, tracer.labels.is_zero(tensor)))
     results = list(combine(tracer.ledger, beside, all, tracer.reason))
     if any(bool((layer != 0).any()) for layer in map(core, across)):
         others = {a for layer in across for a in varying_axes(layer)} - {axis}
@@ -177,16 +179,16 @@ def _part(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     outputs = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
     name = func._schema.name.removeprefix("aten::")
     axis = _axis_of(func, args, kwargs, data.ndim)
-    view = tracer.parameter_view(data)
+    view = tracer.parameters.view(data)
     if view is not None and name in ("select", "unbind") and data.ndim > 1:
         parameter, axes = view
         if axes[axis] in parameter.axes:
             tracer.ledger.pin(parameter.axes[axes[axis]], f"{tracer.reason} takes fixed positions")
         for leaf in outputs:
-            tracer.set_parameter_view(leaf, parameter, axes[:axis] + axes[axis + 1 :])
+            tracer.parameters.set_view(leaf, parameter, axes[:axis] + axes[axis + 1 :])
         return
     parts: list[list[Tensor]] = [[] for _ in outputs]
-    for layer in tracer.layers(data):
+    for layer in tracer.labels.layers(data):
         if axis in varying_axes(layer):
             _hold_parts(tracer, layer, axis, outputs, data)
             if not _can_follow(name, layer, axis, outputs, data):
@@ -194,7 +196,7 @@ def _part(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
         for part, moved in zip(parts, pytree.tree_leaves(func(layer, *args[1:], **kwargs)), strict=True):
             part.append(compact(moved))
     for leaf, layers in zip(outputs, parts, strict=True):
-        tracer.set_layers(leaf, layers)
+        tracer.labels.set_layers(leaf, layers)
         _stays_uniform(tracer, data, leaf)
 
 
@@ -240,13 +242,14 @@ def _glu(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     operands = []
     for place, half in enumerate(halves):
         own = tuple(
-            compact(layer.narrow(axis, place * half.shape[axis], half.shape[axis])) for layer in tracer.layers(data)
+            compact(layer.narrow(axis, place * half.shape[axis], half.shape[axis]))
+            for layer in tracer.labels.layers(data)
         )
-        operands.append(Operand(own, tracer.own_axes(data)))
-    for layer in tracer.layers(data):
+        operands.append(Operand(own, tracer.labels.own_axes(data)))
+    for layer in tracer.labels.layers(data):
         if axis in varying_axes(layer):
             _hold_parts(tracer, layer, axis, halves, data)
-    tracer.set_layers(output, combine(tracer.ledger, operands, lambda is_zero: is_zero[0], tracer.reason))
+    tracer.labels.set_layers(output, combine(tracer.ledger, operands, lambda is_zero: is_zero[0], tracer.reason))
 
 
 @_rule("unfold diagonal tril triu tril_ triu_")
@@ -263,7 +266,7 @@ def _window(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
         axes = {rank - 2, rank - 1}
     _freeze(tracer, args[0], axes)
     if name.startswith("tri"):
-        tracer.set_layers(output, tracer.layers(args[0]))
+        tracer.labels.set_layers(output, tracer.labels.layers(args[0]))
     else:
         _on_layers(tracer, func, args, kwargs, output)
 
@@ -273,7 +276,7 @@ def _as_strided(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     """A window into memory: the user's numbers, unless it is the tensor as it is."""
     data: Tensor = args[0]
     if output.shape == data.shape and output.stride() == data.stride():
-        tracer.set_layers(output, tracer.layers(data))
+        tracer.labels.set_layers(output, tracer.labels.layers(data))
     else:
         tracer.pin_all(args, "takes fixed positions")
 
@@ -285,7 +288,7 @@ def _pad(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     amounts = list(args[1])
     value = args[2] if len(args) > 2 else kwargs.get("value", 0)
     layers = []
-    for layer in tracer.layers(args[0]):
+    for layer in tracer.labels.layers(args[0]):
         small, varying = core(layer), varying_axes(layer)
         own, padded_elsewhere = [0] * len(amounts), False
         for pair in range(len(amounts) // 2):
@@ -300,30 +303,30 @@ def _pad(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
             tracer.ledger.pin(layer, f"{tracer.reason} takes fixed positions")
             continue
         layers.append(compact(func(small, own, 0)))
-    tracer.set_layers(output, layers)
+    tracer.labels.set_layers(output, layers)
 
 
 @_rule("view_as_real view_as_complex")
 def _complex(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """A complex number is two real ones, which live and die together."""
     layers = []
-    for layer in tracer.layers(args[0]):
+    for layer in tracer.labels.layers(args[0]):
         if output.is_complex():
             layers.append(tracer.ledger.mix(layer, [layer.ndim - 1], tracer.reason).squeeze(-1))
         else:
             layers.append(core(layer).unsqueeze(-1))
-    tracer.set_layers(output, layers)
+    tracer.labels.set_layers(output, layers)
 
 
 def _freeze(tracer: Tracer, data: Tensor, axes: set[int]) -> None:
     """Positions along these axes are numbers of the user's code: they stay."""
-    for layer in tracer.layers(data):
+    for layer in tracer.labels.layers(data):
         tracer.ledger.freeze(layer, sorted(axes), f"{tracer.reason} takes fixed positions")
 
 
 def _stays_uniform(tracer: Tracer, data: Tensor, output: Tensor) -> None:
-    if tracer.is_uniform(data):
-        tracer.set_uniform(output, is_zero=tracer.is_zero(data))
+    if tracer.labels.is_uniform(data):
+        tracer.labels.set_uniform(output, is_zero=tracer.labels.is_zero(data))
 
 
 def _reshaped(layer: Tensor, shape: torch.Size) -> Tensor:
