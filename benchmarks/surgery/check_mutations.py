@@ -4,7 +4,8 @@ Each rule of the tracer's registry is broken in memory, in two ways: it does not
 removable, nothing is united or pinned), or it gives what it yields the labels of its first argument, where the shapes
 allow it, and unites nothing. Random networks (tests/random_networks.py) and the constructs of
 tests/structure/awkward_more.py are then traced and cut, and the oracles of tests/structure/operators/test_movement.py
-run: a mutant is noticed if a cut differs from masking, tracing fails, what can be removed is not what the sound rule
+run. So are the decisions beside the rules (broken_steps.py; `check_mutations.py steps` for these alone), on the stages of
+tests/random_constructs.py: a mutant is noticed if a cut differs from masking, tracing fails, what can be removed is not what the sound rule
 finds, or values move otherwise than labels. A rule that nothing meets cannot be judged and is listed. With
 --each-operator, a rule is broken for one of its operators at a time.
 The exit code is 1 if a mutant survives or a rule is not met. Result: benchmarks/results/mutations.json.
@@ -19,7 +20,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,14 @@ from torch.utils import _pytree as pytree
 
 sys.path[:0] = [str(Path(__file__).parents[2] / "tests")]
 
+from broken_steps import STEPS, Step  # noqa: E402
+
 from amsc.errors import AmscError  # noqa: E402
 from amsc.measurement import machine_stamp  # noqa: E402
 from amsc.structure import Structure, trace  # noqa: E402
 from amsc.structure.operators.table import RULES  # noqa: E402
 from amsc.surgery import cut, cuttable, plan_cut  # noqa: E402
+from random_constructs import CONSTRUCTS  # noqa: E402
 from random_networks import SIZE, genes_of, random_network  # noqa: E402
 from structure.awkward_more import EVERY  # noqa: E402
 from structure.operators import test_movement as movement  # noqa: E402
@@ -254,6 +258,29 @@ def verdicts(subject: Subject, sound: list[Case], *, with_fingerprint: bool) -> 
             yield how, next((f"{name} ({why})" for name, why in failures if why), "")
 
 
+def step_cases(each: int) -> list[Case]:
+    """The constructs, and random networks of the stages that the steps are about."""
+    listed: list[Case] = [Network(name, *fault.build(0)) for name, fault in EVERY.items()]
+    for kind in CONSTRUCTS:
+        for seed in range(each):
+            torch.manual_seed(seed)
+            network = random_network(genes_of(seed), (kind,))
+            listed.append(Network(f"{kind.__name__} {seed}", network, torch.randn(2, 3, SIZE, SIZE)))
+    return listed
+
+
+def step_verdicts(steps: Iterable[Step], *, each: int, with_fingerprint: bool) -> Iterator[tuple[str, str]]:
+    """(step, the first case that fails when it is broken, or "")."""
+    listed = step_cases(each)
+    for case in listed:
+        case.meet()
+    sound = [case for case in reversed(listed) if not failure(case, with_fingerprint=True)]
+    for step in steps:
+        with step.broken():
+            failures = ((case.name, failure(case, with_fingerprint=with_fingerprint)) for case in sound)
+            yield str(step), next((f"{name} ({why})" for name, why in failures if why), "")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("operators", nargs="*", help="only the rules of these operators (default: all)")
@@ -265,12 +292,18 @@ def main() -> int:
     warnings.simplefilter("ignore")
     warnings.filterwarnings("error", ".*please report this")  # a rule that fails, as in the tests
     every, start = registries(), time.perf_counter()
-    listed = cases(options.networks)
+    listed = cases(options.networks) if options.operators != ["steps"] else []
     for case in listed:
         learn(case, every)
     sound = [case for case in listed if not failure(case, with_fingerprint=True)]
     print(f"{len(listed)} cases, {len(sound)} of them right with the sound rules", flush=True)
     survivors, unmet, broken, noticed = [], [], 0, Counter[str]()
+    if not options.operators or "steps" in options.operators:
+        for label, why in step_verdicts(STEPS, each=12, with_fingerprint=not options.cuts_only):
+            print(f"{label}: {why or 'SURVIVES'}", flush=True)
+            survivors += [] if why else [label]
+            noticed["broken step"] += bool(why)
+            broken += 1
     for subject in subjects(every, options.operators, each_operator=options.each_operator):
         label, outcomes = str(subject), dict(verdicts(subject, sound, with_fingerprint=not options.cuts_only))
         for how, why in outcomes.items():

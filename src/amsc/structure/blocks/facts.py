@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from amsc.borrowing import storage_id
+from amsc.structure.operators.registry import FactRule
+from amsc.structure.operators.table import fact_rule_for
 
 __all__ = ["BROKEN", "CONSTANT", "ZERO", "Fact", "Known", "derived", "is_same_view", "made", "operands_of"]
 
@@ -41,33 +43,6 @@ class Known:
     is_positive: bool = False
 
 
-# operator: (the factors, of which one zero is enough, the addend), by their positions among the arguments
-PRODUCTS: dict[str, tuple[tuple[int, ...], int | None]] = {
-    "mm": ((0, 1), None),
-    "bmm": ((0, 1), None),
-    "mv": ((0, 1), None),
-    "dot": ((0, 1), None),
-    "addmm": ((1, 2), 0),
-    "addmv": ((1, 2), 0),
-    "baddbmm": ((1, 2), 0),
-    "convolution": ((0, 1), 2),
-    "native_batch_norm": ((1,), 2),
-    "native_group_norm": ((0, 1), 2),
-    "native_layer_norm": ((0, 2), 3),
-    "_fused_rms_norm": ((0, 2), None),
-}
-# Zero where their operands are, and not negative where these are not.
-# fmt: off
-AVERAGES = frozenset([
-    "cat", "stack", "roll", "flip", "repeat", "mean", "sum", "index", "index_select", "gather", "embedding",
-    "pixel_shuffle", "pixel_unshuffle", "max_pool2d_with_indices", "max_pool3d_with_indices", "avg_pool2d",
-    "avg_pool3d", "adaptive_max_pool2d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "upsample_nearest1d",
-    "upsample_nearest2d", "upsample_linear1d", "upsample_bilinear2d", "reflection_pad2d", "replication_pad2d",
-])
-# fmt: on
-POSITIVE = frozenset(["_softmax", "_safe_softmax"])
-UNTAGGED = frozenset(["copy_", "fill_", "zero_", "_to_copy", "_prelu_kernel"])  # element by element nevertheless
-FULL = {"full": 1, "full_like": 1, "new_full": 2}  # the position of the number that fills the new tensor
 SAMPLES = 96
 MOST_PROBED = 1 << 24  # numbers in the operands of an operator that is run on tensors of their shapes
 
@@ -99,8 +74,10 @@ def made(func: Any, args: tuple[Any, ...]) -> Fact | None:
     name = _name(func)
     if operands_of(args) and not name.startswith("new_") and not name.endswith("_like"):
         return None
-    is_zero = name in ("zeros", "zeros_like", "new_zeros") or (name in FULL and args[FULL[name]] == 0)
-    return ZERO if is_zero else CONSTANT
+    rule = fact_rule_for(name)
+    if rule is not None and rule.kind == "filled" and rule.addend is not None:
+        return ZERO if args[rule.addend] == 0 else CONSTANT
+    return ZERO if rule is not None and rule.kind == "zeros" else CONSTANT
 
 
 def derived(
@@ -155,8 +132,8 @@ class _Call:
 
     @property
     def is_positive(self) -> bool:
-        is_average = self.name in AVERAGES and bool(self.floating)
-        return self.name in POSITIVE or (is_average and all(one.is_positive for one in self.floating))
+        is_average = _kind(self.name) == "average" and bool(self.floating)
+        return _kind(self.name) == "positive" or (is_average and all(one.is_positive for one in self.floating))
 
     def is_view_of_one(self, outputs: Sequence[Tensor]) -> bool:
         """Whether nothing is computed: the outputs are views of the only operand."""
@@ -192,9 +169,10 @@ class _Call:
     def mixed(self, outputs: Sequence[Tensor]) -> list[Fact | None]:
         """The facts about the outputs of an operator that combines elements."""
         found: list[Fact | None] = [None] * len(outputs)
-        if self.name in PRODUCTS:
-            found[0] = ZERO if self._is_zero_product() else None
-        elif self.name in AVERAGES:
+        rule = fact_rule_for(self.name)
+        if rule is not None and rule.kind == "product":
+            found[0] = ZERO if self._is_zero_product(rule) else None
+        elif rule is not None and rule.kind == "average":
             is_zero = bool(self.floating) and all(one.fact is ZERO for one in self.floating)
             found = [ZERO if is_zero else self._put_together(outputs[0])] * len(outputs)
         elif ZERO in self.facts and sum(operand.numel() for operand in self.operands) <= MOST_PROBED:
@@ -230,10 +208,10 @@ class _Call:
             return None
         return others[0].twin
 
-    def _is_zero_product(self) -> bool:
-        factors, addend = PRODUCTS[self.name]
-        added = self.args[addend] if addend is not None and addend < len(self.args) else None
-        is_zero = any(self._fact_of(self.args[place]) is ZERO for place in factors if place < len(self.args))
+    def _is_zero_product(self, rule: FactRule) -> bool:
+        given = range(len(self.args))
+        added = self.args[rule.addend] if rule.addend is not None and rule.addend in given else None
+        is_zero = any(self._fact_of(self.args[place]) is ZERO for place in rule.factors if place in given)
         return is_zero and (added is None or self._fact_of(added) is ZERO)
 
     def _fact_of(self, tensor: Any) -> Fact | None:
@@ -326,12 +304,19 @@ def _name(func: Any) -> str:
     return str(func._schema.name.partition("::")[2])
 
 
+def _kind(name: str) -> str:
+    rule = fact_rule_for(name)
+    return "" if rule is None else rule.kind
+
+
 @cache
 def _is_pointwise(func: Any) -> bool:
     """Whether the operator does the same with every element; those in place are not always tagged."""
     functional = getattr(torch.ops.aten, _name(func).removesuffix("_"), func.overloadpacket)
     overloads = [func, *(getattr(functional, overload) for overload in functional.overloads())]
-    return _name(func) in UNTAGGED or any(torch.Tag.pointwise in overload.tags for overload in overloads)
+    return _kind(_name(func)) == "number by number" or any(
+        torch.Tag.pointwise in overload.tags for overload in overloads
+    )
 
 
 def _filled(value: Any, tensors: Iterator[Tensor]) -> Any:

@@ -9,12 +9,19 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from amsc.structure.labels.combine import GivesZero, combine
+from amsc.structure.operators.registry import NUMBER_BY_NUMBER, FactRule, Rule, collector
 from amsc.structure.tracing.parameters import Parameter
 from amsc.structure.tracing.tracer import Tracer
 
-__all__ = ["copy_in_place", "elementwise"]
+__all__ = ["FACTS", "RULES", "elementwise"]
+
+RULES: dict[str, Rule] = {}
+FACTS: dict[str, FactRule] = {}
+_rule = collector(RULES, FACTS)
 
 
+@_rule("_prelu_kernel", fact=NUMBER_BY_NUMBER)
+@_rule("hardswish hardswish_ masked_fill masked_fill_ log_sigmoid_forward native_dropout")
 def elementwise(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """The labels of aligned elements meet; the result is zero where the operator gives zero for what is zero."""
     first = output[0] if isinstance(output, tuple | list) else output
@@ -47,7 +54,8 @@ def _rescaled(
     return views[wide[0]] if gives_zero(tuple(place == wide[0] for place in range(len(tensors)))) else None
 
 
-def copy_in_place(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+@_rule("copy_", fact=NUMBER_BY_NUMBER)
+def _copy_in_place(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """The destination takes the labels of the source."""
     tracer.labels.write(args[0], tuple(layer.expand(args[0].shape) for layer in tracer.labels.layers(args[1])))
 

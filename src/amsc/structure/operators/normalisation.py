@@ -6,16 +6,18 @@ from torch import Tensor
 
 from amsc.structure.labels.combine import Layers, Operand, combine
 from amsc.structure.labels.ledger import compact, core
-from amsc.structure.operators.registry import Rule, collector
+from amsc.structure.operators.registry import FactRule, Rule, collector, product
 from amsc.structure.tracing.tracer import Tracer
 
-__all__ = ["RULES"]
+__all__ = ["FACTS", "RULES"]
 
 RULES: dict[str, Rule] = {}
-_rule = collector(RULES)
+FACTS: dict[str, FactRule] = {}
+_rule = collector(RULES, FACTS)
 
 
-@_rule("native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm")
+@_rule("native_batch_norm", fact=product(1, plus=2))
+@_rule("_native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm")
 @_rule("_batch_norm_with_update miopen_batch_norm")
 def _batch_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """Channel by channel: its statistics, scale and shift go with the channel. With scale and shift zeroed
@@ -30,7 +32,7 @@ def _batch_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
     _set_along(tracer, output, [layer.abs() if is_zero else -layer.abs() for layer in layers], axis=1)
 
 
-@_rule("native_group_norm")
+@_rule("native_group_norm", fact=product(0, 1, plus=2))
 def _group_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """Channels of one group share their statistics: they can go only together (of one single group, not exactly).
     Without scale and shift there is no tensor from which the module could learn its new number of groups: pinned."""
@@ -52,7 +54,8 @@ def _group_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
 
 
 # (_fused_rms_norm: whole on some devices in versions of torch in which it is not composite.)
-@_rule("native_layer_norm _fused_rms_norm")
+@_rule("native_layer_norm", fact=product(0, 2, plus=3))
+@_rule("_fused_rms_norm", fact=product(0, 2))
 def _layer_norm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """Over the last axes. What goes from these changes the statistics of the rest, which is not exact; what goes
     across them (a head whose dimensions are normalised) does not."""

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from amsc.structure.labels.combine import Layers, Operand, combine, product_zero, reduce, without_implied
 from amsc.structure.labels.ledger import Grouped, Work, compact, core, squeezed, varying_axes
-from amsc.structure.operators.registry import Rule, collector
+from amsc.structure.operators.registry import FactRule, Rule, collector, product
 from amsc.structure.tracing.tracer import Tracer
 
-__all__ = ["RULES"]
+__all__ = ["FACTS", "RULES"]
 
 RULES: dict[str, Rule] = {}
-_rule = collector(RULES)
+FACTS: dict[str, FactRule] = {}
+_rule = collector(RULES, FACTS)
 
 
 @dataclass(frozen=True)
@@ -33,26 +34,26 @@ class _Factor:
     own_axes: frozenset[int]
 
 
-@_rule("mm")
+@_rule("mm", fact=product(0, 1))
 def _mm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """data @ weight."""
     tracer.labels.set_layers(output, _product(tracer, args[0], "ik", args[1], "kj", "ij"))
 
 
-@_rule("addmm")
+@_rule("addmm", fact=product(1, 2, plus=0))
 def _addmm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """bias + data @ weight, as linear layers write it."""
     layers = _product(tracer, args[1], "ik", args[2], "kj", "ij")
     tracer.labels.set_layers(output, _with_bias(tracer, layers, args[0], output, axis=1))
 
 
-@_rule("bmm")
+@_rule("bmm", fact=product(0, 1))
 def _bmm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """A batch of matrix products."""
     tracer.labels.set_layers(output, _product(tracer, args[0], "bik", args[1], "bkj", "bij"))
 
 
-@_rule("baddbmm")
+@_rule("baddbmm", fact=product(1, 2, plus=0))
 def _baddbmm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """The same with something added (unless beta is 0)."""
     layers = _product(tracer, args[1], "bik", args[2], "bkj", "bij")
@@ -63,19 +64,20 @@ def _baddbmm(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     tracer.labels.set_layers(output, layers)
 
 
-@_rule("mv")
+@_rule("mv", fact=product(0, 1))
 def _mv(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """matrix @ vector."""
     tracer.labels.set_layers(output, _product(tracer, args[0], "ik", args[1], "k", "i"))
 
 
-@_rule("dot vdot")
+@_rule("dot", fact=product(0, 1))
+@_rule("vdot")
 def _dot(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """vector @ vector."""
     tracer.labels.set_layers(output, _product(tracer, args[0], "k", args[1], "k", ""))
 
 
-@_rule("addmv")
+@_rule("addmv", fact=product(1, 2, plus=0))
 def _addmv(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """bias + matrix @ vector."""
     layers = _product(tracer, args[1], "ik", args[2], "k", "i")
@@ -186,7 +188,8 @@ def _with_bias(tracer: Tracer, layers: Layers, bias: Tensor | None, output: Tens
 # -- convolutions ------------------------------------------------------------------------------------------------------
 
 
-@_rule("convolution _convolution")
+@_rule("convolution", fact=product(0, 1, plus=2))
+@_rule("_convolution")
 def _convolution(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Input channels go with the weight's input axis, output channels with its output axis; of a grouped or
     depthwise convolution only whole groups can go, with their inputs."""

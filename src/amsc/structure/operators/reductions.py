@@ -9,13 +9,14 @@ from torch.utils import _pytree as pytree
 
 from amsc.structure.labels.combine import Layers, Operand, combine, reduce
 from amsc.structure.labels.ledger import compact, core, varying_axes
-from amsc.structure.operators.registry import Rule, collector
+from amsc.structure.operators.registry import AVERAGE, POSITIVE, FactRule, Rule, collector
 from amsc.structure.tracing.tracer import Tracer
 
-__all__ = ["RULES"]
+__all__ = ["FACTS", "RULES"]
 
 RULES: dict[str, Rule] = {}
-_rule = collector(RULES)
+FACTS: dict[str, FactRule] = {}
+_rule = collector(RULES, FACTS)
 
 POSITIONS = "takes its values for positions"
 
@@ -37,15 +38,19 @@ def _spatial(rank: int) -> Rule:
     return channelwise
 
 
-for _rank, _names in {
-    1: "upsample_nearest1d upsample_linear1d _upsample_nearest_exact1d reflection_pad1d replication_pad1d",
-    2: "avg_pool2d max_pool2d_with_indices adaptive_max_pool2d _adaptive_avg_pool2d "
-    "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d _upsample_nearest_exact2d _upsample_bilinear2d_aa "
-    "_upsample_bicubic2d_aa reflection_pad2d replication_pad2d",
-    3: "avg_pool3d max_pool3d_with_indices adaptive_max_pool3d _adaptive_avg_pool3d "
-    "upsample_nearest3d upsample_trilinear3d _upsample_nearest_exact3d reflection_pad3d replication_pad3d",
-}.items():
-    RULES.update(dict.fromkeys(_names.split(), _spatial(_rank)))
+_rule(
+    "max_pool2d_with_indices avg_pool2d adaptive_max_pool2d _adaptive_avg_pool2d upsample_nearest2d "
+    "upsample_bilinear2d reflection_pad2d replication_pad2d",
+    fact=AVERAGE,
+)(_spatial(2))
+_rule("max_pool3d_with_indices avg_pool3d _adaptive_avg_pool3d", fact=AVERAGE)(_spatial(3))
+_rule("upsample_nearest1d upsample_linear1d", fact=AVERAGE)(_spatial(1))
+_rule("_upsample_nearest_exact1d reflection_pad1d replication_pad1d")(_spatial(1))
+_rule("upsample_bicubic2d _upsample_nearest_exact2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa")(_spatial(2))
+_rule(
+    "adaptive_max_pool3d upsample_nearest3d upsample_trilinear3d _upsample_nearest_exact3d reflection_pad3d "
+    "replication_pad3d"
+)(_spatial(3))
 
 
 @_rule("grid_sampler_2d grid_sampler_3d")
@@ -57,7 +62,8 @@ def _grid_sample(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
     tracer.labels.set_layers(output, mixed)
 
 
-@_rule("mean sum amax amin max min var std linalg_vector_norm norm logsumexp prod var_mean std_mean nansum all any")
+@_rule("mean sum", fact=AVERAGE)
+@_rule("amax amin max min var std linalg_vector_norm norm logsumexp prod var_mean std_mean nansum all any")
 def _reduction(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """What is reduced within a channel belongs to the channel."""
     data: Tensor = args[0]
@@ -80,7 +86,8 @@ def _reduction(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
 
 
 # (argsort: its stable form had kernels of its own in older versions of torch.)
-@_rule("_softmax _log_softmax _safe_softmax cumsum cumprod cummax logcumsumexp sort topk argsort")
+@_rule("_softmax _safe_softmax", fact=POSITIVE)
+@_rule("_log_softmax cumsum cumprod cummax logcumsumexp sort topk argsort")
 @_rule("argmax argmin kthvalue mode median")
 def _along_axis(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     """Elements along an axis depend on each other: what goes from it changes the rest, what goes across does not."""
@@ -107,7 +114,7 @@ def _along_axis(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[s
         tracer.labels.set_layers(leaf, small if leaf.ndim == data.ndim else [_dropped(layer, axes) for layer in small])
 
 
-@_rule("embedding")
+@_rule("embedding", fact=AVERAGE)
 def _embedding(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """A table of vectors: what goes is a column of it."""
     weight, indices = args[0], args[1]
@@ -124,7 +131,7 @@ def _embedding(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[st
     tracer.labels.set_layers(output, [core(layer).reshape(-1) for layer in layers])
 
 
-@_rule("index_select")
+@_rule("index_select", fact=AVERAGE)
 def _index_select(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Positions from a list of the user's: along other axes than those of channels."""
     data, dim, index = args
@@ -133,7 +140,8 @@ def _index_select(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict
     tracer.labels.set_layers(output, [core(layer) for layer in layers])
 
 
-@_rule("index _unsafe_index")
+@_rule("index", fact=AVERAGE)
+@_rule("_unsafe_index")
 def _index(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """The same with lists for several axes."""
     data, indices = args
@@ -166,7 +174,7 @@ def _indexed(layer: Tensor, indices: Sequence[Tensor | None], output: Tensor) ->
     return small.reshape(*small.shape[:place], *[1] * num_new, *small.shape[place:])
 
 
-@_rule("gather")
+@_rule("gather", fact=AVERAGE)
 def _gather(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Positions along one axis from a tensor of positions, which must not depend on what goes."""
     data, dim, index = args[:3]

@@ -12,16 +12,18 @@ from torch.utils import _pytree as pytree
 
 from amsc.structure.labels.combine import Layers, Operand, combine
 from amsc.structure.labels.ledger import compact, core, no_labels, varying_axes
-from amsc.structure.operators.registry import Rule, collector
+from amsc.structure.operators.registry import AVERAGE, NUMBER_BY_NUMBER, FactRule, Rule, collector
 from amsc.structure.tracing.tracer import Tracer
 
-__all__ = ["RULES"]
+__all__ = ["FACTS", "RULES"]
 
 RULES: dict[str, Rule] = {}
-_rule = collector(RULES)
+FACTS: dict[str, FactRule] = {}
+_rule = collector(RULES, FACTS)
 
 
-@_rule("detach alias clone _to_copy lift_fresh lift _conj")
+@_rule("_to_copy", fact=NUMBER_BY_NUMBER)
+@_rule("detach alias clone lift_fresh lift _conj")
 @_rule("lift_fresh_copy detach_ _reshape_copy view_copy")
 def _same(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """The same elements in the same places."""
@@ -71,7 +73,8 @@ def _keep_kernel(tracer: Tracer, data: Tensor, shape: torch.Size) -> None:
             view[0].is_kernel = True
 
 
-@_rule("expand flip repeat pixel_shuffle pixel_unshuffle expand_copy")
+@_rule("flip repeat pixel_shuffle pixel_unshuffle", fact=AVERAGE)
+@_rule("expand expand_copy")
 def _on_layers(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Elements change places: the same operator, run on the labels."""
     layers = tuple(compact(func(layer, *args[1:], **kwargs)) for layer in tracer.labels.layers(args[0]))
@@ -92,7 +95,7 @@ def _channel_shuffle(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: d
     _on_layers(tracer, func, args, kwargs, output)
 
 
-@_rule("roll")
+@_rule("roll", fact=AVERAGE)
 def _roll(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Positions change places by the user's numbers: along an axis of channels they stay."""
     axes = args[2] if len(args) > 2 and args[2] else kwargs.get("dims") or range(output.ndim)
@@ -112,7 +115,7 @@ def _im2col(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     tracer.labels.set_layers(output, layers)
 
 
-@_rule("cat")
+@_rule("cat", fact=AVERAGE)
 def _concatenate(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Layers along the joined axis are joined; along the others, what is side by side lives and dies together."""
     tensors = [tensor for tensor in args[0] if tensor.ndim == output.ndim]
@@ -124,7 +127,7 @@ def _concatenate(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[
         tracer.labels.set_uniform(output, is_zero=True)
 
 
-@_rule("stack")
+@_rule("stack", fact=AVERAGE)
 def _stack(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """Concatenation along a new axis."""
     tensors: Sequence[Tensor] = args[0]
@@ -233,7 +236,7 @@ def _hold_parts(tracer: Tracer, layer: Tensor, axis: int, outputs: Sequence[Tens
         tracer.ledger.freeze(split, [axis], f"{tracer.reason} takes fixed positions")
 
 
-@_rule("glu")
+@_rule("glu", fact=AVERAGE)
 def _glu(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """One half of an axis, times the sigmoid of the other: zero where the first half is."""
     data: Tensor = args[0]
