@@ -59,6 +59,14 @@ def gated_linear(genes: Any, c: int) -> Stage:
     return Apply(lambda self, x: F.interpolate(F.glu(self.conv(x), 3), (8, 8)), conv=conv), 8
 
 
+def _convolution(x: Tensor, weight: Tensor) -> Tensor:
+    return F.conv2d(x, weight, padding=1)
+
+
+def _columns(x: Tensor, weight: Tensor) -> Tensor:
+    return (weight.flatten(1) @ F.unfold(x, 3, padding=1)).unflatten(2, x.shape[2:])
+
+
 def _linear(x: Tensor, weight: Tensor) -> Tensor:
     return F.linear(x.permute(0, 2, 3, 1), weight.view(weight.shape[0], -1)).permute(0, 3, 1, 2)
 
@@ -76,12 +84,11 @@ def computed_weight(genes: Any, c: int) -> Stage:
         lambda self, w: w - w.mean(),
         lambda self, w: w / w.norm(),
     )
-    is_linear = genes.pick(False, True)
-    weight = nn.Parameter(torch.randn(8, c, 1, 1) if is_linear else torch.randn(8, c, 3, 3) * 0.2)
+    size, layer = genes.pick((3, _convolution), (1, _linear), (3, _columns))
+    weight = nn.Parameter(torch.randn(8, c, size, size) * 0.2)
 
     def run(self: Any, x: Tensor) -> Tensor:
-        w = how(self, self.weight)
-        return F.relu(_linear(x, w) if is_linear else F.conv2d(x, w, padding=1))
+        return F.relu(layer(x, how(self, self.weight)))
 
     return Apply(run, weight=weight, gain=nn.Parameter(torch.tensor(0.7))), 8
 

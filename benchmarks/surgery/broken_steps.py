@@ -8,7 +8,7 @@ from unittest import mock
 
 from torch import Tensor
 
-from amsc.structure.grouping import causes, shares
+from amsc.structure.grouping import shares
 from amsc.structure.operators import elementwise, views
 from amsc.structure.tracing.labelled import Labelled
 from amsc.structure.tracing.parameters import Parameters
@@ -60,6 +60,5 @@ STEPS = (
     Step("inputs of groups may be cut anywhere", shares, "_share_inputs", nothing),
     Step("groups may lose unequal shares", shares, "_share_outputs", lambda *args: False),
     Step("shares never go", shares, "_has_shares", lambda grouped: False),
-    Step("a whole axis can go", causes, "whole_axes", lambda *args: {}),
     Step("frozen shifts stay in a silent block", apply, "_frozen", lambda *args: []),
 )

@@ -4,10 +4,10 @@ Each rule of the tracer's registry is broken in memory, in two ways: it does not
 removable, nothing is united or pinned), or it gives what it yields the labels of its first argument, where the shapes
 allow it, and unites nothing. Random networks (tests/random_networks.py) and the constructs of
 tests/structure/awkward_more.py are then traced and cut, and the oracles of tests/structure/operators/test_movement.py
-run. So are the decisions beside the rules (broken_steps.py; `check_mutations.py steps` for these alone), on the stages of
-tests/random_constructs.py: a mutant is noticed if a cut differs from masking, tracing fails, what can be removed is not what the sound rule
+run: a mutant is noticed if a cut differs from masking, tracing fails, what can be removed is not what the sound rule
 finds, or values move otherwise than labels. A rule that nothing meets cannot be judged and is listed. With
---each-operator, a rule is broken for one of its operators at a time.
+--each-operator, a rule is broken for one of its operators at a time. The decisions beside the rules (broken_steps.py)
+are broken as well, on the stages of tests/random_constructs.py; `check_mutations.py steps` does that alone.
 The exit code is 1 if a mutant survives or a rule is not met. Result: benchmarks/results/mutations.json.
 """
 
@@ -120,6 +120,7 @@ class Network:
     found: Any = None
     met: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
+    with_blocks: bool = False
 
     def meet(self) -> None:
         """Note what the sound rules find."""
@@ -137,6 +138,11 @@ class Network:
                 cut(self.model, plan_cut(structure, channels=channels), self.inputs)
             except AmscError as error:
                 return f"cut: {type(error).__name__}"
+        if self.with_blocks and structure.blocks:
+            try:
+                cut(self.model, plan_cut(structure, blocks=[block.name for block in structure.blocks]), self.inputs)
+            except AmscError as error:
+                return f"cut of blocks: {type(error).__name__}"
         return "finds other groups" if with_fingerprint and fingerprint(structure) != self.found else ""
 
 
@@ -265,7 +271,7 @@ def step_cases(each: int) -> list[Case]:
         for seed in range(each):
             torch.manual_seed(seed)
             network = random_network(genes_of(seed), (kind,))
-            listed.append(Network(f"{kind.__name__} {seed}", network, torch.randn(2, 3, SIZE, SIZE)))
+            listed.append(Network(f"{kind.__name__} {seed}", network, torch.randn(2, 3, SIZE, SIZE), with_blocks=True))
     return listed
 
 
