@@ -13,6 +13,7 @@ from amsc.structure.structure import (
     Member,
     OutputLeaf,
     Pin,
+    StoredSize,
     Structure,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "OutputLeaf",
     "Pin",
     "Rounding",
+    "StoredSize",
     "Structure",
     "byte_costs",
     "minima",

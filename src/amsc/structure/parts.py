@@ -18,6 +18,7 @@ __all__ = [
     "Member",
     "OutputLeaf",
     "Pin",
+    "StoredSize",
     "is_inside",
 ]
 
@@ -170,6 +171,21 @@ class Pin:
     count: int
     reason: str
     source: str = ""
+
+
+@dataclass(frozen=True)
+class StoredSize:
+    """A whole number that a module's own code keeps, and what it follows when the network is cut.
+
+    It stands at `place` in `module`: the name of an attribute, then keys, positions and names that lead into what that
+    holds. It is the number of equal parts of this `axis` of `parameter` if it `counts` them, else the size of each part
+    (the whole axis is one part). Without a `parameter` it stays as it is, whatever it looks like."""
+
+    module: str
+    place: tuple[Any, ...]
+    parameter: str = ""
+    axis: int = 0
+    counts: bool = True
 
 
 def is_inside(name: str, module: str) -> bool:

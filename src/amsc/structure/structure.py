@@ -17,6 +17,7 @@ from amsc.structure.parts import (
     Member,
     OutputLeaf,
     Pin,
+    StoredSize,
 )
 from amsc.words.page import Page
 from amsc.words.shown import Shown
@@ -31,6 +32,7 @@ __all__ = [
     "Member",
     "OutputLeaf",
     "Pin",
+    "StoredSize",
     "Structure",
 ]
 
@@ -40,7 +42,8 @@ class Structure(Shown):
     """Which axes of a network live and die together, which blocks can go, what everything costs.
 
     `shapes` holds every parameter and buffer the forward pass used (first names only, buffers marked in `buffers`);
-    `unused` those it did not touch. `limits` say what `cost` is; without any it is the multiply-adds."""
+    `unused` those it did not touch. `limits` say what `cost` is; without any it is the multiply-adds. `sizes`
+    are numbers that modules keep and that were found, by trying, to follow a cut, or not to."""
 
     inputs: InputSpec
     shapes: Mapping[str, tuple[int, ...]]
@@ -51,6 +54,7 @@ class Structure(Shown):
     pins: tuple[Pin, ...]
     unused: tuple[str, ...] = field(default=())
     limits: tuple[Limit, ...] = field(default=())
+    sizes: tuple[StoredSize, ...] = field(default=())
 
     def page(self) -> Page:
         """What can go by kind, the blocks, and why the rest stays."""

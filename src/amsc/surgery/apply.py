@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from amsc.borrowing import copied, named_tensors
 from amsc.errors import CutError, ModelError
 from amsc.structure.structure import BlockCall
-from amsc.surgery.attributes import follow_config, follow_cuts, owned_cuts
+from amsc.surgery.attributes import follow_config, follow_cuts, follow_stored, owned_cuts
 from amsc.surgery.composition import compose
 from amsc.surgery.fold import fold_constants, give_biases
 from amsc.surgery.passthrough import PassThrough
@@ -62,6 +62,7 @@ def apply_plan(
     names = {module: name for name, module in model.named_modules()}
     owned = {small.get_submodule(names[module]): own for module, own in owned_cuts(model, tensors, cuts).items()}
     config_changes = follow_cuts(small, owned)
+    follow_stored(small, plan.sizes, plan.cuts, dict(model.named_modules()))
     _replace_blocks(small, plan)
     follow_config(small, config_changes)
     setattr(small, PLAN_ATTRIBUTE, whole)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import count, islice
 
 from amsc.errors import CutError
+from amsc.structure.structure import StoredSize
 from amsc.surgery.plan import AxisCut, CutPlan, is_inside, outermost
 
 __all__ = ["compose"]
@@ -32,7 +33,13 @@ def compose(first: CutPlan, second: CutPlan) -> CutPlan:
         block_calls={name: call for name, call in calls.items() if name in blocks},
         folds=tuple(sorted(layer for layer in {*first.folds, *second.folds} if not is_inside(layer, blocks))),
         plain=tuple(sorted(name for name in {*first.plain, *second.plain} if name in blocks)),
+        sizes=_composed_sizes(first, second),
     )
+
+
+def _composed_sizes(first: CutPlan, second: CutPlan) -> tuple[StoredSize, ...]:
+    """What the first plan knows of a number was found on more channels."""
+    return tuple({(size.module, size.place): size for size in (*second.sizes, *first.sizes)}.values())
 
 
 def _composed_cuts(first: CutPlan, second: CutPlan, blocks: tuple[str, ...]) -> tuple[AxisCut, ...]:

@@ -8,7 +8,7 @@ from amsc.borrowing import InputSpec
 from amsc.errors import CutError
 from amsc.structure.costing import predicted_macs, predicted_parameters
 from amsc.structure.cutting import channels_gone, folded_layers, keeps_shape, removed_positions, with_new_biases
-from amsc.structure.structure import BlockCall, ChannelGroup, Structure
+from amsc.structure.structure import BlockCall, ChannelGroup, StoredSize, Structure
 from amsc.words.alike import name_together
 from amsc.words.amounts import ranges
 from amsc.words.page import Page, first_rows
@@ -49,7 +49,8 @@ class CutPlan(Shown):
     `block_parameters` what it means for the tensors; `block_calls` what stands in for those blocks that
     `nn.Identity` cannot replace, `plain` those that are convolutions, whose origin is the Dirac kernel. `folds` are the
     layers that read removed channels as constants: these move into their biases, which are made where there are none
-    (and may be among the `cuts`). `macs` (for the inputs as specified) and `parameters` are the prediction for the cut
+    (and may be among the `cuts`). `sizes` are numbers in modules that follow these cuts beside those that are known by
+    their names or values. `macs` (for the inputs as specified) and `parameters` are the prediction for the cut
     network."""
 
     inputs: InputSpec
@@ -62,6 +63,7 @@ class CutPlan(Shown):
     block_calls: Mapping[str, BlockCall] = field(default_factory=dict)
     folds: tuple[str, ...] = ()
     plain: tuple[str, ...] = ()
+    sizes: tuple[StoredSize, ...] = ()
 
     @property
     def changes_nothing(self) -> bool:
@@ -130,6 +132,7 @@ def plan_cut(
         block_calls={name: call for name in blocks if (call := structure.block(name).call) is not None},
         folds=folds,
         plain=plain,
+        sizes=structure.sizes,
     )
 
 

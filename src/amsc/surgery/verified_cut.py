@@ -1,11 +1,14 @@
 """The one way to a smaller model: cut a copy, and prove it."""
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
+from amsc.errors import VerificationError
 from amsc.surgery.apply import apply_plan
 from amsc.surgery.plan import CutPlan
+from amsc.surgery.size_search import sizes_by_trying
 from amsc.surgery.verification import verify
 
 __all__ = ["cut"]
@@ -16,7 +19,8 @@ def cut(model: nn.Module, plan: CutPlan, example_inputs: Any = None) -> nn.Modul
 
     The result is an ordinary model of the same classes: it can be trained, compiled, copied and saved. Its
     `amsc_plan` leads from the dense network to it. `model` is not changed; `apply_plan` says what is kept.
-    The check runs both networks on `example_inputs`, if given, and on random ones (see `verify`).
+    The check runs both networks on `example_inputs`, if given, and on random ones (see `verify`). Where it fails, numbers
+    that modules keep are looked for that have to follow; the result's plan names them.
 
         small = cut(model, plan_cut(structure, channels={"conv1": [0, 3]}))
 
@@ -26,5 +30,13 @@ def cut(model: nn.Module, plan: CutPlan, example_inputs: Any = None) -> nn.Modul
         ModelError: the model cannot be copied.
     """
     small = apply_plan(model, plan, example_inputs)
-    verify(model, small, plan, example_inputs)
+    try:
+        verify(model, small, plan, example_inputs)
+    except VerificationError:
+        sizes = sizes_by_trying(model, plan, example_inputs)
+        if sizes is None:
+            raise
+        plan = replace(plan, sizes=sizes)
+        small = apply_plan(model, plan, example_inputs)
+        verify(model, small, plan, example_inputs)
     return small

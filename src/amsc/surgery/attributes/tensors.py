@@ -12,7 +12,12 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from amsc.errors import CutError
 from amsc.surgery.plan import AxisCut
 
-__all__ = ["follow_own_tensors"]
+__all__ = ["follow_own_tensors", "has_own_sizes"]
+
+
+def has_own_sizes(module: nn.Module) -> bool:
+    """Whether all sizes that `module` stores are those of its own tensors, as far as is known here."""
+    return isinstance(module, nn.MultiheadAttention) or _update_of(module, _sizing_tensor(module)[1]) is not None
 
 
 def follow_own_tensors(module: nn.Module, cuts: Iterable[AxisCut]) -> bool:
@@ -22,7 +27,7 @@ def follow_own_tensors(module: nn.Module, cuts: Iterable[AxisCut]) -> bool:
         CutError: part of a convolution group or normalisation group would be removed.
     """
     name, tensor = _sizing_tensor(module)
-    update = next((update for fits, update in _UPDATES if fits(module, tensor)), None) if tensor is not None else None
+    update = _update_of(module, tensor)
     if update is None or tensor is None:
         return False
     old = list(tensor.shape)
@@ -34,6 +39,11 @@ def follow_own_tensors(module: nn.Module, cuts: Iterable[AxisCut]) -> bool:
     if old != list(tensor.shape):
         update(module, torch.Size(old), tensor.shape)
     return True
+
+
+def _update_of(module: nn.Module, tensor: Tensor | None) -> Callable[[Any, torch.Size, torch.Size], None] | None:
+    fitting = (update for fits, update in _UPDATES if fits(module, tensor)) if tensor is not None else iter(())
+    return next(fitting, None)
 
 
 def _sizing_tensor(module: nn.Module) -> tuple[str, Tensor | None]:

@@ -1,0 +1,88 @@
+"""Numbers of any name that are known by their value: that of an axis that was cut, and of nothing else nearby.
+
+For what the forward pass on the example inputs does not read: another way through a block, a method called later. What
+it does read, and this gets wrong, shows when the cut is tried.
+"""
+
+import re
+from collections.abc import Container, Iterator, Mapping
+
+from torch import nn
+
+from amsc.surgery.attributes.following import new_number
+from amsc.surgery.attributes.places import Place, label_of, set_number, whole_numbers
+from amsc.surgery.plan import AxisCut
+
+__all__ = ["follow_values"]
+
+DEPTH = 3
+PARTS = (1, 2, 3)  # the whole axis, halves, and queries, keys and values
+LEAST = 4  # numbers below are strides and kernel sizes as often as widths
+# What a number of this name counts is not channels, even where it looks like them.
+_OTHER = frozenset(
+    """max min length len size_of pos position positions seq sequence index idx id i n num_layers depth window kernel stride
+    strides padding dilation image img resolution patch patches class classes nc vocab token tokens seed step steps epoch
+    epochs version layer layers block time rate height fps batch iter iters level levels stage""".split()
+)
+
+
+def follow_values(module: nn.Module, owned: Mapping[nn.Module, tuple[AxisCut, ...]], decided: Container[str]) -> None:
+    """Set those numbers of `module` that can only be the old width of what was cut nearest to them; the attributes
+    `decided` are left alone.
+
+    A number counts as a width where an axis has that many positions, or as many in each half or third, all halves or
+    thirds cut alike. All nearby axes must agree on what it becomes, those that stay among them.
+    """
+    axes = list(_axes(module, owned))
+    if not any(cut is not None for _, _, cut in axes):
+        return
+    for place, old in list(whole_numbers(module)):
+        if old < LEAST or place[0] in decided or not _is_plain(module, place):
+            continue
+        new = _agreed(old, axes)
+        if new is not None:
+            set_number(module, place, new)
+
+
+def _is_plain(module: nn.Module, place: Place) -> bool:
+    """Whether the number is in an attribute, or in tuples, lists and dicts there, and is not called something else."""
+    value = vars(module)[place[0]]
+    for step in place[1:]:
+        if not isinstance(value, tuple | list | dict):
+            return False
+        value = value[step]
+    return _OTHER.isdisjoint(re.split(r"[^a-z]+", label_of(module, place).lower()))
+
+
+_Axis = tuple[int, int, AxisCut | None]  # depth, size before the cut, the cut if there was one
+
+
+def _axes(module: nn.Module, owned: Mapping[nn.Module, tuple[AxisCut, ...]]) -> Iterator[_Axis]:
+    for path, child in module.named_modules():
+        depth = path.count(".") + 1 if path else 0
+        if depth > DEPTH:
+            continue
+        cuts = {(cut.parameter, cut.axis): cut for cut in owned.get(child, ())}
+        for name, tensor in (*child._parameters.items(), *child._buffers.items()):
+            for axis, size in enumerate(tensor.shape if tensor is not None else ()):
+                cut = cuts.get((name, axis))
+                yield depth, size if cut is None else cut.size, cut
+
+
+def _agreed(old: int, axes: list[_Axis]) -> int | None:
+    """What the axes nearest by that speak of `old` make of it; None if they say that it stays, or disagree."""
+    for depth in sorted({depth for depth, _, _ in axes}):
+        near = [(size // old, cut) for d, size, cut in axes if d == depth and size % old == 0 and size // old in PARTS]
+        new = {(parts, _in_all_parts(old, cut)) for parts, cut in near if cut is not None}
+        said = {number for _, number in new if number is not None}
+        whole = any(parts == 1 for parts, number in new if number is not None)
+        stays = any(cut is None and (parts == 1 or not whole) for parts, cut in near)
+        if said or stays:
+            return said.pop() if len(said) == 1 and not stays else None
+    return None
+
+
+def _in_all_parts(old: int, cut: AxisCut) -> int | None:
+    """How many positions each part of `old` has left, if all have as many."""
+    new = new_number(old, cut, counts=False)
+    return new if new is not None and new * (cut.size // old) == cut.size - len(cut.removed) else None
