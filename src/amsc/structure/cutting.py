@@ -6,6 +6,7 @@ from dataclasses import replace
 from amsc.errors import CutError
 from amsc.structure.group_changes import followed, handed_on, joined, renumbering, shrunk_group, with_biases
 from amsc.structure.parts import PRODUCERS, Block, ChannelGroup, LayerCost, is_inside
+from amsc.structure.stored_sizes import sizes_after
 from amsc.structure.structure import Structure
 
 __all__ = [
@@ -135,6 +136,7 @@ def after_removal(structure: Structure, channels: Mapping[str, Iterable[int]], b
         costs=costs_outside(structure.costs, blocks),
         limits=tuple(replace(limit, costs=costs_outside(limit.costs, blocks)) for limit in structure.limits),
         pins=tuple(pin for pin in structure.pins if pin.parameter not in gone),
+        sizes=sizes_after(structure.sizes, structure.channels, structure.shapes, positions),
     )
     left = [block for block in structure.blocks if not any(is_inside(block.name, name) for name in blocks)]
     left = [block for block in left if block.kind != "plain" or keeps_shape(block.name, positions)]

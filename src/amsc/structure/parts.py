@@ -178,11 +178,14 @@ class StoredSize:
     """A whole number that a module's own code keeps, and what it follows when the network is cut.
 
     It stands at `place` in `module`: the name of an attribute, then keys, positions and names that lead into what that
-    holds. It is the number of equal parts of this `axis` of `parameter` if it `counts` them, else the size of each part
-    (the whole axis is one part). Without a `parameter` it stays as it is, whatever it looks like."""
+    holds. It is `number` now: a multiple of the channels of `group`; or the number of equal parts of this `axis` of
+    `parameter` if it `counts` them, else the size of each part (the whole axis is one part). Without either it stays as
+    it is, whatever it looks like."""
 
     module: str
     place: tuple[Any, ...]
+    number: int
+    group: str = ""
     parameter: str = ""
     axis: int = 0
     counts: bool = True

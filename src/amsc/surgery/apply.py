@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from amsc.borrowing import copied, named_tensors
 from amsc.errors import CutError, ModelError
 from amsc.structure.structure import BlockCall
-from amsc.surgery.attributes import follow_config, follow_cuts, follow_stored, owned_cuts
+from amsc.surgery.attributes import follow_config, follow_cuts, owned_cuts, set_sizes_at, sizes_now
 from amsc.surgery.composition import compose
 from amsc.surgery.fold import fold_constants, give_biases
 from amsc.surgery.passthrough import PassThrough
@@ -62,7 +63,8 @@ def apply_plan(
     names = {module: name for name, module in model.named_modules()}
     owned = {small.get_submodule(names[module]): own for module, own in owned_cuts(model, tensors, cuts).items()}
     config_changes = follow_cuts(small, owned)
-    follow_stored(small, plan.sizes, plan.cuts, dict(model.named_modules()))
+    set_sizes_at(small, plan.sizes)
+    whole = replace(whole, sizes=sizes_now(small, whole.sizes))
     _replace_blocks(small, plan)
     follow_config(small, config_changes)
     setattr(small, PLAN_ATTRIBUTE, whole)

@@ -5,8 +5,7 @@ from dataclasses import replace
 from itertools import count, islice
 
 from amsc.errors import CutError
-from amsc.structure.structure import StoredSize
-from amsc.surgery.plan import AxisCut, CutPlan, is_inside, outermost
+from amsc.surgery.plan import AxisCut, CutPlan, NewSize, is_inside, outermost
 
 __all__ = ["compose"]
 
@@ -37,9 +36,8 @@ def compose(first: CutPlan, second: CutPlan) -> CutPlan:
     )
 
 
-def _composed_sizes(first: CutPlan, second: CutPlan) -> tuple[StoredSize, ...]:
-    """What the first plan knows of a number was found on more channels."""
-    return tuple({(size.module, size.place): size for size in (*second.sizes, *first.sizes)}.values())
+def _composed_sizes(first: CutPlan, second: CutPlan) -> tuple[NewSize, ...]:
+    return tuple({(size.module, size.place): size for size in (*first.sizes, *second.sizes)}.values())
 
 
 def _composed_cuts(first: CutPlan, second: CutPlan, blocks: tuple[str, ...]) -> tuple[AxisCut, ...]:

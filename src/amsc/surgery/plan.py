@@ -3,18 +3,20 @@
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from amsc.borrowing import InputSpec
 from amsc.errors import CutError
 from amsc.structure.costing import predicted_macs, predicted_parameters
 from amsc.structure.cutting import channels_gone, folded_layers, keeps_shape, removed_positions, with_new_biases
-from amsc.structure.structure import BlockCall, ChannelGroup, StoredSize, Structure
+from amsc.structure.stored_sizes import sizes_after
+from amsc.structure.structure import BlockCall, ChannelGroup, Structure
 from amsc.words.alike import name_together
 from amsc.words.amounts import ranges
 from amsc.words.page import Page, first_rows
 from amsc.words.shown import Shown
 
-__all__ = ["AxisCut", "CutPlan", "is_inside", "outermost", "plan_cut"]
+__all__ = ["AxisCut", "CutPlan", "NewSize", "is_inside", "outermost", "plan_cut"]
 
 MOST_ROWS, MOST_NAMES = 12, 8
 """Of what a plan prints."""
@@ -41,6 +43,15 @@ class AxisCut:
         return tuple(position for position in range(self.size) if position not in gone)
 
 
+@dataclass(frozen=True)
+class NewSize:
+    """The whole number at `place` in `module` (see `StoredSize`) becomes `number`."""
+
+    module: str
+    place: tuple[Any, ...]
+    number: int
+
+
 @dataclass(frozen=True, repr=False)
 class CutPlan(Shown):
     """All that is needed to cut a network, without the network; saves to JSON.
@@ -49,8 +60,8 @@ class CutPlan(Shown):
     `block_parameters` what it means for the tensors; `block_calls` what stands in for those blocks that
     `nn.Identity` cannot replace, `plain` those that are convolutions, whose origin is the Dirac kernel. `folds` are the
     layers that read removed channels as constants: these move into their biases, which are made where there are none
-    (and may be among the `cuts`). `sizes` are numbers in modules that follow these cuts beside those that are known by
-    their names or values. `macs` (for the inputs as specified) and `parameters` are the prediction for the cut
+    (and may be among the `cuts`). `sizes` are what numbers in modules become, beside those that are
+    known by their names or values. `macs` (for the inputs as specified) and `parameters` are the prediction for the cut
     network."""
 
     inputs: InputSpec
@@ -63,7 +74,7 @@ class CutPlan(Shown):
     block_calls: Mapping[str, BlockCall] = field(default_factory=dict)
     folds: tuple[str, ...] = ()
     plain: tuple[str, ...] = ()
-    sizes: tuple[StoredSize, ...] = ()
+    sizes: tuple[NewSize, ...] = ()
 
     @property
     def changes_nothing(self) -> bool:
@@ -132,7 +143,7 @@ def plan_cut(
         block_calls={name: call for name in blocks if (call := structure.block(name).call) is not None},
         folds=folds,
         plain=plain,
-        sizes=structure.sizes,
+        sizes=_new_sizes(structure, chosen, blocks),
     )
 
 
@@ -145,6 +156,14 @@ def outermost(blocks: Iterable[str]) -> tuple[str, ...]:
     """The blocks that lie in no other of the blocks, sorted, each once."""
     names = sorted(set(blocks))
     return tuple(name for name in names if not is_inside(name, (other for other in names if other != name)))
+
+
+def _new_sizes(
+    structure: Structure, channels: Mapping[str, tuple[int, ...]], blocks: tuple[str, ...]
+) -> tuple[NewSize, ...]:
+    positions = removed_positions(structure, channels, blocks) if structure.sizes else {}
+    sizes = sizes_after(structure.sizes, structure.channels, structure.shapes, positions)
+    return tuple(NewSize(size.module, size.place, size.number) for size in sizes)
 
 
 def _checked_blocks(structure: Structure, blocks: Iterable[str]) -> tuple[str, ...]:

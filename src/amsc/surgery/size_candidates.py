@@ -1,16 +1,18 @@
 """Numbers in modules that may have to follow a cut, and what each may become."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import nn
 
-from amsc.structure.parts import ChannelGroup, StoredSize
-from amsc.surgery.attributes.following import new_number
+from amsc.structure.cutting import removed_positions
+from amsc.structure.stored_sizes import follows_axis, follows_group
+from amsc.structure.structure import ChannelGroup, StoredSize, Structure
 from amsc.surgery.attributes.places import Place, label_of, number_at, whole_numbers
 from amsc.surgery.attributes.tensors import has_own_sizes
-from amsc.surgery.plan import AxisCut, CutPlan
+from amsc.surgery.plan import CutPlan
 
 __all__ = ["Candidate", "Change", "candidates"]
 
@@ -20,7 +22,7 @@ MOST_SOURCES = 12
 
 @dataclass(frozen=True)
 class Change:
-    """One way in which a number may follow: what it becomes, and what says so."""
+    """One way in which a number may follow: what it becomes, and what says so (its number is that before the cut)."""
 
     new: int
     size: StoredSize
@@ -38,22 +40,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class _Source:
-    """An axis relative to a module: that of `parameter` (its name below the module `up` levels above)."""
+    """What a number may follow, as seen from a module: `axis` of `parameter`, its name below the module `up` levels
+    above, or (a `kind`) the group of that kind which has channels there."""
 
     up: int
     parameter: str
     axis: int
-    counts: bool
+    counts: bool = True
+    kind: str = ""
 
 
 def candidates(
-    model: nn.Module, small: nn.Module, plan: CutPlan, groups: Iterable[ChannelGroup] = ()
+    model: nn.Module, small: nn.Module, plan: CutPlan, structure: Structure | None = None
 ) -> tuple[Candidate, ...]:
-    """Those of the numbers in `model` that the `plan` may change other than it did in `small`.
-
-    `groups` tell which sources of a number make sense of each single channel; those come first.
-    """
-    gone = _single_channels(groups)
+    """Those of the numbers in `model` that may become something else than in `small`, which the `plan` made of it."""
     old = dict(model.named_modules())
     families: dict[tuple[str, str, int], list[tuple[str, Place]]] = {}
     for name, module in small.named_modules():
@@ -62,24 +62,18 @@ def candidates(
                 if number > 1 and number_at(module, place) is not None:
                     label = label_of(old[name], place)
                     families.setdefault((re.sub(r"\d+", "0", name), label, number), []).append((name, place))
-    found = (_candidate(old, small, plan, key[2], places, gone) for key, places in families.items())
+    sources = _Sources(plan, structure)
+    found = (_candidate(small, key[2], places, sources) for key, places in families.items())
     return tuple(one for one in found if one.options)
 
 
-def _candidate(
-    old: dict[str, nn.Module],
-    small: nn.Module,
-    plan: CutPlan,
-    number: int,
-    places: list[tuple[str, Place]],
-    gone: list[AxisCut],
-) -> Candidate:
+def _candidate(small: nn.Module, number: int, places: list[tuple[str, Place]], sources: "_Sources") -> Candidate:
     now = tuple(number_at(small.get_submodule(name), place) for name, place in places)
     options: dict[tuple[int, ...], tuple[Change, ...]] = {}
-    for source in _sources(places[0][0], number, plan, gone):
-        option = tuple(_change(name, place, number, source, plan) for name, place in places)
+    for source in sources.of([name for name, _ in places], number):
+        option = tuple(sources.change(name, place, number, source) for name, place in places)
         options.setdefault(tuple(change.new for change in option), option)
-    stay = tuple(Change(number, StoredSize(name, place)) for name, place in places)
+    stay = tuple(Change(number, StoredSize(name, place, number)) for name, place in places)
     options.setdefault(tuple(change.new for change in stay), stay)
     return Candidate(
         tuple(dict.fromkeys(name for name, _ in places)),
@@ -87,51 +81,85 @@ def _candidate(
     )
 
 
-def _change(name: str, place: Place, number: int, source: _Source, plan: CutPlan) -> Change:
-    parameter = ".".join(filter(None, (_above(name, source.up), source.parameter)))
-    size = StoredSize(name, place, parameter, source.axis, source.counts)
-    cut = next((cut for cut in plan.cuts if (cut.parameter, cut.axis) == (parameter, source.axis)), None)
-    new = None if cut is None else new_number(number, cut, counts=source.counts)
-    return Change(number if new is None else new, size)
+class _Sources:
+    """Axes and groups that a plan cuts: what numbers near them may follow."""
+
+    def __init__(self, plan: CutPlan, structure: Structure | None) -> None:
+        self._cuts = {(cut.parameter, cut.axis): cut for cut in plan.cuts}
+        self._plan, self._structure = plan, structure
+        self._groups = [group for group in structure.channels if plan.channels.get(group.name)] if structure else []
+
+    def of(self, modules: Sequence[str], number: int) -> list[_Source]:
+        """The sources of a number that these modules keep, the likely ones first: a group of as many channels, an axis
+        of that size, multiples and parts; the nearest before others."""
+        found: dict[_Source, tuple[int, int]] = {}
+        for rank, parameter, axis, counts, kind in (*self._of_groups(number), *self._of_axes(number)):
+            for name in modules:
+                if source := _seen_from(name, parameter, axis, counts, kind):
+                    found[source] = min(found.get(source, (source.up, rank)), (source.up, rank))
+        ordered = sorted(found, key=lambda one: (*found[one], one.parameter.count("."), one.axis))
+        return ordered[:MOST_SOURCES]
+
+    def change(self, name: str, place: Place, number: int, source: _Source) -> Change:
+        """What the number becomes by the same source as seen from the module `name`."""
+        parameter = ".".join(filter(None, (_above(name, source.up), source.parameter)))
+        if source.kind:
+            group = self._group_at(parameter, source.axis, source.kind, number)
+            if group is None:
+                return Change(number, StoredSize(name, place, number))
+            new = follows_group(number, group, self._removed)
+            return Change(number if new is None else new, StoredSize(name, place, number, group=group.name))
+        size = StoredSize(name, place, number, "", parameter, source.axis, source.counts)
+        cut = self._cuts.get((parameter, source.axis))
+        new = None if cut is None else follows_axis(number, cut.size, cut.removed, counts=source.counts)
+        return Change(number if new is None else new, size)
+
+    @cached_property
+    def _removed(self) -> Mapping[tuple[str, int], Sequence[int]]:
+        if self._structure is None:
+            return {}
+        return removed_positions(self._structure, self._plan.channels, self._plan.blocks)
+
+    def _of_groups(self, number: int) -> Iterator[tuple[int, str, int, bool, str]]:
+        for group in self._groups:
+            if number % group.size == 0:
+                rank = 0 if number == group.size else 2
+                yield from ((rank, m.parameter, m.axis, True, group.kind) for m in group.members)
+
+    def _of_axes(self, number: int) -> Iterator[tuple[int, str, int, bool, str]]:
+        for (parameter, axis), cut in self._cuts.items():
+            for counts in (True, False) if number < cut.size else (True,):
+                if follows_axis(number, cut.size, cut.removed, counts=counts) is not None and not self._contradicts(
+                    number, parameter, axis, counts=counts
+                ):
+                    yield 1 if number == cut.size else 3, parameter, axis, counts, ""
+
+    def _contradicts(self, number: int, parameter: str, axis: int, *, counts: bool) -> bool:
+        """Whether a group has channels on this axis of which one alone would leave parts of different sizes."""
+        size = self._cuts[parameter, axis].size
+        alone = (m.indices[0] for g in self._groups for m in g.members if (m.parameter, m.axis) == (parameter, axis))
+        return any(follows_axis(number, size, positions, counts=counts) is None for positions in alone)
+
+    def _group_at(self, parameter: str, axis: int, kind: str, number: int) -> ChannelGroup | None:
+        fitting = (
+            group
+            for group in (self._structure.channels if self._structure else ())
+            if group.kind == kind and number % group.size == 0
+            if any((m.parameter, m.axis) == (parameter, axis) for m in group.members)
+        )
+        return next(fitting, None)
 
 
-def _sources(name: str, number: int, plan: CutPlan, gone: list[AxisCut]) -> list[_Source]:
-    """The axes whose parts the number may count or measure, the likely ones first: those that make sense of every
-    single channel, then those nearby."""
-    seen: dict[tuple[str, int, bool], tuple[int, int, _Source]] = {}
+def _seen_from(name: str, parameter: str, axis: int, counts: bool, kind: str) -> _Source | None:
+    """The source as seen from the module `name`, if it is near enough."""
     for up in range(min(LEVELS, name.count(".") + 2 if name else 1)):
         scope = _above(name, up)
-        for cut in plan.cuts:
-            if scope and not cut.parameter.startswith(f"{scope}."):
-                continue
-            inner = cut.parameter[len(scope) + 1 :] if scope else cut.parameter
-            for counts in (True, False):
-                key = (cut.parameter, cut.axis, counts)
-                if key not in seen and new_number(number, cut, counts=counts) is not None:
-                    against = _contradictions(number, cut, gone, counts=counts)
-                    seen[key] = (against, up, _Source(up, inner, cut.axis, counts))
-    ordered = sorted(seen.values(), key=lambda one: (one[0], one[1], one[2].parameter.count("."), one[2].axis))
-    return [source for _, _, source in ordered[:MOST_SOURCES]]
+        if not scope or parameter.startswith(f"{scope}."):
+            return _Source(up, parameter[len(scope) + 1 :] if scope else parameter, axis, counts, kind)
+    return None
 
 
 def _above(name: str, levels: int) -> str:
     for _ in range(levels):
         name = name.rpartition(".")[0]
     return name
-
-
-def _single_channels(groups: Iterable[ChannelGroup]) -> list[AxisCut]:
-    """The cut of each axis of a group when its first channel goes alone."""
-    return [
-        AxisCut(member.parameter, member.axis, 0, member.indices[0], False)
-        for group in groups
-        if group.exact and group.size > 1
-        for member in group.members
-    ]
-
-
-def _contradictions(number: int, cut: AxisCut, gone: list[AxisCut], *, counts: bool) -> int:
-    """How many groups have channels on this axis of which one alone would leave parts of different sizes."""
-    alone = (one.removed for one in gone if (one.parameter, one.axis) == (cut.parameter, cut.axis))
-    cuts = (AxisCut(cut.parameter, cut.axis, cut.size, removed, False) for removed in alone)
-    return sum(new_number(number, one, counts=counts) is None for one in cuts)

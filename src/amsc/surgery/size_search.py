@@ -10,7 +10,7 @@ from torch import nn
 
 from amsc.borrowing import borrowed, copied_inputs, run_model
 from amsc.errors import CutError
-from amsc.structure.parts import ChannelGroup, StoredSize
+from amsc.structure.structure import Structure
 from amsc.surgery.apply import apply_plan
 from amsc.surgery.attributes.places import Place, number_at, set_number
 from amsc.surgery.inputs import SEED, trial_inputs
@@ -20,9 +20,9 @@ from amsc.surgery.verification import verify
 
 __all__ = ["Tries", "sizes_by_trying"]
 
-NEAR = 3
-PER_SEARCH = 16
-ALTOGETHER = 64
+NEAR = 2
+PER_SEARCH = 12
+ALTOGETHER = 48
 
 
 @dataclass
@@ -50,11 +50,11 @@ def sizes_by_trying(
     plan: CutPlan,
     example_inputs: Any = None,
     *,
-    groups: Iterable[ChannelGroup] = (),
+    structure: Structure | None = None,
     tries: Tries | None = None,
-) -> tuple[StoredSize, ...] | None:
-    """What `plan.sizes` must be for a cut that fails as it is: the numbers that follow, which make it equal to the masked
-    model. None if no number helps.
+) -> tuple[Change, ...] | None:
+    """The numbers in modules that must follow for a cut that fails as it is, which make it equal to the masked model,
+    and what they become. None if no number helps.
 
     The model is run until it fails, with other numbers in the module that failed and in those around it; each that
     brings it further is kept. Where it runs and differs, all numbers nearby that may follow are tried together and
@@ -64,15 +64,11 @@ def sizes_by_trying(
     if not plan.cuts or tries.left <= 0:
         return None
     small = apply_plan(model, plan, example_inputs)
-    found = candidates(model, small, plan, groups)
+    found = candidates(model, small, plan, structure)
     if not found:
         return None
     chosen = _Search(model, small, plan, example_inputs, tries).chosen(found)
-    if chosen is None:
-        return None
-    new = {(change.size.module, change.size.place): change.size for option in chosen for change in option}
-    kept = (size for size in plan.sizes if (size.module, size.place) not in new)
-    return (*kept, *new.values())
+    return None if chosen is None else tuple(change for option in chosen for change in option)
 
 
 class _Search:
@@ -88,7 +84,7 @@ class _Search:
     def chosen(self, found: Sequence[Candidate]) -> list[Option] | None:
         """The options that make the model work; None if there are none."""
         first = self._run([])
-        key = (first.stuck_in or "", first.why)
+        key = (first.stuck_in or "", first.why or " ".join(self._plan.channels))
         if key in self._tries.hopeless:
             return None
         some, end = self._further(found, first)
@@ -145,9 +141,9 @@ class _Search:
             set_number(self._small.get_submodule(name), place, number)
         for change in (change for option in options for change in option):
             module = self._small.get_submodule(change.size.module)
-            number = number_at(module, change.size.place)
-            assert number is not None, "a candidate is a number in both models"
-            self._base.setdefault((change.size.module, change.size.place), number)
+            current = number_at(module, change.size.place)
+            assert current is not None, "a candidate is a number in both models"
+            self._base.setdefault((change.size.module, change.size.place), current)
             set_number(module, change.size.place, change.new)
         self._spend()
         return _run_of(self._small, self._inputs)

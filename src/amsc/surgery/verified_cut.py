@@ -7,7 +7,7 @@ from torch import nn
 
 from amsc.errors import VerificationError
 from amsc.surgery.apply import apply_plan
-from amsc.surgery.plan import CutPlan
+from amsc.surgery.plan import CutPlan, NewSize
 from amsc.surgery.size_search import sizes_by_trying
 from amsc.surgery.verification import verify
 
@@ -19,8 +19,8 @@ def cut(model: nn.Module, plan: CutPlan, example_inputs: Any = None) -> nn.Modul
 
     The result is an ordinary model of the same classes: it can be trained, compiled, copied and saved. Its
     `amsc_plan` leads from the dense network to it. `model` is not changed; `apply_plan` says what is kept.
-    The check runs both networks on `example_inputs`, if given, and on random ones (see `verify`). Where it fails, numbers
-    that modules keep are looked for that have to follow; the result's plan names them.
+    The check runs both networks on `example_inputs`, if given, and on random ones (see `verify`). Where it fails,
+    numbers that modules keep are looked for that have to follow; the result's plan names them.
 
         small = cut(model, plan_cut(structure, channels={"conv1": [0, 3]}))
 
@@ -33,10 +33,11 @@ def cut(model: nn.Module, plan: CutPlan, example_inputs: Any = None) -> nn.Modul
     try:
         verify(model, small, plan, example_inputs)
     except VerificationError:
-        sizes = sizes_by_trying(model, plan, example_inputs)
-        if sizes is None:
+        found = sizes_by_trying(model, plan, example_inputs)
+        if found is None:
             raise
-        plan = replace(plan, sizes=sizes)
+        new = (NewSize(one.size.module, one.size.place, one.new) for one in found)
+        plan = replace(plan, sizes=(*plan.sizes, *new))
         small = apply_plan(model, plan, example_inputs)
         verify(model, small, plan, example_inputs)
     return small

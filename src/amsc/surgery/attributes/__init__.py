@@ -2,6 +2,6 @@
 
 from amsc.surgery.attributes.config import follow_config
 from amsc.surgery.attributes.follow import follow_cuts, owned_cuts
-from amsc.surgery.attributes.following import follow_stored
+from amsc.surgery.attributes.following import set_sizes_at, sizes_now
 
-__all__ = ["follow_config", "follow_cuts", "follow_stored", "owned_cuts"]
+__all__ = ["follow_config", "follow_cuts", "owned_cuts", "set_sizes_at", "sizes_now"]

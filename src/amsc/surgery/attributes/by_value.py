@@ -9,7 +9,7 @@ from collections.abc import Container, Iterator, Mapping
 
 from torch import nn
 
-from amsc.surgery.attributes.following import new_number
+from amsc.structure.stored_sizes import follows_axis
 from amsc.surgery.attributes.places import Place, label_of, set_number, whole_numbers
 from amsc.surgery.plan import AxisCut
 
@@ -20,9 +20,7 @@ PARTS = (1, 2, 3)  # the whole axis, halves, and queries, keys and values
 LEAST = 4  # numbers below are strides and kernel sizes as often as widths
 # What a number of this name counts is not channels, even where it looks like them.
 _OTHER = frozenset(
-    """max min length len size_of pos position positions seq sequence index idx id i n num_layers depth window kernel stride
-    strides padding dilation image img resolution patch patches class classes nc vocab token tokens seed step steps epoch
-    epochs version layer layers block time rate height fps batch iter iters level levels stage""".split()
+    ["max", "min", "length", "len", "pos", "position", "positions", "seq", "sequence", "index", "idx", "id", "i", "n", "depth", "window", "kernel", "stride", "strides", "padding", "dilation", "image", "img", "resolution", "patch", "patches", "class", "classes", "nc", "vocab", "token", "tokens", "seed", "step", "steps", "epoch", "epochs", "version", "layer", "layers", "block", "time", "rate", "height", "fps", "batch", "iter", "iters", "level", "levels", "stage", "save"]
 )
 
 
@@ -36,16 +34,27 @@ def follow_values(module: nn.Module, owned: Mapping[nn.Module, tuple[AxisCut, ..
     axes = list(_axes(module, owned))
     if not any(cut is not None for _, _, cut in axes):
         return
-    for place, old in list(whole_numbers(module)):
-        if old < LEAST or place[0] in decided or not _is_plain(module, place):
-            continue
-        new = _agreed(old, axes)
-        if new is not None:
-            set_number(module, place, new)
+    numbers: dict[str, list[tuple[Place, int]]] = {}
+    for place, old in whole_numbers(module):
+        numbers.setdefault(_holder(place), []).append((place, old))
+    for places in numbers.values():
+        new = [_agreed(old, axes) if _may_follow(module, place, old, decided) else None for place, old in places]
+        if None not in new:  # of a list of several things, layers for example, one or the other may look like a width
+            for (place, _), number in zip(places, new, strict=True):
+                assert number is not None, "looked for just before"
+                set_number(module, place, number)
 
 
-def _is_plain(module: nn.Module, place: Place) -> bool:
+def _holder(place: Place) -> str:
+    """The same for the numbers of one list or tuple."""
+    named = [str(step) for step in place if isinstance(step, str)]
+    return ".".join(named)
+
+
+def _may_follow(module: nn.Module, place: Place, old: int, decided: Container[str]) -> bool:
     """Whether the number is in an attribute, or in tuples, lists and dicts there, and is not called something else."""
+    if old < LEAST or place[0] in decided:
+        return False
     value = vars(module)[place[0]]
     for step in place[1:]:
         if not isinstance(value, tuple | list | dict):
@@ -84,5 +93,5 @@ def _agreed(old: int, axes: list[_Axis]) -> int | None:
 
 def _in_all_parts(old: int, cut: AxisCut) -> int | None:
     """How many positions each part of `old` has left, if all have as many."""
-    new = new_number(old, cut, counts=False)
+    new = follows_axis(old, cut.size, cut.removed, counts=False)
     return new if new is not None and new * (cut.size // old) == cut.size - len(cut.removed) else None

@@ -26,8 +26,8 @@ _OPAQUE = (nn.Module, Tensor, type, FunctionType, BuiltinFunctionType, MethodTyp
 
 
 def whole_numbers(module: nn.Module) -> Iterator[tuple[Place, int]]:
-    """(place, number) of what `module` keeps in attributes, tuples, lists, dicts, partial functions and objects that are
-    neither modules nor tensors. Of a configuration only what the module's own methods read."""
+    """(place, number) of what `module` keeps in attributes, and in tuples, lists, dicts, partial functions and objects
+    there that are neither modules nor tensors. Of a configuration only what the module's own methods read."""
     attributes = {name: value for name, value in vars(module).items() if name not in _OWN}
     yield from islice(_numbers(attributes, (), module), MOST)
 
@@ -82,8 +82,8 @@ def _read_of(value: Any, module: nn.Module) -> frozenset[str] | None:
     """The names that anyone reads of an object; None for containers, of which all counts."""
     if isinstance(value, tuple | list | MutableMapping | partial):
         return None
-    own = frozenset() if is_config(value) else read_by(type(value))
-    return own | read_names(module)
+    kind: Any = type(value)
+    return read_names(module) if is_config(value) else read_names(module) | read_by(kind)
 
 
 def _parts(value: Any) -> Any:
@@ -93,7 +93,9 @@ def _parts(value: Any) -> Any:
     if isinstance(value, partial):
         return {"args": value.args, "keywords": value.keywords}
     if dataclasses.is_dataclass(value):  # also those with slots
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if hasattr(value, field.name)}
+        return {
+            field.name: getattr(value, field.name) for field in dataclasses.fields(value) if hasattr(value, field.name)
+        }
     return getattr(value, "__dict__", {})
 
 
