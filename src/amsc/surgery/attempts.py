@@ -3,15 +3,16 @@
 import contextlib
 import gc
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
-from amsc.errors import CutError
+from amsc.errors import CutError, VerificationError
 from amsc.structure.structure import PRODUCERS, ChannelGroup, Structure
 from amsc.surgery.apply import apply_plan
-from amsc.surgery.plan import plan_cut
+from amsc.surgery.plan import CutPlan, plan_cut
+from amsc.surgery.size_search import Tries, sizes_by_trying
 from amsc.surgery.verification import verify_throwaway
 
 __all__ = ["ALL", "HALF", "ONE", "Attempts", "Unit", "little_garbage"]
@@ -31,6 +32,8 @@ class Unit:
 class Attempts:
     """Cuts of one network, each tried once.
 
+    Numbers in modules that are found to follow a cut follow all cuts from then on: `structure` knows them.
+
     Args:
         model: the network, which is not changed.
         structure: what it was traced to.
@@ -38,7 +41,8 @@ class Attempts:
     """
 
     def __init__(self, model: nn.Module, structure: Structure, inputs: Any) -> None:
-        self._model, self._structure, self._inputs = model, structure, inputs
+        self._model, self.structure, self._inputs = model, structure, inputs
+        self._tries = Tries()
         self._made_by = {group.name: frozenset(_producers(group)) for group in structure.channels}
         self._known: dict[tuple[frozenset[Unit], str], str] = {}
 
@@ -55,19 +59,33 @@ class Attempts:
         if not channels and not blocks:
             return ""
         try:
-            plan = plan_cut(self._structure, channels=channels, blocks=blocks)
+            plan = plan_cut(self.structure, channels=channels, blocks=blocks)
             small = apply_plan(self._model, plan, self._inputs, shares=True)
             verify_throwaway(self._model, small, plan, self._inputs)
         except CutError as error:
+            if isinstance(error, VerificationError) and not blocks and self._sizes_follow(plan):
+                return self._tried(units, share)
             return str(error).split(". A size", 1)[0].split(". The cut model is not", 1)[0]
         return ""
 
+    def _sizes_follow(self, plan: CutPlan) -> bool:
+        """Whether the plan works once other numbers in modules follow it, which they then do in all plans."""
+        found = sizes_by_trying(self._model, plan, self._inputs, structure=self.structure, tries=self._tries)
+        if found is None:
+            return False
+        sizes = {(size.module, size.place): size for size in (*self.structure.sizes, *(one.size for one in found))}
+        if len(sizes) == len(self.structure.sizes):
+            return False
+        self.structure = replace(self.structure, sizes=tuple(sizes.values()))
+        self._known = {key: why for key, why in self._known.items() if not why}  # what failed may work now
+        return True
+
     def _channels(self, groups: Iterable[str], blocks: Iterable[str], share: str) -> dict[str, range]:
         """The channels that go of those of the groups that are still made when the blocks are gone."""
-        removed = [self._structure.block(name) for name in blocks]
+        removed = [self.structure.block(name) for name in blocks]
         silent = frozenset(parameter for block in removed for parameter in block.parameters)
         own = frozenset(name for block in removed for name in block.channels)
-        left = (self._structure.group(name) for name in groups if name not in own and not self._made_by[name] <= silent)
+        left = (self.structure.group(name) for name in groups if name not in own and not self._made_by[name] <= silent)
         return {group.name: _share_of(group.size, share) for group in left if group.size > 1}
 
 

@@ -68,16 +68,19 @@ def candidates(
 
 
 def _candidate(small: nn.Module, number: int, places: list[tuple[str, Place]], sources: "_Sources") -> Candidate:
-    now = tuple(number_at(small.get_submodule(name), place) for name, place in places)
-    options: dict[tuple[int, ...], tuple[Change, ...]] = {}
-    for source in sources.of([name for name, _ in places], number):
-        option = tuple(sources.change(name, place, number, source) for name, place in places)
-        options.setdefault(tuple(change.new for change in option), option)
-    stay = tuple(Change(number, StoredSize(name, place, number)) for name, place in places)
-    options.setdefault(tuple(change.new for change in stay), stay)
+    now = [number_at(small.get_submodule(name), place) for name, place in places]
+    ways = [
+        [sources.change(name, place, number, source) for name, place in places]
+        for source in sources.of([name for name, _ in places], number)
+    ]
+    ways.append([Change(number, StoredSize(name, place, number)) for name, place in places])
+    options: dict[tuple[int | None, ...], tuple[Change, ...]] = {}
+    for way in ways:
+        values = tuple(current if one is None else one.new for one, current in zip(way, now, strict=True))
+        options.setdefault(values, tuple(one for one in way if one is not None))
     return Candidate(
         tuple(dict.fromkeys(name for name, _ in places)),
-        tuple(option for news, option in options.items() if news != now),
+        tuple(option for values, option in options.items() if values != tuple(now)),
     )
 
 
@@ -100,19 +103,18 @@ class _Sources:
         ordered = sorted(found, key=lambda one: (*found[one], one.parameter.count("."), one.axis))
         return ordered[:MOST_SOURCES]
 
-    def change(self, name: str, place: Place, number: int, source: _Source) -> Change:
-        """What the number becomes by the same source as seen from the module `name`."""
+    def change(self, name: str, place: Place, number: int, source: _Source) -> Change | None:
+        """What the number becomes by the same source as seen from the module `name`; None if it has no such source."""
         parameter = ".".join(filter(None, (_above(name, source.up), source.parameter)))
         if source.kind:
             group = self._group_at(parameter, source.axis, source.kind, number)
-            if group is None:
-                return Change(number, StoredSize(name, place, number))
-            new = follows_group(number, group, self._removed)
-            return Change(number if new is None else new, StoredSize(name, place, number, group=group.name))
-        size = StoredSize(name, place, number, "", parameter, source.axis, source.counts)
-        cut = self._cuts.get((parameter, source.axis))
-        new = None if cut is None else follows_axis(number, cut.size, cut.removed, counts=source.counts)
-        return Change(number if new is None else new, size)
+            new = None if group is None else follows_group(number, group, self._removed)
+            size = StoredSize(name, place, number, group=group.name if group is not None else "")
+        else:
+            cut = self._cuts.get((parameter, source.axis))
+            new = None if cut is None else follows_axis(number, cut.size, cut.removed, counts=source.counts)
+            size = StoredSize(name, place, number, "", parameter, source.axis, source.counts)
+        return None if new is None else Change(new, size)
 
     @cached_property
     def _removed(self) -> Mapping[tuple[str, int], Sequence[int]]:

@@ -48,8 +48,9 @@ def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Str
         if corner is not None:
             found = _Trial(structure, Attempts(model, structure, corner))
             found.run()
-            if found.holds_for(Attempts(model, structure, example_inputs)):
-                return found.result()
+            result = found.result()
+            if found.holds_for(Attempts(model, result, example_inputs)):
+                return result
         found = _Trial(structure, Attempts(model, structure, example_inputs))
         found.run()
         return found.result()
@@ -102,10 +103,11 @@ class _Trial:
         reasons = {name: why for unit, why in self._reasons.items() for name in unit.groups}
         stuck = {name for unit in self._reasons for name in unit.blocks}
         pairs = {unit.groups[0]: unit.groups[1] for unit in self._groups if len(unit.groups) > 1}
+        structure = self._attempts.structure
         if not reasons and not stuck and not pairs:
-            return self._structure
+            return structure
         return replace(
-            self._structure,
+            structure,
             channels=tuple(
                 replace(group, exact=False, reason=reasons[group.name], folds=()) if group.name in reasons else group
                 for group in _paired(self._structure.channels, pairs)

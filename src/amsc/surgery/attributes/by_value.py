@@ -9,7 +9,7 @@ from collections.abc import Container, Iterator, Mapping
 
 from torch import nn
 
-from amsc.structure.stored_sizes import follows_axis
+from amsc.surgery.attributes import names
 from amsc.surgery.attributes.places import Place, label_of, set_number, whole_numbers
 from amsc.surgery.plan import AxisCut
 
@@ -19,8 +19,10 @@ DEPTH = 3
 PARTS = (1, 2, 3)  # the whole axis, halves, and queries, keys and values
 LEAST = 4  # numbers below are strides and kernel sizes as often as widths
 # What a number of this name counts is not channels, even where it looks like them.
-_OTHER = frozenset(
-    ["max", "min", "length", "len", "pos", "position", "positions", "seq", "sequence", "index", "idx", "id", "i", "n", "depth", "window", "kernel", "stride", "strides", "padding", "dilation", "image", "img", "resolution", "patch", "patches", "class", "classes", "nc", "vocab", "token", "tokens", "seed", "step", "steps", "epoch", "epochs", "version", "layer", "layers", "block", "time", "rate", "height", "fps", "batch", "iter", "iters", "level", "levels", "stage", "save"]
+_OTHER = names.words(
+    """max min length len pos position positions seq sequence index idx id i n depth window kernel stride strides
+    padding dilation image img resolution patch patches class classes nc vocab token tokens seed step steps epoch
+    epochs version layer layers block time rate height fps batch iter iters level levels stage save"""
 )
 
 
@@ -28,8 +30,8 @@ def follow_values(module: nn.Module, owned: Mapping[nn.Module, tuple[AxisCut, ..
     """Set those numbers of `module` that can only be the old width of what was cut nearest to them; the attributes
     `decided` are left alone.
 
-    A number counts as a width where an axis has that many positions, or as many in each half or third, all halves or
-    thirds cut alike. All nearby axes must agree on what it becomes, those that stay among them.
+    A number counts as a width where an axis has that many positions, or as many in each half or third, and the same
+    went from all of these. The nearest axes must agree on what it becomes, those of that size that stay among them.
     """
     axes = list(_axes(module, owned))
     if not any(cut is not None for _, _, cut in axes):
@@ -81,17 +83,20 @@ def _axes(module: nn.Module, owned: Mapping[nn.Module, tuple[AxisCut, ...]]) -> 
 def _agreed(old: int, axes: list[_Axis]) -> int | None:
     """What the axes nearest by that speak of `old` make of it; None if they say that it stays, or disagree."""
     for depth in sorted({depth for depth, _, _ in axes}):
-        near = [(size // old, cut) for d, size, cut in axes if d == depth and size % old == 0 and size // old in PARTS]
-        new = {(parts, _in_all_parts(old, cut)) for parts, cut in near if cut is not None}
-        said = {number for _, number in new if number is not None}
-        whole = any(parts == 1 for parts, number in new if number is not None)
-        stays = any(cut is None and (parts == 1 or not whole) for parts, cut in near)
-        if said or stays:
-            return said.pop() if len(said) == 1 and not stays else None
+        near = [(size, cut) for d, size, cut in axes if d == depth]
+        said = {_left_of_each(old, cut) for _, cut in near if cut is not None} - {None}
+        if (old, None) in near:
+            said.add(old)
+        if said:
+            return said.pop() if len(said) == 1 and said != {old} else None
     return None
 
 
-def _in_all_parts(old: int, cut: AxisCut) -> int | None:
-    """How many positions each part of `old` has left, if all have as many."""
-    new = follows_axis(old, cut.size, cut.removed, counts=False)
-    return new if new is not None and new * (cut.size // old) == cut.size - len(cut.removed) else None
+def _left_of_each(old: int, cut: AxisCut) -> int | None:
+    """How many positions are left of each `old` ones, if the same went from all of them."""
+    if cut.size % old or cut.size // old not in PARTS:
+        return None
+    parts: list[set[int]] = [set() for _ in range(cut.size // old)]
+    for position in cut.removed:
+        parts[position // old].add(position % old)
+    return old - len(parts[0]) if all(part == parts[0] for part in parts) else None

@@ -18,7 +18,7 @@ __all__ = ["Place", "label_of", "number_at", "set_number", "whole_numbers"]
 # The name of an attribute; then keys, positions and names of attributes that lead to the number.
 Place = tuple[Any, ...]
 
-DEPTH = 4
+DEPTH = 3
 LARGEST = 64  # a vocabulary holds no sizes
 MOST = 500
 _OWN = frozenset(vars(nn.Module()))
@@ -68,7 +68,7 @@ def label_of(module: nn.Module, place: Place) -> str:
 def _numbers(value: Any, place: Place, module: nn.Module) -> Iterator[tuple[Place, int]]:
     if type(value) is int:
         yield place, value
-    elif len(place) <= DEPTH and not isinstance(value, _OPAQUE):
+    elif len(place) < DEPTH and not isinstance(value, _OPAQUE):
         names = _read_of(value, module)
         parts = _parts(value)
         if len(parts) > LARGEST:
