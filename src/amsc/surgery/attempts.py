@@ -74,7 +74,7 @@ class Attempts:
         if found is None:
             return False
         sizes = {(size.module, size.place): size for size in (*self.structure.sizes, *(one.size for one in found))}
-        if len(sizes) == len(self.structure.sizes):
+        if tuple(sizes.values()) == self.structure.sizes:
             return False
         self.structure = replace(self.structure, sizes=tuple(sizes.values()))
         self._known = {key: why for key, why in self._known.items() if not why}  # what failed may work now

@@ -49,7 +49,8 @@ def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Str
             found = _Trial(structure, Attempts(model, structure, corner))
             found.run()
             result = found.result()
-            if found.holds_for(Attempts(model, result, example_inputs)):
+            whole = replace(structure, sizes=result.sizes)
+            if found.holds_for(Attempts(model, whole, example_inputs)):
                 return result
         found = _Trial(structure, Attempts(model, structure, example_inputs))
         found.run()
