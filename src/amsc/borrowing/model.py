@@ -71,9 +71,9 @@ def borrowed(model: nn.Module) -> Iterator[nn.Module]:
     attributes = [(module, _attributes(module)) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    uses_cuda = any(p.is_cuda for p in model.parameters())
+    gpus = sorted({p.get_device() for p in model.parameters() if p.is_cuda})  # no others: that would start them up
     try:
-        with torch.random.fork_rng(devices=None if uses_cuda else []), torch.no_grad():
+        with torch.random.fork_rng(devices=gpus), torch.no_grad():
             model.eval()
             yield model
     finally:

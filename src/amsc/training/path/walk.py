@@ -24,7 +24,7 @@ from amsc.training.path.strength import POWERS, CostPlan, StrengthControl
 from amsc.training.removal.removed import Removal, Shrink, Shrunk, compose_removals
 from amsc.training.removal.to_cost import blocks_above, cut_to_target, cut_zeros
 from amsc.training.steps.evaluation import Evaluation, evaluate, reestimate_batchnorm
-from amsc.training.steps.loop import Batches, Stretch, train_steps
+from amsc.training.steps.loop import Batches, Stretch, device_of, train_steps
 from amsc.training.steps.optimizers import Moments, cut_moments, make_optimizer, moments_of, restore_moments
 from amsc.training.steps.proximal import ProximalStep
 
@@ -251,7 +251,7 @@ class _Walk(Trail):
     def _train(self, model: nn.Module, optimizer: Any, state: WalkState, hooks: Mapping[str, Any]) -> float:
         sizes = self.piece_sizes
         done, steps = sum(sizes[: state.index]), sizes[state.index]
-        batches = Batches(self.data, self.settings.seed, f"path {state.index}").take(steps)
+        batches = Batches(self.data, self.settings.seed, f"path {state.index}", device_of(model)).take(steps)
         return train_steps(
             model,
             optimizer,

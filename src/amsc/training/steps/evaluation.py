@@ -73,7 +73,7 @@ def mean_loss(model: nn.Module, data: Data, task: Task, *, batches: int = 20) ->
             task.loss(forward(model, inputs, device), moved(target, device))
             for inputs, target in spread_batches(data, "train", batches)
         ]
-    return float(torch.stack(losses).double().mean()) if losses else 0.0
+    return float(torch.stack(losses).cpu().double().mean()) if losses else 0.0
 
 
 def reestimate_batchnorm(model: nn.Module, data: Data, *, batches: int = 20, speed: Speed = AS_IS) -> None:

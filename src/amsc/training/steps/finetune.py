@@ -11,7 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from amsc.data import Data
 from amsc.progress import NoProgress, Progress
 from amsc.tasks import Task
-from amsc.training.steps.loop import AS_IS, Batches, Speed, Stretch, cosine, set_learning_rate, train_steps
+from amsc.training.steps.loop import AS_IS, Batches, Speed, Stretch, cosine, device_of, set_learning_rate, train_steps
 from amsc.training.steps.optimizers import Moments, make_optimizer, moments_of, restore_moments
 
 __all__ = ["TrainSettings", "TrainState", "finetune"]
@@ -87,7 +87,7 @@ def finetune(
         model.load_state_dict(dict(state.weights))
         restore_moments(model, optimizer, state.moments)
     average = _Average(names, settings.ema, state.average if state else {})
-    batches, loss = Batches(data, settings.seed, settings.phase), 0.0 if state is None else state.loss
+    batches, loss = Batches(data, settings.seed, settings.phase, device_of(model)), 0.0 if state is None else state.loss
     for epoch in range(0 if state is None else state.epochs, -(-steps // per_epoch)):
         first = epoch * per_epoch
 

@@ -51,18 +51,19 @@ class Optimizer(Protocol):
 class Batches:
     """Training batches of `phase`: epoch after epoch, each in an order that (seed, phase, epoch) alone decides.
 
-    So nothing but the epoch's number is needed to go on after an interruption."""
+    So nothing but the epoch's number is needed to go on after an interruption. `device` is where the network is."""
 
     data: Data
     seed: int
     phase: str
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - it does not change
 
     def epoch(self, number: int) -> Iterator[tuple[Any, Tensor]]:
-        """One pass over the training data; torch's generators are seeded as well, for dropout.
+        """One pass over the training data; torch's generators on the CPU and the device are seeded as well, for dropout.
 
         A single example that is left over at the end is skipped: BatchNorm has no deviation for it."""
         seed = derived_seed(self.seed, self.phase, number)
-        torch.manual_seed(seed)
+        _seed_generators(seed, self.device)
         for index, (inputs, target) in enumerate(self.data.batches("train", seed=seed)):
             if index == 0 or batch_size(target) > 1:
                 yield inputs, target
@@ -219,6 +220,16 @@ def derived_seed(seed: int, *parts: str | int) -> int:
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's first parameter is; the CPU if it has none."""
     return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+
+
+def _seed_generators(seed: int, device: torch.device) -> None:
+    """Start the generators on the CPU and on `device`; `torch.manual_seed` starts those of all GPUs."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 @contextlib.contextmanager
