@@ -49,7 +49,7 @@ class Mixed(nn.Module):
 
 
 def batches(device: str, count: int) -> list[tuple[Tensor, Tensor]]:
-    return [(torch.randn(8, 1, 8, 8, device=device), torch.arange(8, device=device) % 10) for _ in range(count)]
+    return [(torch.randn(4, 1, 8, 8, device=device), torch.arange(4, device=device)) for _ in range(count)]
 
 
 def setup(kind: str, device: str) -> tuple[nn.Module, ProximalStep]:
@@ -70,15 +70,12 @@ def counts_of_steps(optimizer: ProximalStep) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_steps_wait_for_nothing_but_the_losses_at_the_end(kind: str) -> None:
+def test_steps_wait_for_nothing_but_the_losses_every_twenty(kind: str) -> None:
     model, optimizer = setup(kind, "cpu")
     with Waits(counts_of_steps(optimizer)) as waits:
-        take(model, optimizer, batches("cpu", 5))
-    assert len(waits.found) == 1, waits.found
-    assert waits.found[0].startswith("tolist at loop.py")
-    with Waits(counts_of_steps(optimizer)) as waits:
-        take(model, optimizer, batches("cpu", 2 * LOSS_CHECK_STEPS))
+        take(model, optimizer, batches("cpu", LOSS_CHECK_STEPS + 2))
     assert len(waits.found) == 2, waits.found
+    assert all(one.startswith("tolist at loop.py") for one in waits.found)
 
 
 @pytest.mark.gpu
@@ -125,8 +122,8 @@ def test_gates_of_many_examples_wait_once() -> None:
     runs = GateRuns(model, structure, coordinates, stand_ins, Task(), batch)
     assert runs.way == "together"
     with Waits() as waits:
-        (rows,) = runs.rows(*batch, 8)
-    assert rows.shape == (8, len(coordinates.blocks) + len(coordinates.channels))
+        (rows,) = runs.rows(*batch, 4)
+    assert rows.shape == (4, len(coordinates.blocks) + len(coordinates.channels))
     assert len(waits.found) == 1, waits.found
     assert waits.found[0].startswith("cpu at hooks.py")
 
@@ -143,4 +140,4 @@ def test_the_finder_finds() -> None:
         x.masked_select(x > 0)
         bool(x.any())
     kinds = [one.split()[0] for one in waits.found]
-    assert kinds == ["index_put_", "_local_scalar_dense", "cpu", "equal", "masked_select", "is_nonzero"], kinds
+    assert kinds == ["index_put_", "_local_scalar_dense", "cpu", "equal", "masked_select", "_local_scalar_dense"], kinds

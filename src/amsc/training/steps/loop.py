@@ -59,7 +59,7 @@ class Batches:
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - it does not change
 
     def epoch(self, number: int) -> Iterator[tuple[Any, Tensor]]:
-        """One pass over the training data; torch's generators on the CPU and the device are seeded as well, for dropout.
+        """One pass over the training data; torch's generators on the CPU and `device` are seeded as well, for dropout.
 
         A single example that is left over at the end is skipped: BatchNorm has no deviation for it."""
         seed = derived_seed(self.seed, self.phase, number)
