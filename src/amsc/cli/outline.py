@@ -10,10 +10,9 @@ from torch import nn
 
 from amsc.structure import ChannelGroup, Structure
 from amsc.structure.names import enclosing
+from amsc.structure.parts import PRODUCERS
 
 __all__ = ["Node", "flat", "outline"]
-
-PRODUCING = ("out", "affine", "element")
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class _Facts:
             _add(macs, (cost.module, *enclosing(cost.module)) if cost.module else (), int(cost.at(structure.shapes)))
         for group in structure.channels:
             for member in group.members:
-                if member.role in PRODUCING:
+                if member.role in PRODUCERS:
                     groups[member.parameter.rpartition(".")[0]][group.name] = group
         for pin in structure.pins:
             module, _, tensor = pin.parameter.rpartition(".")

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from amsc.borrowing import borrowed, call_arguments, example_calls, look_into, named_tensors, random_inputs
 from amsc.penalty.coordinates import Coordinates, find_coordinates
+from amsc.structure.parts import PRODUCERS
 from amsc.structure.structure import ChannelGroup, Structure
 
 __all__ = ["find_bypassed_groups"]
@@ -68,7 +69,7 @@ def _owned(structure: Structure, chosen: Mapping[str, Iterable[int]]) -> dict[tu
     positions: dict[tuple[str, int], tuple[int, ...]] = {}
     for name, indices in chosen.items():
         for member in structure.group(name).members:
-            if member.role in ("out", "affine", "element"):
+            if member.role in PRODUCERS:
                 key = (member.parameter, member.axis)
                 positions[key] = positions.get(key, ()) + tuple(p for c in indices for p in member.indices[c])
     return positions

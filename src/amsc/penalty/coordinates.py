@@ -9,6 +9,8 @@ A plain convolution is one such leaf as a whole; it is empty where its kernel is
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from amsc.structure.names import holder
+from amsc.structure.parts import PRODUCERS
 from amsc.structure.structure import Block, ChannelGroup, Member, Structure
 
 __all__ = ["Coordinates", "Normalisation", "Slices", "find_coordinates"]
@@ -68,7 +70,7 @@ def find_coordinates(structure: Structure, bypassed: Collection[str] = (), *, st
             gates, not for the penalty.
     """
     used = [block for block in structure.outer_blocks if not set(structure.unused).issuperset(block.parameters)]
-    blocks = tuple(block for block in used if block.kind != "plain")
+    blocks = tuple(block for block in used if not block.kind.is_dirac)
     builder = _Builder(structure, blocks, bypassed)
     for group in structure.channels:
         if group.kind != "stream" and group.exact:
@@ -78,9 +80,7 @@ def find_coordinates(structure: Structure, bypassed: Collection[str] = (), *, st
             builder.add_channels(group, root=-1)
     for index, block in enumerate(blocks):
         builder.add_rest_of_block(index, block)
-    plain = tuple(
-        block for block in used if block.kind == "plain" and builder.slices.keys().isdisjoint(block.parameters)
-    )
+    plain = tuple(block for block in used if block.kind.is_dirac and builder.slices.keys().isdisjoint(block.parameters))
     for index, block in enumerate(plain, start=len(blocks)):
         builder.add_whole(index, block)
     return Coordinates(
@@ -147,7 +147,7 @@ class _Builder:
         leaves: dict[tuple[str, int], int] = {}
         for name in order:
             for position in self._free_positions(name):
-                leaf = leaves.setdefault((_module(name), position), len(self.root))
+                leaf = leaves.setdefault((holder(name), position), len(self.root))
                 self.root += [index] * (leaf == len(self.root))
                 self._leaf_numbers(name)[position] = leaf
 
@@ -207,7 +207,7 @@ def _roles(structure: Structure) -> Iterator[tuple[str, tuple[str, int]]]:
     known: dict[str, tuple[str, int]] = {}
     for group in structure.channels:
         for member in group.members:
-            if member.role in ("out", "affine", "element"):
+            if member.role in PRODUCERS:
                 known.setdefault(member.parameter, (member.role, member.axis))
     for name in structure.shapes:
         if name not in structure.buffers:
@@ -244,10 +244,6 @@ def _pinned_normalisations(structure: Structure, roles: Mapping[str, tuple[str, 
                 yield Normalisation(name, tuple(range(shape[axis])), fitting[-1], roles[fitting[-1]][1], sources)
 
 
-def _module(parameter: str) -> str:
-    return parameter.rpartition(".")[0]
-
-
 def _sibling(parameter: str, name: str) -> str:
     """The name of the parameter or buffer `name` in the module of `parameter`."""
-    return f"{_module(parameter)}.{name}".removeprefix(".")
+    return f"{holder(parameter)}.{name}".removeprefix(".")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from amsc.penalty.coordinates import Coordinates, Normalisation
 from amsc.penalty.weights import floored
+from amsc.structure.names import holder
 
 __all__ = ["leaf_scales"]
 
@@ -42,7 +43,7 @@ def leaf_scales(coordinates: Coordinates, model: nn.Module, reference: Mapping[s
 
 def _squared_scales(normalisation: Normalisation, model: nn.Module, reference: Mapping[str, Tensor]) -> Tensor:
     """s_k^2 for each position; 1 where no running deviation is kept (LayerNorm, GroupNorm). Shape: position."""
-    module = normalisation.parameter.rpartition(".")[0]
+    module = holder(normalisation.parameter)
     variance = reference.get(f"{module}.running_var".removeprefix("."))
     if variance is None:
         return torch.ones(len(normalisation.positions))

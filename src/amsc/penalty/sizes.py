@@ -7,11 +7,10 @@ from torch import Tensor
 
 from amsc.penalty.coordinates import Coordinates
 from amsc.structure.costing import counted_costs, saved_by_block, saved_by_channel
+from amsc.structure.parts import PRODUCERS
 from amsc.structure.structure import ChannelGroup, LayerCost, Structure
 
 __all__ = ["parameters_held", "saved_cost", "saved_macs"]
-
-OWN_ROLES = ("out", "affine", "element")
 
 
 def parameters_held(structure: Structure, coordinates: Coordinates) -> tuple[Tensor, Tensor]:
@@ -47,7 +46,7 @@ def _saved(structure: Structure, coordinates: Coordinates, costs: tuple[LayerCos
 def _held_by_channels(structure: Structure, group: ChannelGroup) -> list[int]:
     held = [0] * group.size
     for member in group.members:
-        if member.role in OWN_ROLES:
+        if member.role in PRODUCERS:
             shape = structure.shapes[member.parameter]
             for channel, positions in enumerate(member.indices):
                 held[channel] += len(positions) * prod(shape) // shape[member.axis]

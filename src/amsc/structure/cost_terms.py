@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from math import prod
 
+from amsc.structure.names import holder
 from amsc.structure.parts import LayerCost
 from amsc.structure.structure import Structure
 
@@ -21,7 +22,7 @@ def byte_costs(structure: Structure, sizes: Mapping[str, tuple[int, int]]) -> tu
         sizes: number of elements and bytes of each element, of every tensor of the network by name.
     """
     others = (
-        LayerCost(_module(name), count * size) for name, (count, size) in sizes.items() if name not in structure.shapes
+        LayerCost(holder(name), count * size) for name, (count, size) in sizes.items() if name not in structure.shapes
     )
     element = {name: sizes[name][1] for name in structure.shapes}
     return (*_held(structure, element), *others)
@@ -56,7 +57,7 @@ def _held(structure: Structure, element: Mapping[str, int]) -> tuple[LayerCost, 
     """`element` for each position of the tensors, and for those of the biases that layers get (`with_biases`) that of
     their weights."""
     own = (
-        LayerCost(_module(name), size, tuple((name, axis) for axis in range(len(structure.shapes[name]))))
+        LayerCost(holder(name), size, tuple((name, axis) for axis in range(len(structure.shapes[name]))))
         for name, size in element.items()
     )
     made = (LayerCost(layer, element[f"{layer}.weight"], ((f"{layer}.bias", 0),)) for layer in _foldable(structure))
@@ -67,7 +68,3 @@ def _foldable(structure: Structure) -> Iterator[str]:
     """Layers without a bias that would get one."""
     layers = dict.fromkeys(layer for group in structure.channels for layer in group.folds)
     return (layer for layer in layers if f"{layer}.bias" not in structure.shapes)
-
-
-def _module(name: str) -> str:
-    return name.rpartition(".")[0]

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from amsc.errors import CutError
 from amsc.structure.group_changes import followed, handed_on, joined, renumbering, shrunk_group, with_biases
-from amsc.structure.parts import PRODUCERS, Block, ChannelGroup, LayerCost, is_inside
+from amsc.structure.names import is_inside
+from amsc.structure.parts import PRODUCERS, Block, ChannelGroup, LayerCost
 from amsc.structure.stored_sizes import sizes_after
 from amsc.structure.structure import Structure
 
@@ -33,7 +34,7 @@ def channels_gone(
     gone = {name: _checked(structure.group(name), indices) for name, indices in channels.items()}
     for _ in blocks if gone else ():  # one may hand on what another hands on to it
         before = len(gone)
-        for name in (name for name in blocks if structure.block(name).kind == "plain"):
+        for name in (name for name in blocks if structure.block(name).kind.is_dirac):
             gone = handed_on(structure.channels, f"{name}.weight", gone) | gone
         if len(gone) == before:
             break
@@ -48,7 +49,7 @@ def removed_positions(
     Parameters of the removed blocks are left out: they go whole; so are channels produced by nothing else."""
     blocks = tuple(blocks)
     gone, own = _block_parameters(structure, blocks), _made_by(structure, blocks)
-    silent = _block_parameters(structure, [block for block in blocks if structure.block(block).kind != "plain"])
+    silent = _block_parameters(structure, [block for block in blocks if not structure.block(block).kind.is_dirac])
     positions: dict[tuple[str, int], set[int]] = {}
     for name, chosen in channels_gone(structure, channels, blocks).items():
         group = structure.group(name)
@@ -125,7 +126,7 @@ def after_removal(structure: Structure, channels: Mapping[str, Iterable[int]], b
     renumber = {key: renumbering(structure.shapes[key[0]][key[1]], lost) for key, lost in positions.items()}
     whole_groups = structure.channels
     for name in blocks:
-        if structure.block(name).kind == "plain":
+        if structure.block(name).kind.is_dirac:
             whole_groups = joined(whole_groups, f"{name}.weight")
     groups = (shrunk_group(group, removed.get(group.name, frozenset()), gone, renumber) for group in whole_groups)
     small = replace(
@@ -139,7 +140,7 @@ def after_removal(structure: Structure, channels: Mapping[str, Iterable[int]], b
         sizes=sizes_after(structure.sizes, structure.channels, structure.shapes, positions),
     )
     left = [block for block in structure.blocks if not any(is_inside(block.name, name) for name in blocks)]
-    left = [block for block in left if block.kind != "plain" or keeps_shape(block.name, positions)]
+    left = [block for block in left if not block.kind.is_dirac or keeps_shape(block.name, positions)]
     return replace(small, blocks=tuple(_block_now(small, block, gone) for block in left))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from math import prod
 from typing import Any
 
@@ -12,6 +13,7 @@ __all__ = [
     "PRODUCERS",
     "Block",
     "BlockCall",
+    "BlockKind",
     "ChannelGroup",
     "LayerCost",
     "Limit",
@@ -19,7 +21,6 @@ __all__ = [
     "OutputLeaf",
     "Pin",
     "StoredSize",
-    "is_inside",
 ]
 
 PRODUCERS = ("out", "affine", "element")
@@ -100,6 +101,32 @@ class BlockCall:
     layout: str
 
 
+class BlockKind(str, Enum):
+    """What a block is at its origin, and what it leaves behind; written as these words."""
+
+    IDENTITY = "identity"
+    BRANCH = "branch"
+    DENSE = "dense"
+    PLAIN = "plain"
+
+    @property
+    def is_dirac(self) -> bool:
+        """Whether its origin is the kernel of Dirac, and what it reads is handed on; all others are silenced by
+        zeros."""
+        return self is BlockKind.PLAIN
+
+    @property
+    def leaves(self) -> str:
+        """What is returned in its place: its "input", "zeros", or "nothing" for those who would read it."""
+        return {BlockKind.BRANCH: "zeros", BlockKind.DENSE: "nothing"}.get(self, "input")
+
+    def __str__(self) -> str:
+        return self.value
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
 @dataclass(frozen=True, repr=False)
 class Block(Shown):
     """A submodule that can be removed whole: with its own parameters at their origin, and its own buffers (frozen
@@ -114,9 +141,12 @@ class Block(Shown):
     name: str
     parameters: tuple[str, ...]
     macs: int
-    kind: str = "identity"
+    kind: BlockKind = BlockKind.IDENTITY
     call: BlockCall | None = None
     channels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", BlockKind(self.kind))
 
     def page(self) -> Page:
         """Kind, costs, parameters, and what stands in for it."""
@@ -189,8 +219,3 @@ class StoredSize:
     parameter: str = ""
     axis: int = 0
     counts: bool = True
-
-
-def is_inside(name: str, module: str) -> bool:
-    """Whether the module or tensor `name` is `module` or lies in it."""
-    return name == module or name.startswith(f"{module}.")

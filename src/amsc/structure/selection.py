@@ -8,11 +8,10 @@ from torch import nn
 
 from amsc.errors import SettingsError
 from amsc.structure.names import is_named, modules_of, nearest_name
+from amsc.structure.parts import PRODUCERS
 from amsc.structure.structure import Block, ChannelGroup, Structure
 
 __all__ = ["minima", "select", "without_frozen", "without_plain"]
-
-PRODUCING = frozenset({"out", "affine", "element"})
 
 
 def select(structure: Structure, *, keep: Sequence[str] = (), only: Sequence[str] = ()) -> Structure:
@@ -66,7 +65,7 @@ def minima(structure: Structure, minimum: Sequence[str]) -> tuple[tuple[str, int
 def without_plain(structure: Structure) -> Structure:
     """`structure` without those blocks whose origin is the identity: nothing but training towards it makes them
     ready to go."""
-    return replace(structure, blocks=tuple(block for block in structure.blocks if block.kind != "plain"))
+    return replace(structure, blocks=tuple(block for block in structure.blocks if not block.kind.is_dirac))
 
 
 def without_frozen(structure: Structure, model: nn.Module) -> Structure:
@@ -122,7 +121,7 @@ def _is_kept(group: ChannelGroup, glob: str) -> bool:
     if fnmatchcase(group.name, glob):
         return True
     return any(
-        fnmatchcase(member.parameter, glob) or (member.role in PRODUCING and is_named(member.parameter, glob))
+        fnmatchcase(member.parameter, glob) or (member.role in PRODUCERS and is_named(member.parameter, glob))
         for member in group.members
     )
 
@@ -132,7 +131,7 @@ def _is_meant(group: ChannelGroup, glob: str) -> bool:
     if fnmatchcase(group.name, glob):
         return True
     makers = [member.parameter for member in group.members if member.role == "out"]
-    makers = makers or [member.parameter for member in group.members if member.role in PRODUCING]
+    makers = makers or [member.parameter for member in group.members if member.role in PRODUCERS]
     return bool(makers) and all(is_named(name, glob) for name in makers)
 
 
@@ -155,4 +154,4 @@ def _may_go(
 def _lies_in(group: ChannelGroup, block: Block) -> bool:
     """Whether all that produces the group goes with the block."""
     inside = f"{block.name}."
-    return all(member.parameter.startswith(inside) for member in group.members if member.role in PRODUCING)
+    return all(member.parameter.startswith(inside) for member in group.members if member.role in PRODUCERS)

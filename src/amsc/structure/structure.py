@@ -1,12 +1,12 @@
 """What tracing a network yields: channel groups, blocks, costs and pins, as frozen plain values."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from amsc.borrowing import InputSpec
 from amsc.errors import CutError
-from amsc.structure.names import matching, modules_of, nearest_name
+from amsc.structure.names import enclosing, matching, modules_of, nearest_name
 from amsc.structure.parts import (
     PRODUCERS,
     Block,
@@ -80,7 +80,7 @@ class Structure(Shown):
     def outer_blocks(self) -> tuple[Block, ...]:
         """The blocks that lie in no other block, so that no two of them share a parameter."""
         names = {block.name for block in self.blocks}
-        return tuple(block for block in self.blocks if names.isdisjoint(_ancestors(block.name)))
+        return tuple(block for block in self.blocks if names.isdisjoint(enclosing(block.name)))
 
     def explain(self, name: str) -> str:
         """Who shares each axis of the parameter or buffer `name`, or why it stays.
@@ -131,9 +131,3 @@ def _find(items: tuple[Named, ...], name: str, what: str) -> Named:
         if item.name == name:
             return item
     raise CutError(f"no {what} {name!r}{nearest_name(name, [item.name for item in items])}")
-
-
-def _ancestors(name: str) -> Iterator[str]:
-    """The modules around the module `name`, the nearest first, without the network itself."""
-    while name := name.rpartition(".")[0]:
-        yield name

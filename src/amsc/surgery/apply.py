@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from amsc.borrowing import copied, named_tensors
 from amsc.errors import CutError, ModelError
+from amsc.structure.names import is_in_any
 from amsc.structure.structure import BlockCall
 from amsc.surgery.attributes import follow_config, follow_cuts, owned_cuts, set_sizes_at, sizes_now
 from amsc.surgery.composition import compose
 from amsc.surgery.fold import fold_constants, give_biases
 from amsc.surgery.passthrough import PassThrough
-from amsc.surgery.plan import AxisCut, CutPlan, is_inside
+from amsc.surgery.plan import AxisCut, CutPlan
 
 __all__ = ["apply_plan", "cut_tensors", "masked", "plan_of"]
 
@@ -102,7 +103,7 @@ def _frozen(model: nn.Module, plan: CutPlan) -> list[Tensor]:
     """The buffers that only blocks hold which go: frozen scales and shifts, which are not zero when the parameters
     are."""
     blocks = [name for name in plan.blocks if name not in plan.plain]
-    held = [(is_inside(name, blocks), buffer) for name, buffer in model.named_buffers(remove_duplicate=False)]
+    held = [(is_in_any(name, blocks), buffer) for name, buffer in model.named_buffers(remove_duplicate=False)]
     outside = {id(buffer) for is_inner, buffer in held if not is_inner}
     return [b for is_inner, b in held if is_inner and id(b) not in outside and b.is_floating_point()]
 
@@ -127,7 +128,7 @@ def cut_tensors(tensors: Mapping[str, Tensor], plan: CutPlan) -> dict[str, Tenso
     return {
         name: _sliced(tensor, cuts[name]) if name in cuts else tensor
         for name, tensor in tensors.items()
-        if name not in gone and not is_inside(name, plan.blocks)
+        if name not in gone and not is_in_any(name, plan.blocks)
     }
 
 

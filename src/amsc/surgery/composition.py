@@ -5,7 +5,8 @@ from dataclasses import replace
 from itertools import count, islice
 
 from amsc.errors import CutError
-from amsc.surgery.plan import AxisCut, CutPlan, NewSize, is_inside, outermost
+from amsc.structure.names import is_in_any
+from amsc.surgery.plan import AxisCut, CutPlan, NewSize, outermost
 
 __all__ = ["compose"]
 
@@ -30,7 +31,7 @@ def compose(first: CutPlan, second: CutPlan) -> CutPlan:
         macs=second.macs,
         parameters=second.parameters,
         block_calls={name: call for name, call in calls.items() if name in blocks},
-        folds=tuple(sorted(layer for layer in {*first.folds, *second.folds} if not is_inside(layer, blocks))),
+        folds=tuple(sorted(layer for layer in {*first.folds, *second.folds} if not is_in_any(layer, blocks))),
         plain=tuple(sorted(name for name in {*first.plain, *second.plain} if name in blocks)),
         sizes=_composed_sizes(first, second),
     )
@@ -48,11 +49,11 @@ def _composed_cuts(first: CutPlan, second: CutPlan, blocks: tuple[str, ...]) -> 
         if rows is not None:  # a bias that the second plan makes has the rows that the first one left
             earlier.setdefault((f"{layer}.bias", 0), replace(rows, parameter=f"{layer}.bias"))
     for name, _ in later:
-        if is_inside(name, first.blocks):
+        if is_in_any(name, first.blocks):
             raise CutError(f"the second plan cuts {name!r}, but the first one removed the block it lies in")
     pairs = ((earlier.get(key), later.get(key)) for key in sorted({*earlier, *later}))
     cuts = (_composed_cut(one, two) for one, two in pairs)
-    return tuple(cut for cut in cuts if not is_inside(cut.parameter, blocks))
+    return tuple(cut for cut in cuts if not is_in_any(cut.parameter, blocks))
 
 
 def _composed_cut(first: AxisCut | None, second: AxisCut | None) -> AxisCut:

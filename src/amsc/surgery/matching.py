@@ -31,7 +31,7 @@ def match_channels(model: nn.Module, structure: Structure) -> dict[str, float]:
     tensors = named_tensors(model)
     found = {}
     for block in structure.blocks:
-        made = group_with(structure.channels, f"{block.name}.weight", 0) if block.kind == "plain" else None
+        made = group_with(structure.channels, f"{block.name}.weight", 0) if block.kind.is_dirac else None
         if made is None or not made.exact:  # under GroupNorm, say, another order is another function
             continue
         taps = _taps(tensors[f"{block.name}.weight"])

@@ -9,6 +9,8 @@ from amsc.borrowing import InputSpec
 from amsc.errors import CutError
 from amsc.structure.costing import predicted_macs, predicted_parameters
 from amsc.structure.cutting import channels_gone, folded_layers, keeps_shape, removed_positions, with_new_biases
+from amsc.structure.names import is_in_any
+from amsc.structure.parts import PRODUCERS
 from amsc.structure.stored_sizes import sizes_after
 from amsc.structure.structure import BlockCall, ChannelGroup, Structure
 from amsc.words.alike import name_together
@@ -16,11 +18,10 @@ from amsc.words.amounts import ranges
 from amsc.words.page import Page, first_rows
 from amsc.words.shown import Shown
 
-__all__ = ["AxisCut", "CutPlan", "NewSize", "is_inside", "outermost", "plan_cut"]
+__all__ = ["AxisCut", "CutPlan", "NewSize", "outermost", "plan_cut"]
 
 MOST_ROWS, MOST_NAMES = 12, 8
 """Of what a plan prints."""
-ZEROED_ROLES = frozenset({"out", "affine", "element"})
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def plan_cut(
         for name, indices in sorted((channels or {}).items())
     }
     chosen = {name: indices for name, indices in chosen.items() if indices}
-    plain = tuple(name for name in blocks if structure.block(name).kind == "plain")
+    plain = tuple(name for name in blocks if structure.block(name).kind.is_dirac)
     _check_plain(structure, plain, chosen, blocks)
     folds = folded_layers(structure, chosen, blocks)
     structure = with_new_biases(structure, folds)
@@ -147,15 +148,10 @@ def plan_cut(
     )
 
 
-def is_inside(name: str, blocks: Iterable[str]) -> bool:
-    """Whether the module or tensor `name` is one of the `blocks` or lies in one."""
-    return any(name == block or name.startswith(f"{block}.") for block in blocks)
-
-
 def outermost(blocks: Iterable[str]) -> tuple[str, ...]:
     """The blocks that lie in no other of the blocks, sorted, each once."""
     names = sorted(set(blocks))
-    return tuple(name for name in names if not is_inside(name, (other for other in names if other != name)))
+    return tuple(name for name in names if not is_in_any(name, (other for other in names if other != name)))
 
 
 def _new_sizes(
@@ -210,7 +206,7 @@ def _axis_cuts(
     zeroed = _zeroed_axes(structure, channels)
     cuts = []
     for (name, axis), positions in sorted(removed_positions(structure, channels, blocks).items()):
-        if is_inside(name, blocks) or not positions:  # buffers of a removed block go with it
+        if is_in_any(name, blocks) or not positions:  # buffers of a removed block go with it
             continue
         size = structure.shapes[name][axis]
         if len(positions) == size:
@@ -225,7 +221,7 @@ def _axis_cuts(
 
 def _zeroed_axes(structure: Structure, channels: Iterable[str]) -> set[tuple[str, int]]:
     members = (member for name in channels for member in structure.group(name).members)
-    return {(member.parameter, member.axis) for member in members if member.role in ZEROED_ROLES}
+    return {(member.parameter, member.axis) for member in members if member.role in PRODUCERS}
 
 
 def _groups_on(structure: Structure, channels: Iterable[str], parameter: str, axis: int) -> str:

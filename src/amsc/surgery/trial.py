@@ -75,9 +75,9 @@ class _Trial:
         self._families = _families(group for group in structure.channels if group.exact and group.size > 1)
         outer = {block.name for block in structure.outer_blocks}
         blocks = [(Unit(blocks=(block.name,)), block) for block in structure.blocks]
-        self._outer = [unit for unit, block in blocks if block.kind != "plain" and block.name in outer]
-        self._inner = [unit for unit, block in blocks if block.kind != "plain" and block.name not in outer]
-        self._plain = [unit for unit, block in blocks if block.kind == "plain"]
+        self._outer = [unit for unit, block in blocks if not block.kind.is_dirac and block.name in outer]
+        self._inner = [unit for unit, block in blocks if not block.kind.is_dirac and block.name not in outer]
+        self._plain = [unit for unit, block in blocks if block.kind.is_dirac]
         self._reasons: dict[Unit, str] = {}
 
     @property

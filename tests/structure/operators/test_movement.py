@@ -305,8 +305,8 @@ OTHERS: dict[str, Move] = {
 MOVES = PURE | OTHERS
 # After these nothing can go alone: values have nothing to judge.
 LEFT_WHOLE = {
-    "rot90", "roll of all", "gather", "take_along_dim", "as_strided with axes turned", "stack with zeros", "circular",
-    "masked_fill", "written to zeros", "select_scatter", "written to noise", "added to a batch of products",
+    "rot90", "roll of all", "gather", "take_along_dim", "as_strided with axes turned",
+    "masked_fill", "select_scatter", "written to noise", "added to a batch of products",
     "added to a matrix times a vector", "masked_scatter", "masked_scatter of ones", "place of the largest of all",
     "median of all",
 }  # fmt: skip

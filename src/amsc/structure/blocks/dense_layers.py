@@ -7,7 +7,8 @@ from math import prod
 
 from amsc.structure.blocks.module_calls import NewChannels
 from amsc.structure.blocks.search import CONTAINER_SHARE
-from amsc.structure.parts import Block, ChannelGroup, is_inside
+from amsc.structure.names import is_inside
+from amsc.structure.parts import Block, ChannelGroup
 from amsc.structure.structure import Structure
 
 __all__ = ["with_dense_layers"]

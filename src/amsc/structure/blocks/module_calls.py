@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from amsc.structure.blocks.facts import ZERO, Fact, is_same_view
-from amsc.structure.structure import Block, BlockCall, OutputLeaf
+from amsc.structure.parts import Block, BlockCall, BlockKind, OutputLeaf
 
 __all__ = ["Call", "NewChannels", "tensors_of"]
 
@@ -79,7 +79,7 @@ class Call:
             if axis is not None and (is_zero or is_same_view(value, core)):
                 leaf = replace(address, kind="empty", axis=axis) if is_zero else address
                 size = output.shape[axis] - (0 if is_zero else value.shape[axis])
-                return NewChannels(Block("", (), 0, "dense", self._stand_in([leaf], output)), axis, size)
+                return NewChannels(Block("", (), 0, BlockKind.DENSE, self._stand_in([leaf], output)), axis, size)
         return None
 
     def _stand_in(self, leaves: list[OutputLeaf], output: Any) -> BlockCall | None:
@@ -157,13 +157,13 @@ def _chosen(possible: list[list[OutputLeaf]]) -> list[OutputLeaf]:
     return chosen
 
 
-def _kind(chosen: list[OutputLeaf], output: Any) -> str:
-    """ "identity" or "branch" by the first tensor of the output, "" if that is neither."""
+def _kind(chosen: list[OutputLeaf], output: Any) -> BlockKind | None:
+    """Identity or branch by the first tensor of the output, None if that is neither."""
     for meaning, (_, leaf) in zip(chosen, _leaves(output), strict=True):
         if isinstance(leaf, Tensor):
-            kinds = {"input": "identity", "zeros": "branch"} if leaf.is_floating_point() else {}
-            return kinds.get(meaning.kind, "")
-    return ""
+            kinds = {kind.leaves: kind for kind in (BlockKind.IDENTITY, BlockKind.BRANCH)}
+            return kinds.get(meaning.kind) if leaf.is_floating_point() else None
+    return None
 
 
 def _layout(output: Any) -> str:

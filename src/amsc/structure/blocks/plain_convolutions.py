@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from torch import nn
 
 from amsc.structure.group_changes import group_with
-from amsc.structure.parts import Block, ChannelGroup, is_inside
+from amsc.structure.names import enclosing, holder, is_inside
+from amsc.structure.parts import Block, BlockKind, ChannelGroup
 from amsc.structure.structure import Structure
 
 __all__ = ["plain_convolutions"]
@@ -33,7 +34,7 @@ def plain_convolutions(
     around = {name for group in structure.channels if group.kind == "stream" for name in _holders_of_two(group)}
     around |= {block.name for block in found}
     return tuple(
-        Block(name, (), 0, "plain")
+        Block(name, (), 0, BlockKind.PLAIN)
         for name, module in model.named_modules()
         if _keeps_shape(module)
         and name in owning
@@ -73,11 +74,5 @@ def _joins_two_groups(structure: Structure, name: str) -> bool:
 def _holders_of_two(group: ChannelGroup) -> set[str]:
     """The submodules that hold two or more of the weights whose outputs are added up to this group."""
     makers = {member.parameter for member in group.members if member.role == "out"}
-    modules = {maker.rpartition(".")[0] for maker in makers}
-    around = Counter(parent for module in modules for parent in _parents(module))
+    around = Counter(parent for module in set(map(holder, makers)) for parent in enclosing(module))
     return {name for name, count in around.items() if count > 1}
-
-
-def _parents(name: str) -> Iterable[str]:
-    while name := name.rpartition(".")[0]:
-        yield name

@@ -14,7 +14,8 @@ from torch.utils import _pytree as pytree
 from amsc.structure.blocks.assumptions import Assumption, Assumptions, Facts
 from amsc.structure.blocks.facts import CONSTANT, ZERO, Fact
 from amsc.structure.blocks.module_calls import Call, NewChannels, tensors_of
-from amsc.structure.structure import Block
+from amsc.structure.names import enclosing, is_below
+from amsc.structure.parts import Block, BlockKind
 
 __all__ = ["BlockSearch", "owners"]
 
@@ -132,7 +133,7 @@ class BlockSearch:
         name = self._parameter_name(tensor)
         if name is None:
             return None
-        facts: Facts = {visit.silent: ZERO for visit in self._running if visit.name and _inside(name, visit.name)}
+        facts: Facts = {visit.silent: ZERO for visit in self._running if visit.name and is_below(name, visit.name)}
         return facts | {None: CONSTANT}
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -158,7 +159,7 @@ class BlockSearch:
             ended.holds = False
         for tensor in visit.call.tensors:
             self._known.forget(tensor, visit.general)
-        if visit.block is not None and visit.block.kind == "branch" and self._running:
+        if visit.block is not None and visit.block.kind is BlockKind.BRANCH and self._running:
             around = self._running[-1]
             branch = _Branch(visit.name, visit.block, Assumption(around.general))
             around.branches.append(branch)
@@ -187,11 +188,11 @@ class _Selection:
         silent: set[str] = set()
         for visit in visits:
             block = visit.block if self._can_go(visit.name) else None
-            if block is not None and block.kind == "identity":
+            if block is not None and block.kind is BlockKind.IDENTITY:
                 self._found[visit.name] = block
             elif block is not None and self._weights[visit.name] > 1:
                 silent.add(visit.name)
-            is_identity = block is not None and block.kind == "identity"
+            is_identity = block is not None and block.kind is BlockKind.IDENTITY
             for branch in visit.branches:
                 if branch.name in silent and _is_work(branch.rest, is_identity):
                     self._found[branch.name] = branch.block
@@ -202,16 +203,18 @@ class _Selection:
 
     def _holds_blocks(self, name: str) -> bool:
         """Whether inner identities hold most of its parameters."""
-        inside = [other for other in self._found if _inside(other, name) and self._found[other].kind == "identity"]
-        outer = [one for one in inside if not any(_inside(one, other) for other in inside)]
+        inside = [
+            other for other in self._found if is_below(other, name) and self._found[other].kind is BlockKind.IDENTITY
+        ]
+        outer = [one for one in inside if not any(is_below(one, other) for other in inside)]
         return bool(outer) and sum(self._sizes[one] for one in outer) >= CONTAINER_SHARE * self._sizes[name]
 
     def _outer(self) -> tuple[Block, ...]:
         found = self._found
-        branches = {name for name, block in found.items() if block.kind == "branch"}
-        branches = {name for name in branches if not any(_inside(name, other) for other in branches)}
-        identities = {name for name, block in found.items() if block.kind == "identity"}
-        outer = {name for name in identities if not any(_inside(name, other) for other in identities | branches)}
+        branches = {name for name, block in found.items() if block.kind is BlockKind.BRANCH}
+        branches = {name for name in branches if not any(is_below(name, other) for other in branches)}
+        identities = {name for name, block in found.items() if block.kind is BlockKind.IDENTITY}
+        outer = {name for name in identities if not any(is_below(name, other) for other in identities | branches)}
         kept = branches | outer | {name for name in identities if self._weights[name] > 1}
         return tuple(replace(found[name], name=name) for name in self._order if name in kept)
 
@@ -232,18 +235,6 @@ def owners(model: nn.Module, users: Mapping[str, set[str]]) -> set[str]:
     foreign: set[str] = set()
     for name, parameter in model.named_parameters():
         places = holders[id(parameter)] | users.get(name, set())
-        common = set.intersection(*(set(_around(place)) for place in places))
-        foreign.update(around for place in places for around in _around(place) if around not in common)
+        around: list[set[str]] = [{place, *enclosing(place), ""} for place in places]
+        foreign |= set.union(*around) - set.intersection(*around)
     return {name for name, _ in model.named_modules()} - foreign
-
-
-def _around(name: str) -> Iterator[str]:
-    """The module itself and all that it lies in, down to the network ""."""
-    yield name
-    while name:
-        name = name.rpartition(".")[0]
-        yield name
-
-
-def _inside(name: str, module: str) -> bool:
-    return name.startswith(f"{module}.")
