@@ -31,6 +31,9 @@ def test_an_unknown_kind_is_refused() -> None:
 
 def test_what_lies_in_what_goes_by_dots() -> None:
     assert enclosing("a.b.c") == ("a.b", "a")
-    assert is_inside("a.b", "a.b") and not is_below("a.b", "a.b")
-    assert is_below("a.b.c", "a.b") and not is_below("a.bc", "a.b")
-    assert is_in_any("a.b.c", ["x", "a"]) and not is_in_any("ab.c", ["x", "a"])
+    assert is_inside("a.b", "a.b")
+    assert not is_below("a.b", "a.b")
+    assert is_below("a.b.c", "a.b")
+    assert not is_below("a.bc", "a.b")
+    assert is_in_any("a.b.c", ["x", "a"])
+    assert not is_in_any("ab.c", ["x", "a"])

@@ -235,6 +235,6 @@ def owners(model: nn.Module, users: Mapping[str, set[str]]) -> set[str]:
     foreign: set[str] = set()
     for name, parameter in model.named_parameters():
         places = holders[id(parameter)] | users.get(name, set())
-        around: list[set[str]] = [{place, *enclosing(place), ""} for place in places]
-        foreign |= set.union(*around) - set.intersection(*around)
+        around = [{place, *enclosing(place), ""} for place in places]
+        foreign |= around[0].union(*around) - around[0].intersection(*around)
     return {name for name, _ in model.named_modules()} - foreign
