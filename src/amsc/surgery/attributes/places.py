@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amsc.surgery.attributes.values import is_config, read_by, read_names
+from amsc.surgery.attributes.values import is_config, read_names
 
 __all__ = ["Place", "label_of", "number_at", "set_number", "whole_numbers"]
 
@@ -69,21 +69,12 @@ def _numbers(value: Any, place: Place, module: nn.Module) -> Iterator[tuple[Plac
     if type(value) is int:
         yield place, value
     elif len(place) < DEPTH and not isinstance(value, _OPAQUE):
-        names = _read_of(value, module)
         parts = _parts(value)
-        if len(parts) > LARGEST:
+        if len(parts) > LARGEST and not is_config(value):
             return
         for step, part in parts.items() if isinstance(parts, Mapping) else enumerate(parts):
-            if names is None or step in names:
+            if not is_config(value) or step in read_names(module):
                 yield from _numbers(part, (*place, step), module)
-
-
-def _read_of(value: Any, module: nn.Module) -> frozenset[str] | None:
-    """The names that anyone reads of an object; None for containers, of which all counts."""
-    if isinstance(value, tuple | list | MutableMapping | partial):
-        return None
-    kind: Any = type(value)
-    return read_names(module) if is_config(value) else read_names(module) | read_by(kind)
 
 
 def _parts(value: Any) -> Any:

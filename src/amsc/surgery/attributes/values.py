@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["Changes", "Size", "config_sizes", "is_config", "read_by", "read_names", "set_sizes", "stored_sizes"]
+__all__ = ["Changes", "Size", "config_sizes", "is_config", "read_names", "set_sizes", "stored_sizes"]
 
 Size = int | tuple[int, ...]
 Changes = dict[str, Size]
@@ -28,17 +28,15 @@ def set_sizes(module: nn.Module, changes: Mapping[str, Size]) -> None:
 def read_names(module: nn.Module) -> frozenset[str]:
     """The names that the module's methods other than its constructor read, of its own and its base classes."""
     module_type: Any = type(module)
-    return read_by(module_type)
+    return _read_by(module_type)
 
 
 @cache
-def read_by(owner: type) -> frozenset[str]:
-    """The names that the methods of a class other than its constructor read; of a module's class, those of modules."""
-    is_module = issubclass(owner, nn.Module)
+def _read_by(module_type: type) -> frozenset[str]:
     functions = (
         function
-        for kind in owner.__mro__
-        if kind is not nn.Module and issubclass(kind, nn.Module) is is_module
+        for kind in module_type.__mro__
+        if issubclass(kind, nn.Module) and kind is not nn.Module
         for name, function in vars(kind).items()
         if isinstance(function, FunctionType) and name not in ("__init__", "extra_repr", "__repr__", "reset_parameters")
     )
