@@ -4,7 +4,7 @@ import copy
 import math
 from collections import namedtuple
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ from amsc.structure.cutting import after_removal
 from amsc.structure.stored_sizes import follows_axis
 from amsc.surgery import CutPlan, cut, cuttable, load, plan_cut, plan_of, save, size_search
 from amsc.surgery.attributes.places import number_at, set_number, whole_numbers
+from amsc.surgery.plan import NewSize
 from surgery.nets import randomized
 
 WIDTH, HEADS, SIZE = 24, 4, 6
@@ -155,6 +156,18 @@ def test_two_cuts_in_a_row_load_as_one(tmp_path: Path) -> None:
     save(twice, tmp_path / "twice")
     again = load(tmp_path / "twice", lambda: Attention().eval())
     assert torch.equal(again(tokens()), twice(tokens()))
+
+
+def test_a_number_found_by_trying_may_follow_a_second_cut_by_its_value(tmp_path: Path) -> None:
+    model = randomized(Halves()).eval()
+    structure = trace(model, images())
+    plan = plan_cut(structure, channels={structure.channels[0].name: range(8)})
+    once = cut(model, replace(plan, sizes=(NewSize("", ("c",), 8),)), images())
+    structure = trace(once, images())
+    twice: Any = cut(once, plan_cut(structure, channels={structure.channels[0].name: range(2)}), images())
+    save(twice, tmp_path / "twice")
+    again: Any = load(tmp_path / "twice", lambda: Halves().eval())
+    assert (twice.c, again.c) == (6, 6)
 
 
 @pytest.mark.parametrize("kind", [Halves, Reads])
