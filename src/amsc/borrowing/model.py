@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import copyreg
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from amsc.errors import ModelError
 
 __all__ = ["borrowed", "copied", "named_tensors", "set_tensor", "storage_id"]
+
+ATOMS = (bool, int, float, str, type(None))
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -37,8 +40,10 @@ def copied(model: nn.Module, replaced: Mapping[int, Any] | None = None) -> nn.Mo
     Raises:
         ModelError: it cannot be copied.
     """
+    memo = dict(replaced or {})
     try:
-        return copy.deepcopy(model, {**_empty_tables(model), **(replaced or {})})
+        _copy_plain_modules(model, memo)
+        return copy.deepcopy(model, memo)
     except Exception as error:  # whatever the user's own __deepcopy__ or __reduce__ raises
         raise ModelError(
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); amsc works on a copy. Remove"
@@ -46,11 +51,40 @@ def copied(model: nn.Module, replaced: Mapping[int, Any] | None = None) -> nn.Mo
         ) from error
 
 
-def _empty_tables(model: nn.Module) -> dict[int, Any]:
-    """By its id a new table for each empty one of the modules, of hooks for the most part: a third of the time that
-    deepcopy takes goes into these."""
-    tables = (table for module in model.modules() for table in vars(module).values())
-    return {id(table): type(table)() for table in tables if type(table) in (dict, OrderedDict) and not table}
+def _copy_plain_modules(model: nn.Module, memo: dict[int, Any]) -> None:
+    """Put copies of all modules that are copied in no way of their own into the `memo` of a deepcopy.
+
+    What deepcopy does, without asking for each of the dozens of attributes, keys and empty tables of a module how it is
+    to be copied: several times as fast where the tensors are small or are not copied."""
+    modules = [module for module in model.modules() if id(module) not in memo and _is_plain(type(module))]
+    memo |= {id(module): object.__new__(type(module)) for module in modules}
+    for module in reversed(modules):  # those inside before those around them
+        state = module.__getstate__()
+        memo[id(module)].__setstate__({name: _copied_attribute(name, value, memo) for name, value in state.items()})
+
+
+def _is_plain(kind: type) -> bool:
+    """Whether modules of this class are copied as any module is: new, with a copy of its attributes."""
+    names = ("__reduce_ex__", "__reduce__", "__getstate__", "__new__")
+    return (
+        all(getattr(kind, name) is getattr(nn.Module, name) for name in names)
+        and not hasattr(kind, "__deepcopy__")
+        and not any(vars(base).get("__slots__") for base in kind.__mro__)
+        and kind not in copyreg.dispatch_table
+    )
+
+
+def _copied_attribute(name: str, value: Any, memo: dict[int, Any]) -> Any:
+    if type(value) in ATOMS:
+        return value
+    if id(value) in memo:
+        return memo[id(value)]
+    if type(value) in (dict, OrderedDict, set):
+        if not value:
+            return memo.setdefault(id(value), type(value)())
+        if type(value) is dict and name in ("_modules", "_parameters", "_buffers"):
+            return {key: _copied_attribute(key, item, memo) for key, item in value.items()}
+    return copy.deepcopy(value, memo)
 
 
 def storage_id(tensor: Tensor) -> int:

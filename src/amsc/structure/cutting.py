@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from amsc.errors import CutError
 from amsc.structure.group_changes import followed, handed_on, joined, renumbering, shrunk_group, with_biases
@@ -58,7 +59,7 @@ def removed_positions(
         for member in group.members:
             if member.parameter not in gone:
                 owned = positions.setdefault((member.parameter, member.axis), set())
-                owned.update(p for c in chosen for p in member.indices[c])
+                owned.update(chain.from_iterable(map(member.indices.__getitem__, chosen)))
     return {key: tuple(sorted(owned)) for key, owned in positions.items() if owned}
 
 
@@ -155,8 +156,8 @@ def _made_by(structure: Structure, blocks: Iterable[str]) -> tuple[str, ...]:
 
 
 def _block_parameters(structure: Structure, blocks: Iterable[str]) -> frozenset[str]:
-    names = [structure.block(block).name for block in blocks]
-    return frozenset(p for p in structure.shapes if any(is_inside(p, name) for name in names))
+    insides = tuple(f"{structure.block(block).name}." for block in blocks)
+    return frozenset(p for p in structure.shapes if p.startswith(insides)) if insides else frozenset()
 
 
 def _checked(group: ChannelGroup, indices: Iterable[int]) -> tuple[int, ...]:

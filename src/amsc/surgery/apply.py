@@ -150,9 +150,11 @@ def _cut_tensor(tensor: Tensor, cuts: list[AxisCut]) -> Tensor:
     return nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
 
 
-def _shared(model: nn.Module, changed: Collection[str] = ()) -> dict[int, nn.Parameter]:
-    """By their ids the parameters, but for those that are `changed`: a copy with these shares them."""
-    return {id(parameter): parameter for name, parameter in model.named_parameters() if name not in changed}
+def _shared(model: nn.Module, changed: Collection[str] = ()) -> dict[int, Tensor]:
+    """By their ids what a copy of `model` takes for its tensors: the parameters, but for those that are `changed`, and
+    copies of the buffers, to which a forward may write (what deepcopy does to them takes several times as long)."""
+    buffers = {id(buffer): buffer.detach().clone() for buffer in model.buffers() if type(buffer) is Tensor}
+    return buffers | {id(one): one for name, one in model.named_parameters() if name not in changed}
 
 
 def _prepared(model: nn.Module, plan: CutPlan, shared: Mapping[int, Any] | None = None) -> nn.Module:

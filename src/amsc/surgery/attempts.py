@@ -8,10 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from amsc.errors import CutError, VerificationError
+from amsc.borrowing import borrowed, copied, copied_inputs, run_model
+from amsc.errors import CutError, InputError, VerificationError
 from amsc.structure.structure import PRODUCERS, ChannelGroup, Structure
 from amsc.surgery.apply import apply_plan
-from amsc.surgery.plan import CutPlan, plan_cut
+from amsc.surgery.inputs import doubled
+from amsc.surgery.plan import CutPlan, uncosted_plan
 from amsc.surgery.size_search import Tries, sizes_by_trying
 from amsc.surgery.verification import verify_throwaway
 
@@ -32,7 +34,9 @@ class Unit:
 class Attempts:
     """Cuts of one network, each tried once.
 
-    Numbers in modules that are found to follow a cut follow all cuts from then on: `structure` knows them.
+    Numbers in modules that are found to follow a cut follow all cuts from then on: `structure` knows them. Where the
+    first cut is found that differs in float32 and not in float64, all others are tried in float64: the network chooses
+    among nearly equal numbers.
 
     Args:
         model: the network, which is not changed.
@@ -44,6 +48,7 @@ class Attempts:
         self._model, self.structure, self._inputs = model, structure, inputs
         self._tries = Tries()
         self._made_by = {group.name: frozenset(_producers(group)) for group in structure.channels}
+        self._runs_in_double = True
         self._known: dict[tuple[frozenset[Unit], str], str] = {}
 
     def failure(self, units: Iterable[Unit], share: str) -> str:
@@ -59,14 +64,36 @@ class Attempts:
         if not channels and not blocks:
             return ""
         try:
-            plan = plan_cut(self.structure, channels=channels, blocks=blocks)
-            small = apply_plan(self._model, plan, self._inputs, shares=True)
-            verify_throwaway(self._model, small, plan, self._inputs)
+            plan = uncosted_plan(self.structure, channels, blocks)
         except CutError as error:
-            if isinstance(error, VerificationError) and not blocks and self._sizes_follow(plan):
-                return self._tried(units, share)
-            return str(error).split(". A size", 1)[0].split(". The cut model is not", 1)[0]
-        return ""
+            return _in_short(str(error))
+        try:
+            why = self._compared(self._model, plan, self._inputs)
+            why = self._judged_in_double(plan, why) if why else ""
+        except VerificationError as error:
+            why = _in_short(str(error))
+        except CutError as error:
+            return _in_short(str(error))
+        return self._tried(units, share) if why and not blocks and self._sizes_follow(plan) else why
+
+    def _compared(self, model: nn.Module, plan: CutPlan, inputs: Any) -> str:
+        small = apply_plan(model, plan, inputs, shares=True)
+        return _in_short(verify_throwaway(model, small, plan, inputs))
+
+    def _judged_in_double(self, plan: CutPlan, why: str) -> str:
+        """`why` there is a difference in float32, or what float64 says if the network runs in it."""
+        if not self._runs_in_double:
+            return why
+        model, inputs = copied(self._model).double(), doubled(self._inputs)
+        try:
+            with borrowed(model):
+                run_model(model, copied_inputs(inputs))
+        except InputError:
+            self._runs_in_double = False
+            return why
+        if not (why := self._compared(model, plan, inputs)):
+            self._model, self._inputs = model, inputs
+        return why
 
     def _sizes_follow(self, plan: CutPlan) -> bool:
         """Whether the plan works once other numbers in modules follow it, which they then do in all plans."""
@@ -105,6 +132,11 @@ def little_garbage() -> Iterator[None]:
 
 def _share_of(size: int, share: str) -> range:
     return range(1) if share == ONE else range(0, size - 1, 1 if share == ALL else 2)
+
+
+def _in_short(reason: str) -> str:
+    """A reason without the advice that follows it."""
+    return reason.split(". A size", 1)[0].split(". The cut model is not", 1)[0]
 
 
 def _producers(group: ChannelGroup) -> Iterator[str]:

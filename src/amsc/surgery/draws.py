@@ -2,7 +2,7 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -23,9 +23,10 @@ def run_with_equal_draws(model: nn.Module, inputs: Any) -> tuple[Any, Shapes]:
     """The output for a copy of `inputs` as `EqualDraws` makes it, and the shapes of what was drawn: none for nearly all
     networks, which run once and as they are."""
     torch.manual_seed(SEED)
-    before = _random_state(model)
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    before = _random_state(devices)
     output = run_model(model, copied_inputs(inputs))
-    if _random_state(model) == before:
+    if _random_state(devices) == before:
         return output, {}
     with EqualDraws(model) as draws:
         output = run_model(model, copied_inputs(inputs))
@@ -91,8 +92,7 @@ class EqualDraws(TorchDispatchMode):
         self._stack.pop()
 
 
-def _random_state(model: nn.Module) -> tuple[bytes, ...]:
-    """Where the generators are that `model` draws from; the same before and after a run that draws nothing."""
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
+def _random_state(devices: Iterable[torch.device]) -> tuple[bytes, ...]:
+    """Where the generators of the CPU and of these devices are; the same before and after a run that draws nothing."""
+    states = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
     return tuple(state.numpy().tobytes() for state in states)

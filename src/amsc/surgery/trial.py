@@ -72,28 +72,29 @@ class _Trial:
 
     def __init__(self, structure: Structure, attempts: Attempts) -> None:
         self._structure, self._attempts = structure, attempts
-        self._families = _families(group for group in structure.channels if group.exact and group.size > 1)
+        self._likeness: dict[Unit, tuple[int, str]] = {}
+        self._groups, self._outer, self._inner, self._plain = list[Unit](), list[Unit](), list[Unit](), list[Unit]()
+        for group in structure.channels:
+            if group.exact and group.size > 1:
+                self._groups.append(Unit((group.name,)))
+                self._likeness[self._groups[-1]] = (KINDS.index(group.kind), _without_numbers(group))
         outer = {block.name for block in structure.outer_blocks}
-        blocks = [(Unit(blocks=(block.name,)), block) for block in structure.blocks]
-        self._outer = [unit for unit, block in blocks if not block.kind.is_dirac and block.name in outer]
-        self._inner = [unit for unit, block in blocks if not block.kind.is_dirac and block.name not in outer]
-        self._plain = [unit for unit, block in blocks if block.kind.is_dirac]
+        for block in structure.blocks:
+            alike = self._plain if block.kind.is_dirac else self._outer if block.name in outer else self._inner
+            alike.append(Unit(blocks=(block.name,)))
+            self._likeness[alike[-1]] = (len(KINDS), f"{block.kind} {_zeros(block.name)}")
         self._reasons: dict[Unit, str] = {}
-
-    @property
-    def _groups(self) -> list[Unit]:
-        return list(chain(*self._families))
 
     def run(self) -> None:
         """Try everything."""
-        self._groups_together()
-        self._apart([*self._groups, *self._outer, *self._inner])
+        self._try_groups()
+        self._try_apart([*self._groups, *self._outer, *self._inner])
         if self._reasons:
-            self._groups_together()
+            self._try_groups()
         for blocks, share in ((self._outer, ALL), (self._inner, HALF)):
-            self._drop(self._divided(self._groups, _singly(self._left(blocks)), share))
-        self._drop(self._divided([], _singly(self._plain), ONE))
-        self._apart(self._left(self._plain))
+            self._drop(self._divided(list(self._groups), self._families(self._left(blocks)), share))
+        self._drop(self._divided([], self._families(self._plain), ONE))
+        self._try_apart(self._left(self._plain))
 
     def holds_for(self, attempts: Attempts) -> bool:
         """Whether what is left can go in other attempts as well."""
@@ -116,23 +117,28 @@ class _Trial:
             blocks=tuple(block for block in self._structure.blocks if block.name not in stuck),
         )
 
-    def _groups_together(self) -> None:
+    def _try_groups(self) -> None:
         for share in (ALL, HALF, ONE):
-            self._drop(self._divided([], self._families, share))
+            self._drop(self._divided([], self._families(self._groups), share))
 
-    def _apart(self, units: Sequence[Unit]) -> None:
+    def _try_apart(self, units: Sequence[Unit]) -> None:
         """Try each of the units without each other one."""
         alone: list[Family] = []
         for numbers, share in zip(separating(len(units)), cycle((HALF, ALL, ONE)), strict=False):
             known = {*self._reasons, *chain(*alone)}
             tried = [units[number] for number in sorted(numbers) if units[number] not in known]
-            culprits = self._divided([], self._by_family(tried), share) if tried else {}
-            lonely = [unit for unit in culprits if unit.groups and self._attempts.failure([unit], share)]
-            self._drop({unit: why for unit, why in culprits.items() if unit not in lonely})
+            bad = self._divided([], self._families(tried), share)
+            lonely = [unit for unit in bad if unit.groups and self._attempts.failure([unit], share)]
+            self._drop({unit: why for unit, why in bad.items() if unit not in lonely})
             for unit in lonely:
                 if unit not in chain(*alone):
-                    alone.append(self._alike(unit, share))
+                    alone.append(self._alike_alone(unit, share))
         self._pair(alone)
+
+    def _alike_alone(self, unit: Unit, share: str) -> Family:
+        """Its family, if the last of it cannot be cut alone either; or else the unit."""
+        family = next(one for one in self._families(self._groups) if unit in one)
+        return family if self._attempts.failure([family[-1]], share) else (unit,)
 
     def _pair(self, alone: list[Family]) -> None:
         """Make one of two families of groups that cannot be cut alone but together; those without a partner stay."""
@@ -140,13 +146,12 @@ class _Trial:
             family = alone.pop(0)
             partner = next((other for other in alone if self._go_together(family, other)), None)
             if partner is None:
-                self._drop({unit: self._why_alone(family) for unit in family})
+                self._drop(dict.fromkeys(family, self._why_alone(family)))
                 continue
             alone.remove(partner)
-            both = {a: Unit((*a.groups, *b.groups)) for a, b in zip(family, partner, strict=True)}
-            self._families = [
-                tuple(both.get(unit, unit) for unit in one if unit not in partner) for one in self._families
-            ]
+            both = {one: Unit((*one.groups, *other.groups)) for one, other in zip(family, partner, strict=True)}
+            self._likeness |= {both[one]: self._likeness[one] for one in family}
+            self._groups = [both.get(unit, unit) for unit in self._groups if unit not in partner]
 
     def _go_together(self, family: Family, other: Family) -> bool:
         """Whether two families have a group of the same size for each other, and these work together."""
@@ -160,53 +165,41 @@ class _Trial:
         tried = (self._attempts.failure([unit], share) for unit in family for share in (HALF, ALL, ONE))
         return next(filter(None, tried), "")
 
-    def _alike(self, unit: Unit, share: str) -> Family:
-        """Its family, if the last of it cannot be cut alone either; or else the unit."""
-        family = next(one for one in self._families if unit in one)
-        return family if self._attempts.failure([family[-1]], share) else (unit,)
-
-    def _by_family(self, units: Sequence[Unit]) -> list[Family]:
-        groups = [tuple(unit for unit in family if unit in units) for family in self._families]
-        return [*filter(None, groups), *_singly(unit for unit in units if unit.blocks)]
-
     def _divided(
         self, good: list[Unit], families: Sequence[Family], share: str, why: str | None = None
     ) -> dict[Unit, str]:
-        """Extend `good` by the units that can go with it, and tell why the others cannot; `why` none of them can go
-        with all, if that is known."""
+        """Extend `good` by the units that can go with it, and tell why the others cannot; `why` not all of them can, if
+        that is known. Of alike units the first and the last are tried for all."""
         every = list(chain(*families))
         if why is None:
             why = self._attempts.failure([*good, *every], share)
-        if not why or not every:
+        if not why:
             good += every
             return {}
         if len(every) == 1:
             return {every[0]: why}
-        if len(families) == 1 and (first := self._attempts.failure([*good, every[0]], share)):
-            return dict.fromkeys(every, first)
-        parts = families if len(families) > 1 else _singly(every) if len(every) == 2 else _halves(every)
+        if len(families) == 1:
+            ends = [self._attempts.failure([*good, every[place]], share) for place in (0, -1)]
+            if all(ends):
+                return dict.fromkeys(every, ends[0])
+        parts = families if len(families) > 1 else _halves(every)
         middle = len(parts) // 2
         bad = self._divided(good, parts[:middle], share)
         return bad | self._divided(good, parts[middle:], share, None if bad else why)
+
+    def _families(self, units: Iterable[Unit]) -> list[Family]:
+        """The units, those of alike layers together; groups before blocks."""
+        alike: dict[tuple[int, str], list[Unit]] = {}
+        for unit in units:
+            alike.setdefault(self._likeness[unit], []).append(unit)
+        return [tuple(alike[key]) for key in sorted(alike)]
 
     def _left(self, units: Iterable[Unit]) -> list[Unit]:
         return [unit for unit in units if unit not in self._reasons]
 
     def _drop(self, bad: dict[Unit, str]) -> None:
         self._reasons |= bad
-        self._families = [left for family in self._families if (left := tuple(self._left(family)))]
-
-
-def _families(groups: Iterable[ChannelGroup]) -> list[Family]:
-    """The groups of alike layers together."""
-    alike: dict[tuple[int, str], list[Unit]] = {}
-    for group in groups:
-        alike.setdefault((KINDS.index(group.kind), _without_numbers(group)), []).append(Unit((group.name,)))
-    return [tuple(alike[key]) for key in sorted(alike)]
-
-
-def _singly(units: Iterable[Unit]) -> list[Family]:
-    return [(unit,) for unit in units]
+        self._groups = self._left(self._groups)
 
 
 def _halves(units: Sequence[Unit]) -> list[Family]:
@@ -244,4 +237,8 @@ def _paired(groups: Sequence[ChannelGroup], partner: Mapping[str, str]) -> tuple
 
 def _without_numbers(group: ChannelGroup) -> str:
     """The same for the groups of alike layers."""
-    return re.sub(r"\d+", "0", " ".join([group.name, *(member.parameter for member in group.members[:4])]))
+    return _zeros(" ".join([group.name, *(member.parameter for member in group.members[:4])]))
+
+
+def _zeros(name: str) -> str:
+    return re.sub(r"\d+", "0", name)
