@@ -26,7 +26,7 @@ from amsc.models import open_model
 from amsc.structure.costing import predicted_macs
 from amsc.surgery import plan_of
 from amsc.tasks import Classification
-from amsc.training import TrainSettings, evaluate, finetune, reestimate_batchnorm
+from amsc.training import OptimizerChoice, TrainSettings, evaluate, finetune, reestimate_batchnorm
 
 TASK = Classification()
 Method = Callable[[nn.Module, Data, argparse.Namespace, int], nn.Module]
@@ -38,7 +38,7 @@ def adapted(options: argparse.Namespace, data: Data) -> nn.Module:
     if folder.exists():
         return load(folder, lambda: open_model(options.model))
     model = open_model(options.model, weights=options.weights)
-    settings = TrainSettings("dense", options.dense_epochs, options.dense_learning_rate, seed=0)
+    settings = TrainSettings("dense", options.dense_epochs, OptimizerChoice(options.dense_learning_rate), seed=0)
     finetune(model, data, TASK, settings)
     save(model, folder)
     return model
@@ -69,7 +69,9 @@ def with_removal(choose: Callable[..., dict[str, list[int]]]) -> Method:
         channels = choose(structure, int(options.target * predicted_macs(structure)), dense, seed)
         model = cut(dense, plan_cut(structure, channels=channels)).to(memory_format=torch.channels_last)
         epochs = options.path_epochs + options.finetune_epochs
-        finetune(model, data, TASK, TrainSettings("finetune", epochs, options.learning_rate, seed=seed))
+        finetune(
+            model, data, TASK, TrainSettings("finetune", epochs, OptimizerChoice(options.learning_rate), seed=seed)
+        )
         return model
 
     return run
@@ -79,7 +81,7 @@ def longer(dense: nn.Module, data: Data, options: argparse.Namespace, seed: int)
     """The dense network, trained for as many epochs as the others in all."""
     model = copy.deepcopy(dense).to(memory_format=torch.channels_last)
     epochs = options.path_epochs + options.finetune_epochs
-    finetune(model, data, TASK, TrainSettings("finetune", epochs, options.learning_rate, seed=seed))
+    finetune(model, data, TASK, TrainSettings("finetune", epochs, OptimizerChoice(options.learning_rate), seed=seed))
     return model
 
 

@@ -43,7 +43,7 @@ from amsc.models import open_model
 from amsc.structure import Structure
 from amsc.structure.costing import predicted_macs
 from amsc.surgery import plan_of
-from amsc.training import Speed, TrainSettings, finetune, reestimate_batchnorm
+from amsc.training import OptimizerChoice, Speed, TrainSettings, finetune, reestimate_batchnorm
 
 RESULTS = Path(__file__).parents[1] / "results" / "frontier.json"
 Arm = Callable[[nn.Module, Data, float, int, argparse.Namespace], nn.Module]
@@ -51,7 +51,7 @@ Arm = Callable[[nn.Module, Data, float, int, argparse.Namespace], nn.Module]
 
 def tuning(options: argparse.Namespace, seed: int) -> TrainSettings:
     speed = Speed("bfloat16", channels_last=True)
-    return TrainSettings("finetune", options.epochs, options.learning_rate, seed=seed, speed=speed)
+    return TrainSettings("finetune", options.epochs, OptimizerChoice(options.learning_rate), seed=seed, speed=speed)
 
 
 def path(**choices: Any) -> Arm:
@@ -207,7 +207,10 @@ def opened(options: argparse.Namespace, seed: int) -> tuple[Any, nn.Module]:
         torch.manual_seed(seed)
         dense = open_model(options.model, num_classes=10, in_channels=1)
         finetune(
-            dense, data, TASK, TrainSettings("dense", options.dense_epochs, options.dense_learning_rate, seed=seed)
+            dense,
+            data,
+            TASK,
+            TrainSettings("dense", options.dense_epochs, OptimizerChoice(options.dense_learning_rate), seed=seed),
         )
         reestimate_batchnorm(dense, data)
         return data, dense

@@ -28,7 +28,7 @@ from amsc.models.resnet_cifar import CifarResNet
 from amsc.penalty import emptying_times
 from amsc.structure import Structure
 from amsc.structure.cutting import after_removal
-from amsc.training import Batches, Stretch, TrainSettings, finetune, reestimate_batchnorm, train_steps
+from amsc.training import Batches, OptimizerChoice, Stretch, TrainSettings, finetune, reestimate_batchnorm, train_steps
 
 RESULTS = Path(__file__).parents[1] / "results" / "paper_claims.json"
 RATE, MOMENTUM = 0.05, 0.9
@@ -42,7 +42,7 @@ class Scene:
         self.data: Data = open_data("digits", seed=seed, batch_size=32, device="cpu")
         torch.manual_seed(seed)
         self.dense = model or open_model("digits_resnet", num_classes=10, in_channels=1)
-        finetune(self.dense, self.data, TASK, TrainSettings("dense", 8, 0.1, seed=seed))
+        finetune(self.dense, self.data, TASK, TrainSettings("dense", 8, OptimizerChoice(0.1), seed=seed))
         reestimate_batchnorm(self.dense, self.data)
         self.structure: Structure = trace(self.dense, self.data.example_inputs())
 

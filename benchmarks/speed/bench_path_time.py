@@ -23,7 +23,7 @@ from amsc.structure.costing import predicted_macs
 from amsc.structure.cutting import after_removal
 from amsc.surgery import apply_plan, cut_tensors, plan_cut, stand_in, verify
 from amsc.tasks import Classification
-from amsc.training import Removal, Shrunk, Speed, TrainSettings, WalkSettings, finetune, walk
+from amsc.training import OptimizerChoice, Removal, Shrunk, Speed, TrainSettings, WalkSettings, finetune, walk
 
 RESULTS = Path(__file__).parents[1] / "results" / "path_time.json"
 TASK = Classification()
@@ -46,7 +46,7 @@ def main() -> int:
     data = open_data(source, seed=0, batch_size=32 if is_digits else 128, device="cpu", limit=options.limit)
     dense = open_model(model, weights=options.weights)
     if is_digits:
-        finetune(dense, data, TASK, TrainSettings("dense", 4, 0.1))
+        finetune(dense, data, TASK, TrainSettings("dense", 4, OptimizerChoice(0.1)))
     structure = trace(dense, data.example_inputs())
     target = int(options.target * predicted_macs(structure))
     speed = Speed("bfloat16", channels_last=True) if options.fast else Speed()
@@ -55,7 +55,12 @@ def main() -> int:
         for name, taken in seconds.items():
             start = time.perf_counter()
             if name == "dense":
-                finetune(copy.deepcopy(dense), data, TASK, TrainSettings("dense", options.epochs, 0.01, speed=speed))
+                finetune(
+                    copy.deepcopy(dense),
+                    data,
+                    TASK,
+                    TrainSettings("dense", options.epochs, OptimizerChoice(0.01), speed=speed),
+                )
             else:
                 settings = WalkSettings(
                     method=name, epochs=options.epochs, points=options.points, weights="fisher", speed=speed

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
-from amsc.data import Data, LoaderData, batch_size, moved, some_examples, spread_batches
+from amsc.data import Data, LoaderData, batch_size, may_be_split, moved, some_examples, spread_batches
 from amsc.errors import DataError
 
 EXAMPLES = TensorDataset(torch.arange(10.0)[:, None], torch.arange(10) % 2)
@@ -279,3 +279,29 @@ def test_data_of_any_kind_give_some_batches() -> None:
             return BATCHES[0][0][:batch]
 
     assert [int(y[0]) for _, y in spread_batches(Plain(), "train", 2)] == [0, 1]
+
+
+def test_example_inputs_are_the_first_examples_or_all_where_they_cannot_be_told_apart() -> None:
+    x, y = torch.randn(4, 5, 3), torch.arange(4)
+    by_example, by_time = [(x, y)], [((x.transpose(0, 1), torch.tensor(0.5)), y)]
+    first = LoaderData(by_example, by_example).example_inputs(2)
+    assert torch.equal(first, x[:2])
+    assert first.untyped_storage().nbytes() == first.nbytes, "without the rest of its batch"
+    whole, number = LoaderData(by_time, by_time).example_inputs(2)
+    assert whole.shape == (5, 4, 3)
+    assert number.shape == ()
+
+
+def test_shapes_can_say_that_a_batch_is_not_to_be_split() -> None:
+    x, y = torch.randn(4, 5, 3), torch.arange(4)
+    assert may_be_split(x, y)
+    assert may_be_split({"a": x, "b": x[:, 0]}, {"class": y, "weight": torch.ones(4)})
+    assert may_be_split(x, [1, 2, 3, 4])
+    assert may_be_split(x, (y, torch.tensor(2.0)))
+    assert not may_be_split(x.transpose(0, 1), y)
+    assert not may_be_split((x, torch.ones(5, 5)), y)
+    assert not may_be_split((x, torch.tensor(1.0)), y)
+    assert not may_be_split([x[0], x[1]], y)
+    assert not may_be_split(x, (y, torch.ones(7, 2)))
+    assert batch_size((torch.tensor(2.0), y)) == 4
+    assert some_examples((torch.tensor(2.0), y), slice(1, 3))[1].tolist() == [1, 2]

@@ -5,7 +5,7 @@ from torch import nn
 
 from amsc.models import open_model
 from amsc.structure import trace, without_frozen
-from amsc.training.steps.optimizers import make_optimizer
+from amsc.training.steps.optimizers import OptimizerChoice, make_optimizer
 
 
 def test_groups_and_blocks_with_a_frozen_parameter_stay() -> None:
@@ -32,4 +32,4 @@ def test_a_layer_that_only_reads_is_frozen_too() -> None:
     model[2].requires_grad_(False)
     left = without_frozen(structure, model)
     assert not any(g.exact for g in left.channels)
-    assert make_optimizer(model, "sgd", learning_rate=0.1, momentum=0.9, weight_decay=0.0)
+    assert make_optimizer(model, OptimizerChoice(0.1))

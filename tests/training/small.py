@@ -14,7 +14,7 @@ from amsc.structure import Structure, trace
 from amsc.structure.cutting import after_removal
 from amsc.surgery import apply_plan, cut_tensors, plan_cut, verify
 from amsc.tasks import Classification
-from amsc.training import Removal, Shrunk, TrainSettings, finetune, reestimate_batchnorm
+from amsc.training import OptimizerChoice, Removal, Shrunk, TrainSettings, finetune, reestimate_batchnorm
 
 TASK = Classification()
 
@@ -31,7 +31,7 @@ def small_net(seed: int = 0) -> CifarResNet:
 
 def trained_net(data: Data) -> CifarResNet:
     net = small_net()
-    finetune(net, data, TASK, TrainSettings("dense", 3, 0.1))
+    finetune(net, data, TASK, TrainSettings("dense", 3, OptimizerChoice(0.1)))
     reestimate_batchnorm(net, data)
     return net
 

@@ -15,6 +15,7 @@ from amsc.structure.costing import predicted_macs
 from amsc.surgery import stand_in
 from amsc.training import (
     GateGradients,
+    OptimizerChoice,
     ProximalStep,
     Stretch,
     TrainSettings,
@@ -51,7 +52,7 @@ def _full_precision() -> Any:
 
 def trained(device: str, kind: str) -> dict[str, Tensor]:
     model, data = small_net().to(device), data_on(device)
-    finetune(model, data, TASK, TrainSettings("dense", 0.5, OPTIMIZERS[kind] / 5, optimizer=kind))
+    finetune(model, data, TASK, TrainSettings("dense", 0.5, OptimizerChoice(OPTIMIZERS[kind] / 5, kind)))
     return model.state_dict()
 
 
@@ -108,13 +109,15 @@ def test_gates_have_the_same_derivatives(device: str) -> None:
     torch.testing.assert_close(squares, wanted, rtol=2e-2, atol=1e-3 * float(wanted.max()))
 
 
-@pytest.mark.parametrize("options", [{}, {"optimizer": "adamw", "learning_rate": 0.003}, {"method": "gates"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"optimizer": OptimizerChoice(0.003, "adamw")}, {"method": "gates"}], ids=str)
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_walk_meets_its_target_where_the_network_is(device: str, options: dict[str, Any]) -> None:
     model, data = small_net().to(device), data_on(device)
     structure = trace(model, data.example_inputs(1))
     target = round(0.6 * predicted_macs(structure))
-    settings = WalkSettings(**{"epochs": 1, "points": 2, "learning_rate": 0.05, "weights": "fisher", **options})
+    settings = WalkSettings(
+        **{"epochs": 1, "points": 2, "optimizer": OptimizerChoice(0.05), "weights": "fisher", **options}
+    )
 
     def walked() -> list[Any]:
         steps = walk(

@@ -42,9 +42,9 @@ def may_be_split(inputs: Any, target: Any) -> bool:
     False is certain: sequences that lie (time, batch), graphs, masks for all examples, single numbers, lists of images
     of several sizes. True is not, as a time axis may be as long as the batch: only the network can tell."""
     count, tensors = batch_size(target), _tensors(inputs)
-    if isinstance(target, list):
-        return bool(tensors) and all(leaf.ndim and len(leaf) == count for leaf in tensors)
-    return bool(tensors) and all(leaf.ndim and len(leaf) == count for leaf in (*tensors, *_tensors(target)))
+    if not tensors or not all(leaf.ndim and len(leaf) == count for leaf in tensors):
+        return False
+    return isinstance(target, list) or all(len(leaf) == count for leaf in _tensors(target) if leaf.ndim)
 
 
 def some_examples(target: T, rows: slice) -> T:

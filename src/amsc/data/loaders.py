@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, SequentialSampler
 
-from amsc.data.batch import batch_size, may_be_split, some_rows
+from amsc.data.batch import batch_size, may_be_split, moved, some_rows
 from amsc.data.spread import spread_numbers
 from amsc.errors import DataError
 
@@ -139,10 +139,7 @@ class LoaderData:
                 f"the {split} loader must yield pairs (inputs, targets), it yielded {_described(pair)}; make them "
                 "with LoaderData(split=...)"
             )
-        return self._moved(pair[0]), self._moved(pair[1])
-
-    def _moved(self, inputs: Any) -> Any:
-        return pytree.tree_map_only(Tensor, lambda t: t.to(self.device), inputs)
+        return moved(pair[0], torch.device(self.device)), moved(pair[1], torch.device(self.device))
 
 
 def _check_loader(split: str, loader: Any) -> None:

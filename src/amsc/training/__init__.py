@@ -15,6 +15,7 @@ from amsc.training.steps.distillation import Distillation
 from amsc.training.steps.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm, scores_of
 from amsc.training.steps.finetune import TrainSettings, TrainState, finetune
 from amsc.training.steps.loop import Batches, Speed, Stretch, device_of, forward, train_steps
+from amsc.training.steps.optimizers import OptimizerChoice
 from amsc.training.steps.proximal import ProximalStep
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "GateChoice",
     "GateGradients",
     "NoProgress",
+    "OptimizerChoice",
     "Progress",
     "ProximalStep",
     "Removal",

@@ -15,6 +15,7 @@ from amsc.structure import ChannelGroup, Structure, trace
 from amsc.structure.costing import predicted_macs
 from amsc.structure.cutting import after_removal
 from amsc.training import (
+    OptimizerChoice,
     Trail,
     WalkSettings,
     choose_gates,
@@ -29,7 +30,7 @@ from blocks_nets import Decoder, rows
 from training.small import TASK, ListData, same_tensors, shrink, small_data, traced, trained_net
 
 DATA = small_data()
-SETTINGS = WalkSettings(method="gates", epochs=4, points=4, learning_rate=0.05, depth_rule="share")
+SETTINGS = WalkSettings(method="gates", epochs=4, points=4, optimizer=OptimizerChoice(0.05), depth_rule="share")
 
 
 @pytest.fixture(scope="module")

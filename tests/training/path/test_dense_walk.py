@@ -8,18 +8,27 @@ from amsc.measurement import count_macs
 from amsc.models.densenet import CifarDenseNet
 from amsc.structure import Structure
 from amsc.structure.costing import predicted_macs
-from amsc.training import Removal, Shrunk, TrainSettings, WalkSettings, finetune, reestimate_batchnorm, walk
+from amsc.training import (
+    OptimizerChoice,
+    Removal,
+    Shrunk,
+    TrainSettings,
+    WalkSettings,
+    finetune,
+    reestimate_batchnorm,
+    walk,
+)
 from training.small import TASK, shrink, small_data, traced
 
 DATA = small_data()
-SETTINGS = WalkSettings(epochs=4, points=4, learning_rate=0.05, depth_rule="share")
+SETTINGS = WalkSettings(epochs=4, points=4, optimizer=OptimizerChoice(0.05), depth_rule="share")
 
 
 @pytest.fixture(scope="module")
 def dense() -> nn.Module:
     torch.manual_seed(0)
     net = CifarDenseNet(3, growth=6, num_classes=10, in_channels=1)
-    finetune(net, DATA, TASK, TrainSettings("dense", 3, 0.1))
+    finetune(net, DATA, TASK, TrainSettings("dense", 3, OptimizerChoice(0.1)))
     reestimate_batchnorm(net, DATA)
     return net
 

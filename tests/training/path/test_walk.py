@@ -22,6 +22,7 @@ from amsc.surgery import plan_cut
 from amsc.training import (
     Batches,
     Evaluation,
+    OptimizerChoice,
     ProximalStep,
     Removal,
     Shrunk,
@@ -45,7 +46,7 @@ from amsc.training.removal.to_cost import fewest_channels
 from training.small import TASK, same_tensors, shrink, small_data, traced, trained_net
 
 DATA = small_data()
-SETTINGS = WalkSettings(epochs=4, points=4, learning_rate=0.05, depth_rule="share")
+SETTINGS = WalkSettings(epochs=4, points=4, optimizer=OptimizerChoice(0.05), depth_rule="share")
 Step = tuple[PathPoint, Snapshot, WalkState]
 
 
@@ -243,7 +244,7 @@ def test_a_target_below_the_multiples_is_refused(dense: nn.Module, structure: St
 
 @pytest.mark.parametrize("method", ["proximal", "gates"])
 def test_adamw_meets_the_target_and_goes_on_identically(dense: nn.Module, structure: Structure, method: str) -> None:
-    settings = replace(SETTINGS, optimizer="adamw", learning_rate=0.003, method=method)
+    settings = replace(SETTINGS, optimizer=OptimizerChoice(0.003, "adamw"), method=method)
     found = list(_walk(dense, structure, settings=settings))
     assert 0.495 <= found[-1][0].macs / predicted_macs(structure) <= 0.5
     assert {"exp_avg", "exp_avg_sq", "step"} == found[1][1].moments.keys()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from amsc.training import Distillation, TrainSettings, finetune
+from amsc.training import Distillation, OptimizerChoice, TrainSettings, finetune
 from training.small import TASK, small_data, small_net, trained_net
 
 
@@ -31,7 +31,7 @@ def test_a_student_comes_nearer_to_its_teacher() -> None:
     def distance(weight: float) -> float:
         student = small_net(seed=5)
         teach = Distillation(teacher, weight, 2.0)
-        finetune(student, data, TASK, TrainSettings("finetune", 6, 0.05), teach=teach)
+        finetune(student, data, TASK, TrainSettings("finetune", 6, OptimizerChoice(0.05)), teach=teach)
         with torch.no_grad():
             gap = student.eval()(inputs).log_softmax(1) - teacher(inputs).log_softmax(1)
         return float(gap.square().mean())

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from amsc.training import TrainSettings, TrainState, evaluate, finetune, load_state, save_state
+from amsc.training import OptimizerChoice, TrainSettings, TrainState, evaluate, finetune, load_state, save_state
 from training.small import TASK, same_tensors, small_data, small_net
 
-SETTINGS = TrainSettings("dense", 2.5, 0.1, seed=4)
+SETTINGS = TrainSettings("dense", 2.5, OptimizerChoice(0.1), seed=4)
 
 
 def test_it_learns() -> None:
     data, net = small_data(limit=400), small_net()
     before = evaluate(net, data, "validation", TASK).score
-    loss = finetune(net, data, TASK, TrainSettings("dense", 8, 0.1))
+    loss = finetune(net, data, TASK, TrainSettings("dense", 8, OptimizerChoice(0.1)))
     assert evaluate(net, data, "validation", TASK).score > before + 0.3
     assert 0 < loss < 1.5
 
@@ -51,14 +51,14 @@ def test_a_fraction_of_an_epoch_takes_that_share_of_the_batches() -> None:
         def update(self, phase: str, step: int, total: int, **values: float) -> None:
             steps.append(step)
 
-    finetune(net, data, TASK, TrainSettings("dense", 1.5, 0.1), progress=Listener())
+    finetune(net, data, TASK, TrainSettings("dense", 1.5, OptimizerChoice(0.1)), progress=Listener())
     assert steps[-1] == round(1.5 * data.num_batches("train"))
 
 
 def test_no_epochs_change_nothing() -> None:
     net = small_net()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    finetune(net, small_data(), TASK, TrainSettings("dense", 0, 0.1))
+    finetune(net, small_data(), TASK, TrainSettings("dense", 0, OptimizerChoice(0.1)))
     assert same_tensors(before, net.state_dict())
 
 

@@ -19,12 +19,13 @@ from amsc.structure import Structure
 from amsc.structure.cutting import after_removal
 from amsc.surgery import CutPlan, apply_plan, cut_tensors, plan_cut, verify
 from amsc.tasks import Task
-from amsc.training import Progress, Removal, Shrunk, Snapshot, Speed, Trail, WalkSettings
+from amsc.training import OptimizerChoice, Progress, Removal, Shrunk, Snapshot, Speed, Trail, WalkSettings
 
 __all__ = [
     "Clock",
     "Job",
     "end_of",
+    "optimizer_of",
     "plan_of_removal",
     "saved",
     "shrunk",
@@ -133,15 +134,17 @@ def walk_settings(settings: Settings, structure: Structure) -> WalkSettings:
         weights=settings.weights,
         theta_hat=settings.theta_hat,
         currency=settings.currency,
-        optimizer=settings.optimizer,
-        learning_rate=settings.path_learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
+        optimizer=optimizer_of(settings, settings.path_learning_rate),
         epochs_before=settings.dense_epochs,
         rounding=settings.rounding(structure),
         streams=settings.streams,
         speed=speed_of(settings),
     )
+
+
+def optimizer_of(settings: Settings, learning_rate: float) -> OptimizerChoice:
+    """The optimiser of a stage, which has its own learning rate."""
+    return OptimizerChoice(learning_rate, settings.optimizer, settings.momentum, settings.weight_decay)
 
 
 def speed_of(settings: Settings) -> Speed:

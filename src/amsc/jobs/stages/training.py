@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from amsc.jobs.run_state import RunState
-from amsc.jobs.stages.job import Job, saved, speed_of, state_of, trail_of
+from amsc.jobs.stages.job import Job, optimizer_of, saved, speed_of, state_of, trail_of
 from amsc.records import PathPoint
 from amsc.settings import Settings
 from amsc.structure import Structure
@@ -82,11 +82,8 @@ def _train_settings(choices: Settings, phase: str, epochs: float, learning_rate:
     return TrainSettings(
         phase,
         epochs,
-        learning_rate,
-        choices.momentum,
-        choices.weight_decay,
+        optimizer_of(choices, learning_rate),
         choices.seed,
         choices.ema if phase == "finetune" else 0.0,
-        choices.optimizer,
         speed_of(choices),
     )

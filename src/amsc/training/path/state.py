@@ -11,7 +11,7 @@ from amsc.training.path.strength import StrengthControl
 from amsc.training.removal.bunches import ANY_NUMBER
 from amsc.training.removal.removed import Removal
 from amsc.training.steps.loop import AS_IS, Speed
-from amsc.training.steps.optimizers import Moments
+from amsc.training.steps.optimizers import DEFAULT, Moments, OptimizerChoice
 
 __all__ = ["Candidate", "Snapshot", "WalkSettings", "WalkState", "walk_state_from_plain", "walk_state_to_plain"]
 
@@ -25,8 +25,8 @@ class WalkSettings:
     least one and never all: a path of a single piece has no depth phase. Depth may use at most that share of the cost
     to be saved, to the nearest block. `depth_rule` is "one-standard-error" or "share", `weights` are "fisher" (see
     `gate_sensitivities`) or those of `Penalty`, as is `currency`. `theta_hat` is the "dense" network, what a first
-    piece with the weights of the group lasso makes of it ("group-lasso"), or "refreshed" before each piece. `optimizer`
-    is "sgd" or "adamw". `epochs_before` is what was trained before the walk; `rounding` says how many channels a group
+    piece with the weights of the group lasso makes of it ("group-lasso"), or "refreshed" before each piece.
+    `epochs_before` is what was trained before the walk; `rounding` says how many channels a group
     may be cut to, `streams` that those of residual streams may go as well (with "gates").
     """
 
@@ -39,10 +39,7 @@ class WalkSettings:
     weights: str = "amsc"
     theta_hat: str = "dense"
     currency: str = "target"
-    optimizer: str = "sgd"
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    optimizer: OptimizerChoice = DEFAULT
     epochs_before: float = 0.0
     rounding: Rounding = ANY_NUMBER
     streams: bool = False

@@ -18,9 +18,10 @@ from amsc.tasks import Task
 from amsc.training.gates.scan_gates import StandIn, choose_gates, find_gates, gate_derivatives
 from amsc.training.path.depth_rule import one_standard_error_choice
 from amsc.training.path.networks import Trail, copied_tensors
-from amsc.training.path.piece import Piece, Position, settling_steps
+from amsc.training.path.piece import Piece
+from amsc.training.path.schedule import Schedule, schedule_of
 from amsc.training.path.state import Candidate, Snapshot, WalkSettings, WalkState
-from amsc.training.path.strength import POWERS, CostPlan, StrengthControl
+from amsc.training.path.strength import StrengthControl
 from amsc.training.removal.removed import Removal, Shrink, Shrunk, compose_removals
 from amsc.training.removal.to_cost import blocks_above, cut_to_target, cut_zeros
 from amsc.training.steps.evaluation import Evaluation, evaluate, reestimate_batchnorm
@@ -82,7 +83,9 @@ def walk(
         TrainingError: the loss is not finite.
         TargetError: no removal reaches the target.
     """
-    walker = _Walk(model, structure, data, task, shrink, settings, stand_in, target_cost, progress)
+    trail = Trail(model, structure, data, task, shrink, settings)
+    schedule = schedule_of(settings, structure, data.num_batches("train"), target_cost)
+    walker = _Walk(trail, schedule, stand_in, progress)
     state = walker.first_state() if state is None else state
     while state.phase != "done":
         point, snapshot, state = walker.advance(state)
@@ -106,50 +109,39 @@ class _Step:
 
 
 @dataclass(frozen=True, eq=False)
-class _Walk(Trail):
-    """A trail that leads to `target_cost`."""
+class _Walk:
+    """A way down a `trail`, as scheduled."""
 
+    trail: Trail
+    schedule: Schedule
     stand_in: StandIn
-    target_cost: int
     progress: Progress
 
     def first_state(self) -> WalkState:
         """Before the first piece. The dense network is the first candidate: no depth may be worth its price."""
-        snapshot = Snapshot(Removal(), copied_tensors(self.dense.state_dict()))
-        if not self.depth_pieces:
+        snapshot = Snapshot(Removal(), copied_tensors(self.trail.dense.state_dict()))
+        if not self.schedule.depth_pieces:
             return self._start_of_width(0, snapshot)
-        judged = evaluate(self.dense, self.data, "validation", self.task, speed=self.settings.speed)
-        dense = Candidate(len(self.structure.outer_blocks), judged.per_example, 0.0, snapshot)
-        return WalkState("depth", 0, 0, predicted_cost(self.structure), snapshot, candidates=(dense,))
+        judged = evaluate(self.trail.dense, self.trail.data, "validation", self.trail.task, speed=self.settings.speed)
+        dense = Candidate(len(self.trail.structure.outer_blocks), judged.per_example, 0.0, snapshot)
+        return WalkState("depth", 0, 0, predicted_cost(self.trail.structure), snapshot, candidates=(dense,))
 
     @property
-    def piece_sizes(self) -> list[int]:
-        """Steps of each piece. Fewer pieces than asked for if there are fewer steps."""
-        steps = round(self.settings.epochs * self.data.num_batches("train"))
-        count = max(1, min(self.settings.points, steps))
-        return [steps * (i + 1) // count - steps * i // count for i in range(count)]
-
-    @property
-    def depth_pieces(self) -> int:
-        share, count = self.settings.depth_share, len(self.piece_sizes)
-        return min(count - 1, max(1, int(share * count))) if share > 0 and self.structure.outer_blocks else 0
-
-    @property
-    def depth_goal(self) -> int:
-        dense = predicted_cost(self.structure)
-        return round(dense - self.settings.depth_share * (dense - self.target_cost))
+    def settings(self) -> WalkSettings:
+        """The choices of the trail."""
+        return self.trail.settings
 
     def advance(self, state: WalkState) -> tuple[PathPoint, Snapshot, WalkState]:
         """One piece: train and cut (or, on the gate path, cut and train), judge, decide how to go on."""
         step = self._gate_step if self.settings.method == "gates" else self._proximal_step
-        speed, live = self.settings.speed, self.rebuild(state.snapshot)
+        speed, live = self.settings.speed, self.trail.rebuild(state.snapshot)
         speed.arrange(live.model)
         done = step(live, state)
         speed.arrange(done.cut.model)
-        reestimate_batchnorm(done.cut.model, self.data, speed=speed)
-        evaluation = evaluate(done.cut.model, self.data, "validation", self.task, speed=speed)
+        reestimate_batchnorm(done.cut.model, self.trail.data, speed=speed)
+        evaluation = evaluate(done.cut.model, self.trail.data, "validation", self.trail.task, speed=speed)
         snapshot = Snapshot(
-            compose_removals(self.structure, state.snapshot.removal, done.removal),
+            compose_removals(self.trail.structure, state.snapshot.removal, done.removal),
             copied_tensors(done.cut.model.state_dict()),
             done.moments,
             self._next_theta_hat(state, done.cut),
@@ -167,7 +159,7 @@ class _Walk(Trail):
             state.phase,
             live.structure,
             optimizer,
-            self._position(state),
+            self.schedule.position(state),
             state.control.afresh(),
             held=0.0 if self._measures_anew else state.depth_strength,
             rounding=self.settings.rounding,
@@ -175,7 +167,7 @@ class _Walk(Trail):
         hooks = {"before": piece.before, "after": piece.after, "watch": piece.watch}
         loss = self._train(live.model, optimizer, state, hooks)
         removal = self._removal(live, piece, state)
-        cut = self.shrink(live.model, live.structure, removal)
+        cut = self.trail.shrink(live.model, live.structure, removal)
         return _Step(
             removal, cut, cut_moments(moments_of(live.model, optimizer), cut.slice_tensors), loss, piece.control
         )
@@ -187,7 +179,7 @@ class _Walk(Trail):
         elif state.snapshot.theta_hat:
             theta_hat = dict(state.snapshot.theta_hat)
         is_stage = source == "group-lasso" and state.index == 0
-        return self.penalty_of(live, "gl" if is_stage else self.settings.weights, theta_hat=theta_hat)
+        return self.trail.penalty_of(live, "gl" if is_stage else self.settings.weights, theta_hat=theta_hat)
 
     @property
     def _measures_anew(self) -> bool:
@@ -205,10 +197,10 @@ class _Walk(Trail):
     def _gate_step(self, live: Shrunk, state: WalkState) -> "_Step":
         """Scan the network and cut what closes first, then train the rest without a penalty: a proximal Newton step in
         the gates, and ordinary steps in the weights."""
-        position = self._position(state)
+        position = self.schedule.position(state)
         goal = round(position.plan.at(position.first + position.active))
         removal = self._scanned_removal(live, goal, state.phase) if predicted_cost(live.structure) > goal else Removal()
-        cut = self.shrink(live.model, live.structure, removal)
+        cut = self.trail.shrink(live.model, live.structure, removal)
         optimizer = self._optimizer(cut.model, cut_moments(state.snapshot.moments, cut.slice_tensors))
         loss = self._train(cut.model, optimizer, state, {})
         return _Step(removal, cut, moments_of(cut.model, optimizer), loss, state.control)
@@ -218,7 +210,13 @@ class _Walk(Trail):
         these are not enough), down to it."""
         structure, coordinates = find_gates(live.structure, live.model, streams=self.settings.streams)
         found = gate_derivatives(
-            live.model, structure, coordinates, self.data, self.task, stand_in=self.stand_in, examples=SCANNED
+            live.model,
+            structure,
+            coordinates,
+            self.trail.data,
+            self.trail.task,
+            stand_in=self.stand_in,
+            examples=SCANNED,
         )
         choices = self.settings
         choice = choose_gates(
@@ -228,35 +226,19 @@ class _Walk(Trail):
 
     def _optimizer(self, model: nn.Module, moments: Moments) -> Optimizer:
         """The optimiser of a network, with what it remembers."""
-        choices = self.settings
-        optimizer = make_optimizer(
-            model,
-            choices.optimizer,
-            learning_rate=choices.learning_rate,
-            momentum=choices.momentum,
-            weight_decay=choices.weight_decay,
-        )
+        optimizer = make_optimizer(model, self.settings.optimizer)
         restore_moments(model, optimizer, moments)
         return optimizer
 
-    def _position(self, state: WalkState) -> Position:
-        """Where the coming piece lies in the plan of its phase, settling steps not counted."""
-        sizes, end = self.piece_sizes, self.depth_pieces if state.phase == "depth" else len(self.piece_sizes)
-        active = [size - settling_steps(size) for size in sizes]
-        goal = self.depth_goal if state.phase == "depth" else self.target_cost
-        steps = sum(active[state.first : end])
-        plan = CostPlan(state.start_cost, min(goal, state.start_cost), steps, POWERS[state.phase])
-        return Position(plan, sum(active[state.first : state.index]), sizes[state.index])
-
     def _train(self, model: nn.Module, optimizer: Any, state: WalkState, hooks: Mapping[str, Any]) -> float:
-        sizes = self.piece_sizes
+        sizes = self.schedule.sizes
         done, steps = sum(sizes[: state.index]), sizes[state.index]
-        batches = Batches(self.data, self.settings.seed, f"path {state.index}", device_of(model)).take(steps)
+        batches = Batches(self.trail.data, self.settings.seed, f"path {state.index}", device_of(model)).take(steps)
         return train_steps(
             model,
             optimizer,
             batches,
-            self.task,
+            self.trail.task,
             Stretch(state.phase, done, sum(sizes)),
             speed=self.settings.speed,
             progress=self.progress,
@@ -265,15 +247,17 @@ class _Walk(Trail):
 
     def _removal(self, live: Shrunk, piece: Piece, state: WalkState) -> Removal:
         """What is cut after the piece, in the live network's numbers."""
-        is_last = state.index + 1 == len(self.piece_sizes)
+        is_last = state.index + 1 == len(self.schedule.sizes)
         choose = cut_to_target if is_last else cut_zeros
         blocks, channels = piece.settled()
-        return choose(live.structure, piece.penalty, blocks, channels, self.target_cost, self.settings.rounding)
+        return choose(
+            live.structure, piece.penalty, blocks, channels, self.schedule.target_cost, self.settings.rounding
+        )
 
     def _point(
         self, phase: str, now: WalkState, structure: Structure, loss: float, evaluation: Evaluation
     ) -> PathPoint:
-        trained = sum(self.piece_sizes[: now.index]) / self.data.num_batches("train")
+        trained = sum(self.schedule.sizes[: now.index]) / self.trail.data.num_batches("train")
         return PathPoint(
             phase=phase,
             index=now.index - 1,
@@ -291,7 +275,7 @@ class _Walk(Trail):
 
     def _decide(self, now: WalkState, structure: Structure, evaluation: Evaluation) -> WalkState:
         """The state after the piece's point: the next piece, the next phase, or done."""
-        if now.index == len(self.piece_sizes) or predicted_cost(structure) <= self.target_cost:
+        if now.index == len(self.schedule.sizes) or predicted_cost(structure) <= self.schedule.target_cost:
             return replace(now, phase="done", candidates=())
         if now.phase == "width":
             return now
@@ -299,7 +283,7 @@ class _Walk(Trail):
         candidates = (*now.candidates, candidate)
         choice = self._depth_choice(candidates)
         has_failed = candidate.blocks_left < candidates[choice].blocks_left
-        if now.index < self.depth_pieces and structure.outer_blocks and not has_failed:
+        if now.index < self.schedule.depth_pieces and structure.outer_blocks and not has_failed:
             return replace(now, candidates=candidates)
         chosen = candidates[choice]
         return self._start_of_width(now.index, chosen.snapshot, strength=chosen.depth_strength, error=now.error)
@@ -309,18 +293,18 @@ class _Walk(Trail):
         if self.settings.depth_rule == "share":
             return len(candidates) - 1
         depths, values = [c.blocks_left for c in candidates], [c.per_example for c in candidates]
-        return one_standard_error_choice(depths, values, higher_is_better=self.task.higher_is_better)
+        return one_standard_error_choice(depths, values, higher_is_better=self.trail.task.higher_is_better)
 
     def _start_of_width(
         self, index: int, snapshot: Snapshot, *, strength: float = 0.0, error: float = 0.0
     ) -> WalkState:
-        snapshot, own_error = self.without_what_is_in_the_way(snapshot, self.target_cost)
+        snapshot, own_error = self.trail.without_what_is_in_the_way(snapshot, self.schedule.target_cost)
         removal = snapshot.removal
         return WalkState(
             phase="width",
             index=index,
             first=index,
-            start_cost=predicted_cost(self.structure, removal.channels, removal.blocks),
+            start_cost=predicted_cost(self.trail.structure, removal.channels, removal.blocks),
             snapshot=snapshot,
             control=StrengthControl(),
             depth_strength=strength,

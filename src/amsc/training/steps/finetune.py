@@ -12,7 +12,7 @@ from amsc.data import Data
 from amsc.progress import NoProgress, Progress
 from amsc.tasks import Task
 from amsc.training.steps.loop import AS_IS, Batches, Speed, Stretch, cosine, device_of, set_learning_rate, train_steps
-from amsc.training.steps.optimizers import Moments, make_optimizer, moments_of, restore_moments
+from amsc.training.steps.optimizers import Moments, OptimizerChoice, make_optimizer, moments_of, restore_moments
 
 __all__ = ["TrainSettings", "TrainState", "finetune"]
 
@@ -27,12 +27,9 @@ class TrainSettings:
 
     phase: str
     epochs: float
-    learning_rate: float
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    optimizer: OptimizerChoice
     seed: int = 0
     ema: float = 0.0
-    optimizer: str = "sgd"
     speed: Speed = AS_IS
 
 
@@ -76,13 +73,7 @@ def finetune(
     per_epoch = data.num_batches("train")
     steps = round(settings.epochs * per_epoch)
     names = dict(model.named_parameters())
-    optimizer = make_optimizer(
-        model,
-        settings.optimizer,
-        learning_rate=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
+    optimizer = make_optimizer(model, settings.optimizer)
     if state is not None:
         model.load_state_dict(dict(state.weights))
         restore_moments(model, optimizer, state.moments)
@@ -93,7 +84,7 @@ def finetune(
 
         def set_rate(step: int, first: int = first) -> None:
             factor = cosine(first + step, steps, warmup=round(WARMUP_SHARE * steps))
-            set_learning_rate(optimizer, settings.learning_rate * factor)
+            set_learning_rate(optimizer, settings.optimizer.learning_rate * factor)
 
         count = min(per_epoch, steps - first)
         stretch = Stretch(settings.phase, first, steps)

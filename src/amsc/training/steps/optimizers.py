@@ -1,6 +1,7 @@
 """The optimisers of all training, and what they remember of each parameter: kept by name, cut with the network."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,18 +10,27 @@ from torch.optim import Optimizer
 
 from amsc.errors import TrainingError
 
-__all__ = ["OPTIMIZERS", "Moments", "cut_moments", "make_optimizer", "moments_of", "restore_moments"]
-
-OPTIMIZERS = ("sgd", "adamw")
+__all__ = ["DEFAULT", "Moments", "OptimizerChoice", "cut_moments", "make_optimizer", "moments_of", "restore_moments"]
 
 Moments = Mapping[str, Mapping[str, Tensor]]
 """What an optimiser remembers (momentum, second moments, numbers of steps), by kind and then by parameter name."""
 
 
-def make_optimizer(
-    model: nn.Module, kind: str, *, learning_rate: float, momentum: float, weight_decay: float
-) -> Optimizer:
-    """SGD with heavy-ball momentum, or AdamW with that momentum as its first beta, over all trained parameters.
+@dataclass(frozen=True)
+class OptimizerChoice:
+    """Which optimiser: `kind` is "sgd" (with heavy-ball momentum) or "adamw" (with that momentum as its first beta)."""
+
+    learning_rate: float = 0.01
+    kind: str = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+
+
+DEFAULT = OptimizerChoice()
+
+
+def make_optimizer(model: nn.Module, choice: OptimizerChoice) -> Optimizer:
+    """The optimiser of `choice` over all trained parameters.
 
     Raises:
         TrainingError: there are none.
@@ -31,10 +41,10 @@ def make_optimizer(
             f"all parameters of {type(model).__name__} are frozen (requires_grad=False), so that nothing can be "
             "trained; set requires_grad_(True) on those that may be"
         )
-    if kind == "adamw":
-        betas = (momentum, 0.999)
-        return torch.optim.AdamW(parameters, lr=learning_rate, betas=betas, weight_decay=weight_decay)
-    return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+    rate, decay = choice.learning_rate, choice.weight_decay
+    if choice.kind == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, betas=(choice.momentum, 0.999), weight_decay=decay)
+    return torch.optim.SGD(parameters, lr=rate, momentum=choice.momentum, weight_decay=decay)
 
 
 def moments_of(model: nn.Module, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
