@@ -32,10 +32,10 @@ def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Str
     - All groups together: all channels but one of each, then every second one, then one of each. What fails is divided
       until the groups are found that cannot be cut with the others (`x.view(-1, 400)` follows them, say). Of alike
       layers one is tried for all when they fail together.
-    - Each without each other: a half of all groups and blocks at a time, so that of any two there is a cut with the one
-      and without the other. What fails is divided until it is found what cannot go without the rest, such as a block
-      that shares a layer with another.
-    - All outer blocks with all groups, the blocks inside others with all groups, and plain convolutions alone.
+    - Each group without each other: half of them at a time, so that of any two there is a cut with the one and without
+      the other. What fails is divided until it is found what cannot be cut without the rest.
+    - With all groups each block without each other, in the same way (it may share a layer with another), all outer
+      blocks, and all blocks inside others; without any channel all plain convolutions, and each without each other.
 
     Groups that can be cut together and not alone (the dimensions of keys and of values, where one attribute tells both)
     become one group, unit by unit, if two of them make up what works.
@@ -88,9 +88,10 @@ class _Trial:
     def run(self) -> None:
         """Try everything."""
         self._try_groups()
-        self._try_apart([*self._groups, *self._outer, *self._inner])
+        self._try_apart(self._groups)
         if self._reasons:
             self._try_groups()
+        self._try_apart([*self._outer, *self._inner], self._groups)
         for blocks, share in ((self._outer, ALL), (self._inner, HALF)):
             self._drop(self._divided(list(self._groups), self._families(self._left(blocks)), share))
         self._drop(self._divided([], self._families(self._plain), ONE))
@@ -121,13 +122,13 @@ class _Trial:
         for share in (ALL, HALF, ONE):
             self._drop(self._divided([], self._families(self._groups), share))
 
-    def _try_apart(self, units: Sequence[Unit]) -> None:
-        """Try each of the units without each other one."""
+    def _try_apart(self, units: Sequence[Unit], good: Sequence[Unit] = ()) -> None:
+        """Try each of the units without each other one, but with all that is `good`."""
         alone: list[Family] = []
         for numbers, share in zip(separating(len(units)), cycle((HALF, ALL, ONE)), strict=False):
             known = {*self._reasons, *chain(*alone)}
             tried = [units[number] for number in sorted(numbers) if units[number] not in known]
-            bad = self._divided([], self._families(tried), share)
+            bad = self._divided(list(good), self._families(tried), share)
             lonely = [unit for unit in bad if unit.groups and self._attempts.failure([unit], share)]
             self._drop({unit: why for unit, why in bad.items() if unit not in lonely})
             for unit in lonely:
