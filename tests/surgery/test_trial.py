@@ -1,12 +1,16 @@
 """Groups that meet a constant of the user's forward are found by trying, and the others stay removable."""
 
+import math
+from itertools import permutations
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from amsc.errors import CutError
 from amsc.structure import trace
-from amsc.surgery import cut, cuttable, plan_cut
+from amsc.surgery import apply_plan, cut, cuttable, masked, plan_cut, verify
+from amsc.surgery.trial import separating
 from blocks_nets import Decoder, rows
 
 
@@ -56,3 +60,176 @@ def test_a_branch_that_must_stay_is_found_with_its_layer() -> None:
     left = {block.name for block in cuttable(model, structure, rows()).blocks}
     stuck = {"decoder.layers.0", "decoder.layers.0.mlp"}
     assert left == {block.name for block in structure.blocks} - stuck
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 7, 20, 21, 65])
+def test_of_any_two_one_is_tried_without_the_other(number: int) -> None:
+    sets = separating(number)
+    assert all(any(a in one and b not in one for one in sets) for a, b in permutations(range(number), 2))
+    assert set().union(*sets) == set(range(number))
+    assert len(sets) <= math.ceil(math.log2(number + 1)) + 2
+
+
+class Shared(nn.Module):
+    """Two residual blocks with one convolution between them, and one of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one = nn.Conv2d(3, 6, 1), Residual()
+        self.two, self.three, self.head = Residual(self.one.b), Residual(), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.three(self.two(self.one(self.stem(x).relu()))))
+
+
+class Residual(nn.Module):
+    def __init__(self, shared: nn.Conv2d | None = None) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(6, 6, 3, padding=1), shared or nn.Conv2d(6, 6, 3, padding=1, bias=False)
+        self.scale = nn.Conv2d(6, 6, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale(self.b(self.a(x).relu()))
+
+
+def test_each_block_that_is_left_can_go_alone_and_all_can() -> None:
+    model, inputs = Shared(), torch.randn(2, 3, 4, 4)
+    structure = trace(model, inputs)
+    assert "one" in {block.name for block in structure.blocks}
+    assert cut(model, plan_cut(structure, blocks=[block.name for block in structure.blocks]), inputs), "all together"
+    left = [block.name for block in cuttable(model, structure, inputs).blocks]
+    assert left == ["two", "three"], "without `one` alone the layer that `two` shares with it would be silent"
+    for blocks in (["two"], ["three"], left):
+        assert cut(model, plan_cut(structure, blocks=blocks), inputs)
+
+
+class OneSize(nn.Module):
+    """Layers in a row; from the second on what two of them make is brought together by one stored size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(TwoRows(is_tied=number == 1) for number in range(3))
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x)
+
+
+class TwoRows(nn.Module):
+    def __init__(self, *, is_tied: bool) -> None:
+        super().__init__()
+        self.is_tied = is_tied
+        self.a, self.b, self.c, self.d = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 4), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.a(x), self.b(x)
+        if self.is_tied and a.shape != b.shape:
+            raise RuntimeError(f"{a.shape} is not {b.shape}")
+        return x + self.c(a.relu()) + self.d(b.relu())
+
+
+def test_two_groups_of_one_layer_among_alike_ones_must_go_alike() -> None:
+    """Neither the first nor the last of the alike layers ties its groups."""
+    model, inputs = OneSize(), torch.randn(3, 4)
+    structure = trace(model, inputs)
+    found = cuttable(model, structure, inputs)
+    assert len(structure.channels) - len(found.channels) == 1
+    paired = found.group("layers.1.a")
+    assert paired.exact
+    assert {member.parameter for member in paired.members} >= {"layers.1.a.weight", "layers.1.b.weight"}
+    for group in found.channels:
+        if group.exact:
+            assert cut(model, plan_cut(found, channels={group.name: [0]}), inputs)
+
+
+class Drawing(nn.Module):
+    """A residual block that draws in evaluation: noise for all channels, or (`drops`) which of all values to drop."""
+
+    def __init__(self, *, drops: bool) -> None:
+        super().__init__()
+        self.drops, self.strength = drops, nn.Parameter(torch.tensor(0.5))
+        self.a, self.b = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x).relu() * (1 + self.strength * torch.rand(len(x), 1, *x.shape[2:]))
+        return x + self.b(nn.functional.dropout(y, 0.5, training=self.drops))
+
+
+def drawing(*, drops: bool) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 1), Drawing(drops=drops), Drawing(drops=False), Drawing(drops=False), nn.Conv2d(6, 2, 1)
+    )
+
+
+def test_blocks_that_draw_random_numbers_can_go_and_the_others_draw_the_same() -> None:
+    model, inputs = drawing(drops=False), torch.randn(2, 3, 4, 4)
+    structure = trace(model, inputs)
+    assert [block.name for block in cuttable(model, structure, inputs).blocks] == ["1", "2", "3"]
+    for blocks in (["1"], ["2"], ["1", "3"]):
+        plan = plan_cut(structure, blocks=blocks)
+        small = cut(model, plan, inputs)
+        torch.manual_seed(0)
+        before = masked(model, plan)(inputs)
+        torch.manual_seed(0)
+        assert blocks == ["3"] or not torch.allclose(small(inputs), before), "one seed for all would have done"
+
+
+def test_channels_for_which_numbers_are_drawn_stay_and_say_why() -> None:
+    model, inputs = drawing(drops=True), torch.randn(2, 3, 4, 4)
+    structure = trace(model, inputs)
+    found = cuttable(model, structure, inputs)
+    assert all(group.exact for group in structure.channels)
+    assert [group.name for group in found.channels if not group.exact] == ["1.a"]
+    assert "random numbers" in found.group("1.a").reason
+    assert "(2, 6, 4, 4) before" in found.group("1.a").reason
+
+
+class Chooses(nn.Module):
+    """Compares with numbers so near that float32 tells one thing with half of the addends and another with all."""
+
+    def __init__(self, inputs: Tensor) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.hidden, self.out = nn.Linear(8, 400), nn.Linear(400, 64)
+        self.limits = None
+        with torch.no_grad():
+            self.hidden.weight[::2], self.hidden.bias[::2] = 0, 0
+            self.limits = self.out.double()(self.hidden.double()(inputs.double())).float()
+        self.float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.out(self.hidden(x))
+        return (y > self.limits).to(y.dtype)
+
+
+def test_a_choice_that_rounding_tips_is_judged_in_double_precision() -> None:
+    inputs = torch.randn(16, 8)
+    model = Chooses(inputs)
+    structure = trace(model, inputs)
+    plan = plan_cut(structure, channels={"hidden": range(0, 400, 2)})
+    small = apply_plan(model, plan, inputs)
+    with torch.no_grad():
+        assert not torch.equal(small(inputs), masked(model, plan)(inputs)), "float32 tells them apart"
+    assert verify(model, small, plan, inputs, num_random=0) == 0
+
+
+def test_images_are_tried_on_a_corner_where_the_network_runs_on_it() -> None:
+    sizes: list[tuple[int, ...]] = []
+
+    class Notes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.append(tuple(x.shape[2:]))
+            return x
+
+    inputs = torch.randn(1, 3, 192, 300)
+    for last, seen in ((nn.AdaptiveAvgPool2d(1), (64, 96)), (nn.Flatten(), (192, 300))):
+        width = 4 if isinstance(last, nn.AdaptiveAvgPool2d) else 4 * 48 * 75
+        head = nn.Conv2d(4, 2, 1) if width == 4 else nn.Linear(width, 2)
+        model = nn.Sequential(Notes(), nn.Conv2d(3, 4, 4, 4), nn.ReLU(), last, head)
+        structure = trace(model, inputs)
+        sizes.clear()
+        assert cuttable(model, structure, inputs) is structure
+        assert max(set(sizes), key=sizes.count) == seen
+        assert (192, 300) in sizes, "what is left is tried on the inputs as they are"
