@@ -220,6 +220,25 @@ def test_what_scales_stays_as_it_was(views: bool, kinds: set[str]) -> None:
     assert small.how_many < HEADS or views
 
 
+class Scaled(nn.Module):
+    """Has a number that looks like its width, and is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.first, self.last = 16, nn.Conv2d(4, 16, 1), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).relu()) / self.c
+
+
+def test_what_stays_in_one_class_follows_in_another() -> None:
+    model = randomized(nn.Sequential(Halves(), Scaled())).eval()
+    structure = tried(model, images())
+    small: Any = cut(model, plan_cut(structure, channels=removed(structure, 0.4)), images())
+    assert small[1].c == 16 > small[1].first.out_channels
+    assert small[0].c == small[0].b.in_channels < 16
+
+
 Pair = namedtuple("Pair", ["pieces", "name"])
 
 

@@ -30,7 +30,8 @@ class Change:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A number that alike modules keep: the same place by name in each, and the same value; all follow alike.
+    """A number that alike modules of one class keep: the same place by name in each, and the same value; all follow
+    alike.
 
     `options` are different things that may become of it, the most likely first; each holds a change for every place."""
 
@@ -55,15 +56,15 @@ def candidates(
 ) -> tuple[Candidate, ...]:
     """Those of the numbers in `model` that may become something else than in `small`, which the `plan` made of it."""
     old = dict(model.named_modules())
-    families: dict[tuple[str, str, int], list[tuple[str, Place]]] = {}
+    families: dict[tuple[str, type[nn.Module], str, int], list[tuple[str, Place]]] = {}
     for name, module in small.named_modules():
         if name in old and type(module) is type(old[name]) and not has_own_sizes(module):
             for place, number in whole_numbers(old[name]):
                 if number > 1 and number_at(module, place) is not None:
-                    label = label_of(old[name], place)
-                    families.setdefault((re.sub(r"\d+", "0", name), label, number), []).append((name, place))
+                    key = (re.sub(r"\d+", "0", name), type(module), label_of(old[name], place), number)
+                    families.setdefault(key, []).append((name, place))
     sources = _Sources(plan, structure)
-    found = (_candidate(small, key[2], places, sources) for key, places in families.items())
+    found = (_candidate(small, key[-1], places, sources) for key, places in families.items())
     return tuple(one for one in found if one.options)
 
 
