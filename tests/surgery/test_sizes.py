@@ -327,11 +327,10 @@ def test_what_no_number_helps_is_not_tried_for_long(monkeypatch: pytest.MonkeyPa
 
 
 def test_networks_that_work_are_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_search(*_: Any, **__: Any) -> None:
+    def no_search(*_: Any) -> None:
         raise AssertionError("a search, where all sizes follow without one")
 
-    monkeypatch.setattr("amsc.surgery.trial.sizes_by_trying", no_search)
-    monkeypatch.setattr("amsc.surgery.verified_cut.sizes_by_trying", no_search)
+    monkeypatch.setattr(size_search, "candidates", no_search)
     model = randomized(Halves()).eval()
     structure = tried(model, images())
     assert structure.sizes == ()
