@@ -6,9 +6,8 @@
 Seconds are of the processor (time.process_time), which a busy machine changes less than those of the clock. The trace
 is the first call in the process, as a user of `amsc inspect` has it, with the lazy imports of torch;
 `warm_trace_seconds` is the second one. Where another checkout is given its trial is timed as well, in processes in
-turn with ours.
-What the trial leaves is recorded beside the times: groups that cannot go after all, and blocks that stay.
-Result: benchmarks/results/trial.json.
+turn with ours. What the trial leaves is recorded beside the times: groups that cannot go after all, and blocks that
+stay. Result: benchmarks/results/trial.json, in which networks that are not run keep what is there.
 """
 
 import argparse
@@ -136,19 +135,19 @@ def main() -> None:
         return
     from amsc.measurement import machine_stamp
 
-    results = {}
+    results = json.loads(RESULT.read_text())["results"] if RESULT.exists() else {}
     for name in options.networks:
         sides = {"after": SOURCE} | ({"before": options.before} if options.before else {})
         runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
         for _ in range(options.processes):
             for side, source in sides.items():
                 runs[side].append(run(name, source))
-        results[name] = {side: summary(own) for side, own in runs.items()}
+        results[name] = {side: {"processes": len(own), **summary(own)} for side, own in runs.items()}
         for side, own in results[name].items():
             print(
                 name, side, {key: value for key, value in own.items() if "trace" in key or "trial" in key}, flush=True
             )
-        record = {"processes": options.processes, "results": results, "machine": dict(machine_stamp())}
+        record = {"results": results, "machine": dict(machine_stamp())}
         RESULT.write_text(json.dumps(record, indent=1) + "\n")
 
 

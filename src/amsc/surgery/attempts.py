@@ -81,7 +81,7 @@ class Attempts:
         return _in_short(verify_throwaway(model, small, plan, inputs))
 
     def _judged_in_double(self, plan: CutPlan, why: str) -> str:
-        """`why` there is a difference in float32, or what float64 says if the network runs in it."""
+        """`why` there is a difference in float32; "" if float64 says that there is none."""
         if not self._runs_in_double:
             return why
         model, inputs = copied(self._model).double(), doubled(self._inputs)
@@ -91,9 +91,10 @@ class Attempts:
         except InputError:
             self._runs_in_double = False
             return why
-        if not (why := self._compared(model, plan, inputs)):
-            self._model, self._inputs = model, inputs
-        return why
+        if self._compared(model, plan, inputs):
+            return why
+        self._model, self._inputs = model, inputs
+        return ""
 
     def _sizes_follow(self, plan: CutPlan) -> bool:
         """Whether the plan works once other numbers in modules follow it, which they then do in all plans."""

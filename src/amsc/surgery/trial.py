@@ -7,10 +7,11 @@ from dataclasses import replace
 from itertools import chain, combinations, count, cycle
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from amsc.borrowing import borrowed, run_model
+from amsc.borrowing import borrowed, copied_inputs, example_calls, run_model
 from amsc.errors import AmscError
 from amsc.structure.structure import ChannelGroup, Structure
 from amsc.surgery.attempts import ALL, HALF, ONE, Attempts, Unit, little_garbage
@@ -209,15 +210,20 @@ def _halves(units: Sequence[Unit]) -> list[Family]:
 
 def _runnable(model: nn.Module, inputs: Any, original: Any) -> Any:
     """The inputs, if they are smaller than the original ones and the model runs on them; else None."""
-    shapes = [[getattr(leaf, "shape", None) for leaf in pytree.tree_leaves(one)] for one in (inputs, original)]
-    if shapes[0] == shapes[1]:
+    calls = example_calls(inputs)
+    if _shapes(calls) == _shapes(example_calls(original)):
         return None
     try:
         with borrowed(model):
-            run_model(model, inputs)
+            for call in calls:
+                run_model(model, copied_inputs(call))
     except AmscError:
         return None
     return inputs
+
+
+def _shapes(calls: Iterable[Any]) -> list[torch.Size]:
+    return [leaf.shape for call in calls for leaf in pytree.tree_leaves(call) if isinstance(leaf, Tensor)]
 
 
 def _paired(groups: Sequence[ChannelGroup], partner: Mapping[str, str]) -> tuple[ChannelGroup, ...]:
