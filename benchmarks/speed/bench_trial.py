@@ -4,10 +4,11 @@
     python benchmarks/speed/bench_trial.py [--networks NAME ...] [--before PATH/TO/ANOTHER/CHECKOUT/src]
 
 Seconds are of the processor (time.process_time), which a busy machine changes less than those of the clock. The trace
-is the first call in the process, as a user of `amsc inspect` has it, with the lazy imports of torch;
-`warm_trace_seconds` is the second one. Where another checkout is given its trial is timed as well, in processes in
-turn with ours. What the trial leaves is recorded beside the times: groups that cannot go after all, and blocks that
-stay. Result: benchmarks/results/trial.json, in which networks that are not run keep what is there.
+is the first call in the process; it holds lazy imports, of ours (`import amsc` imports nothing) more than of an older
+checkout, so judge by `trial_per_warm_trace`, which is against a second trace. Where another checkout is given its trial
+is timed as well, in processes in turn with ours. What the trial leaves is recorded beside the times: groups that cannot
+go after all, and blocks that stay. Result: benchmarks/results/trial.json, in which networks that are not run keep what
+is there.
 """
 
 import argparse
