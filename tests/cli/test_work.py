@@ -35,7 +35,7 @@ def test_the_run_folder_holds_everything(run_folder: Path) -> None:
     assert record.after.macs < record.before.macs
     assert record.verification_error <= 1e-5
     run = read_settings(run_folder / "settings.toml")
-    assert (run.model, run.data, run.target) == ("digits_resnet", "digits", "macs=0.7")
+    assert (run.model, run.data, run.target) == ("digits_resnet", "digits", "macs=70%")
     assert (run.num_classes, run.in_channels, run.settings.path_points) == (10, 1, 2)
 
 

@@ -75,7 +75,7 @@ def test_a_folder_of_something_else_is_not_resumed(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_from_the_weights_that_it_began_with(tmp_path: Path) -> None:
-    settings = Settings(path_epochs=0.5, path_points=2, finetune_epochs=0)
+    settings = Settings(dense_epochs=0.5, path_epochs=0, path_points=1, finetune_epochs=0)  # stopped before a save
     trained = small_net()
     with pytest.raises(Stopped):
         run_small(tmp_path / "run", settings=settings, model=trained, progress=StopAtOnce())

@@ -15,10 +15,10 @@ from amsc.jobs.run_folder import RunFolder, check_usable
 from amsc.jobs.run_identity import run_identity
 from amsc.jobs.run_lock import claimed
 from amsc.jobs.run_state import RunState
-from amsc.jobs.source import named_again
+from amsc.jobs.source import named_again, noted
 from amsc.jobs.stages import Job
 from amsc.jobs.stages.job import state_of
-from amsc.limits.target import Target, format_target
+from amsc.limits.target import Target
 from amsc.settings import RunSettings, Settings
 from amsc.tasks import Task
 from amsc.training import NoProgress, Progress
@@ -86,5 +86,5 @@ def compress(
         listener = progress or NoProgress()
         job = Job(copied(model), budget, example_inputs, data, judge, settings, name, target, folder, listener)
         state = replace(past or RunState(dense=state_of(job.dense)), timing=budget.timing)
-        folder.begin(state, replace(known, target=format_target(target), settings=settings))
+        folder.begin(state, noted(known, target, settings))
         return finished(job, state)

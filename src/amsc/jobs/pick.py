@@ -16,12 +16,12 @@ from amsc.jobs.run_folder import RunFolder, check_usable
 from amsc.jobs.run_identity import run_identity
 from amsc.jobs.run_lock import claimed
 from amsc.jobs.run_state import RunState, removal_of
-from amsc.jobs.source import named_again
+from amsc.jobs.source import named_again, noted
 from amsc.jobs.stages import Job
 from amsc.jobs.stages.job import plan_of_removal
 from amsc.jobs.stages.path import kept_to_limits
 from amsc.limits.measured import MEASURED
-from amsc.limits.target import Target, format_target
+from amsc.limits.target import Target
 from amsc.records import PathPoint
 from amsc.settings import RunSettings, Settings
 from amsc.structure.costing import predicted_cost
@@ -94,7 +94,7 @@ def pick(
         dense, listener = _dense(model, past, walked.path), progress or NoProgress()
         job = Job(dense, budget, example_inputs, data, judge, settings, name, target, folder, listener)
         state = _start(past, walked, job)
-        folder.begin(state, replace(known, target=format_target(target), settings=settings))
+        folder.begin(state, noted(known, target, settings))
         return finished(job, state)
 
 

@@ -1,6 +1,7 @@
 """From the objects of a run in Python to the names that the command line knows them by, if any."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,11 +9,12 @@ from torch import Tensor, nn
 
 from amsc.data import Data
 from amsc.errors import ModelError
+from amsc.limits.target import Target, format_target, parse_target
 from amsc.models import ZOO, open_model
-from amsc.settings import RunSettings
+from amsc.settings import RunSettings, Settings
 from amsc.tasks import TASKS, Task
 
-__all__ = ["named_again"]
+__all__ = ["named_again", "noted"]
 
 FUNCTION = re.compile(r"\w+(\.\w+)*:\w+")
 
@@ -33,6 +35,12 @@ def named_again(name: str, model: nn.Module, example_inputs: Any, data: Data, ta
     if (name in ZOO or name.startswith("torchvision:")) and _is_like(model, name, classes, channels):
         return RunSettings(model=name, num_classes=classes, in_channels=channels, task=known, python=objects)
     return RunSettings(task=known, python=objects)
+
+
+def noted(known: RunSettings, target: Target, settings: Settings) -> RunSettings:
+    """What settings.toml says of a run to this target; a target that was said in words keeps these."""
+    is_said = known.target is not None and parse_target(known.target) == target
+    return replace(known, target=known.target if is_said else format_target(target), settings=settings)
 
 
 def _channels(example_inputs: Any) -> int | None:
