@@ -2,14 +2,27 @@
 
 import contextlib
 import gc
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from random import Random
 from typing import Any
 
 from torch import nn
 
-from amsc.borrowing import borrowed, copied, copied_inputs, run_model
-from amsc.errors import CutError, InputError, VerificationError
+from amsc.borrowing import (
+    OwnState,
+    borrowed,
+    copied,
+    copied_inputs,
+    example_calls,
+    look_into,
+    map_tensors,
+    named_tensors,
+    run_model,
+)
+from amsc.errors import AmscError, CutError, InputError, VerificationError
 from amsc.structure.structure import PRODUCERS, ChannelGroup, Structure
 from amsc.surgery.apply import apply_plan
 from amsc.surgery.inputs import doubled
@@ -17,10 +30,57 @@ from amsc.surgery.plan import CutPlan, uncosted_plan
 from amsc.surgery.size_search import Tries, sizes_by_trying
 from amsc.surgery.verification import verify_throwaway
 
-__all__ = ["ALL", "HALF", "ONE", "Attempts", "Unit", "little_garbage"]
+__all__ = ["Attempts", "Share", "Unit", "all_but_one", "different_shares", "every_second", "little_garbage"]
 
-# Of each group go all channels but one, every second one, or the first alone.
-ALL, HALF, ONE = "all", "half", "one"
+Share = Callable[[str, int], range]
+"""Which channels of a group go, by its name and their number."""
+
+
+def all_but_one(group: str, size: int) -> range:
+    """All channels but the last."""
+    return range(size - 1)
+
+
+def every_second(group: str, size: int) -> range:
+    """The first channel, the third, and so on; of an odd number the last stays."""
+    return range(0, size - 1, 2)
+
+
+def different_shares(sizes: Mapping[str, int]) -> list[Share]:
+    """The fewest shares that take different numbers of channels from any two groups of the same size, in one of them.
+
+    Args:
+        sizes: how many channels each group has, by its name.
+    """
+    alike: dict[int, list[str]] = defaultdict(list)
+    for name, size in sizes.items():
+        alike[size].append(name)
+    random, shares = Random(0), list[Share]()
+    while not shares or any(_num_counts(size) ** len(shares) < len(names) for size, names in alike.items()):
+        counts: dict[str, int] = {}
+        for size, names in alike.items():
+            possible = _num_counts(size)
+            order = random.sample(range(possible), possible)
+            for place, name in enumerate(names):  # its digits, one for each share, are its own
+                counts[name] = order[place // possible ** len(shares) % possible] + (size > 2)
+        shares.append(_Counted(counts))
+    return shares
+
+
+def _num_counts(size: int) -> int:
+    """How many numbers of channels can go: one to all but one; of two, none or one."""
+    return max(size - 1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Counted:
+    """So many channels of each group, spread evenly."""
+
+    counts: Mapping[str, int]
+
+    def __call__(self, group: str, size: int) -> range:
+        number = self.counts[group]
+        return range(0, size, size // number)[:number] if number else range(0)
 
 
 @dataclass(frozen=True)
@@ -49,24 +109,46 @@ class Attempts:
         self._tries = Tries()
         self._made_by = {group.name: frozenset(_producers(group)) for group in structure.channels}
         self._runs_in_double = True
-        self._known: dict[tuple[frozenset[Unit], str], str] = {}
+        self._known: dict[tuple[frozenset[Unit], Share], str] = {}
 
-    def failure(self, units: Iterable[Unit], share: str) -> str:
+    def failure(self, units: Iterable[Unit], share: Share) -> str:
         """Why this share of the channels of these units, and their blocks, cannot go together; "" if they can."""
         key = (frozenset(units), share)
         if key not in self._known:
             self._known[key] = self._tried(*key)
         return self._known[key]
 
-    def _tried(self, units: Iterable[Unit], share: str) -> str:
-        blocks = [name for unit in units for name in unit.blocks]
-        channels = self._channels([name for unit in units for name in unit.groups], blocks, share)
-        if not channels and not blocks:
-            return ""
+    def fits(self, units: Sequence[Unit], share: Share) -> bool:
+        """Whether the network runs without these and returns tensors of the same shapes; with the same values where its
+        forward asks for values, which it does not get otherwise."""
+        if self._whole_shapes is None:
+            return not self.failure(units, share)
         try:
-            plan = uncosted_plan(self.structure, channels, blocks)
+            small = apply_plan(self._model, self._plan(units, share), self._inputs, shares=True)
+            return _shapes(small, self._inputs) == self._whole_shapes
+        except AmscError:
+            return False
+
+    @cached_property
+    def _whole_shapes(self) -> list[dict[str, tuple[int, ...]]] | None:
+        """The shapes of what the network returns; None if it does not run without values."""
+        try:
+            return _shapes(self._model, self._inputs)
+        except AmscError:
+            return None
+
+    def _plan(self, units: Iterable[Unit], share: Share) -> CutPlan:
+        """What takes this share of the channels of these units, and their blocks."""
+        blocks = [name for unit in units for name in unit.blocks]
+        return uncosted_plan(self.structure, self._channels(units, blocks, share), blocks)
+
+    def _tried(self, units: Iterable[Unit], share: Share) -> str:
+        try:
+            plan = self._plan(units, share)
         except CutError as error:
             return _in_short(str(error))
+        if plan.changes_nothing:
+            return ""
         try:
             why = self._compared(self._model, plan, self._inputs)
             why = self._judged_in_double(plan, why) if why else ""
@@ -74,7 +156,7 @@ class Attempts:
             why = _in_short(str(error))
         except CutError as error:
             return _in_short(str(error))
-        return self._tried(units, share) if why and not blocks and self._sizes_follow(plan) else why
+        return self._tried(units, share) if why and not plan.blocks and self._sizes_follow(plan) else why
 
     def _compared(self, model: nn.Module, plan: CutPlan, inputs: Any) -> str:
         small = apply_plan(model, plan, inputs, shares=True)
@@ -108,13 +190,18 @@ class Attempts:
         self._known = {key: why for key, why in self._known.items() if not why}  # what failed may work now
         return True
 
-    def _channels(self, groups: Iterable[str], blocks: Iterable[str], share: str) -> dict[str, range]:
+    def _channels(self, units: Iterable[Unit], blocks: Iterable[str], share: Share) -> dict[str, range]:
         """The channels that go of those of the groups that are still made when the blocks are gone."""
         removed = [self.structure.block(name) for name in blocks]
         silent = frozenset(parameter for block in removed for parameter in block.parameters)
         own = frozenset(name for block in removed for name in block.channels)
-        left = (self.structure.group(name) for name in groups if name not in own and not self._made_by[name] <= silent)
-        return {group.name: _share_of(group.size, share) for group in left if group.size > 1}
+        channels: dict[str, range] = {}
+        for unit in units:
+            for name in unit.groups:
+                size = self.structure.group(name).size
+                if size > 1 and name not in own and not self._made_by[name] <= silent:
+                    channels[name] = share(unit.groups[0], size)
+        return {name: chosen for name, chosen in channels.items() if chosen}
 
 
 @contextlib.contextmanager
@@ -131,8 +218,19 @@ def little_garbage() -> Iterator[None]:
             gc.unfreeze()
 
 
-def _share_of(size: int, share: str) -> range:
-    return range(1) if share == ONE else range(0, size - 1, 1 if share == ALL else 2)
+def _shapes(model: nn.Module, inputs: Any) -> list[dict[str, tuple[int, ...]]]:
+    """The shapes of what the model returns for each call, without values.
+
+    Raises:
+        AmscError: its forward does not run without values.
+    """
+    without = {name: tensor.to("meta") for name, tensor in named_tensors(model).items()}
+    with borrowed(model):
+        outputs = [
+            run_model(model, map_tensors(lambda t: t.to("meta"), call), without) for call in example_calls(inputs)
+        ]
+        seen = [look_into(output, OwnState.of(model)) for output in outputs]
+    return [{name: tuple(tensor.shape) for name, tensor in one.tensors.items()} for one in seen]
 
 
 def _in_short(reason: str) -> str:

@@ -92,12 +92,18 @@ class _Sources:
         self._cuts = {(cut.parameter, cut.axis): cut for cut in plan.cuts}
         self._plan, self._structure = plan, structure
         self._groups = [group for group in structure.channels if plan.channels.get(group.name)] if structure else []
+        self._alone: dict[tuple[str, int], list[tuple[int, ...]]] = {}
+        for member in (member for group in self._groups for member in group.members):
+            self._alone.setdefault((member.parameter, member.axis), []).append(member.indices[0])
+        self._known: dict[int, list[tuple[int, str, int, bool, str]]] = {}
 
     def of(self, modules: Sequence[str], number: int) -> list[_Source]:
         """The sources of a number that these modules keep, the likely ones first: a group of as many channels, an axis
         of that size, multiples and parts; the nearest before others."""
         found: dict[_Source, tuple[int, int]] = {}
-        for rank, parameter, axis, counts, kind in (*self._of_groups(number), *self._of_axes(number)):
+        if number not in self._known:
+            self._known[number] = [*self._of_groups(number), *self._of_axes(number)]
+        for rank, parameter, axis, counts, kind in self._known[number]:
             for name in modules:
                 if source := _seen_from(name, parameter, axis, counts, kind):
                     found[source] = min(found.get(source, (source.up, rank)), (source.up, rank))
@@ -139,8 +145,7 @@ class _Sources:
 
     def _contradicts(self, number: int, parameter: str, axis: int, *, counts: bool) -> bool:
         """Whether a group has channels on this axis of which one alone would leave parts of different sizes."""
-        size = self._cuts[parameter, axis].size
-        alone = (m.indices[0] for g in self._groups for m in g.members if (m.parameter, m.axis) == (parameter, axis))
+        size, alone = self._cuts[parameter, axis].size, self._alone.get((parameter, axis), ())
         return any(follows_axis(number, size, positions, counts=counts) is None for positions in alone)
 
     def _group_at(self, parameter: str, axis: int, kind: str, number: int) -> ChannelGroup | None:

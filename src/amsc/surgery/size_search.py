@@ -63,11 +63,8 @@ def sizes_by_trying(
     tries = tries or Tries()
     if not plan.cuts or tries.left <= 0:
         return None
-    small = apply_plan(model, plan, example_inputs)
-    found = candidates(model, small, plan, structure)
-    if not found:
-        return None
-    chosen = _Search(model, small, plan, example_inputs, tries).chosen(found)
+    search = _Search(model, apply_plan(model, plan, example_inputs), plan, example_inputs, tries)
+    chosen = search.chosen(structure)
     return None if chosen is None else tuple(change for option in chosen for change in option)
 
 
@@ -81,11 +78,14 @@ class _Search:
         self._left = min(PER_SEARCH, tries.left)
         self._base: dict[tuple[str, Place], int] = {}
 
-    def chosen(self, found: Sequence[Candidate]) -> list[Option] | None:
+    def chosen(self, structure: Structure | None) -> list[Option] | None:
         """The options that make the model work; None if there are none."""
         first = self._run([])
         key = (first.stuck_in or "", first.why or " ".join(self._plan.channels))
         if key in self._tries.hopeless:
+            return None
+        found: Sequence[Candidate] = candidates(self._model, self._small, self._plan, structure)
+        if not found:
             return None
         some, end = self._further(found, first)
         if some and end.stuck_in is None and self._is_right():

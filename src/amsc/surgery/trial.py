@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, combinations, count, cycle
@@ -14,7 +15,15 @@ from torch.utils import _pytree as pytree
 from amsc.borrowing import borrowed, copied_inputs, example_calls, run_model
 from amsc.errors import AmscError
 from amsc.structure.structure import ChannelGroup, Structure
-from amsc.surgery.attempts import ALL, HALF, ONE, Attempts, Unit, little_garbage
+from amsc.surgery.attempts import (
+    Attempts,
+    Share,
+    Unit,
+    all_but_one,
+    different_shares,
+    every_second,
+    little_garbage,
+)
 from amsc.surgery.inputs import smaller
 
 __all__ = ["cuttable", "separating"]
@@ -30,30 +39,30 @@ def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Str
 
     Groups and blocks go from copies, and what is left is compared with the masked network:
 
-    - All groups together: all channels but one of each, then every second one, then one of each. What fails is divided
-      until the groups are found that cannot be cut with the others (`x.view(-1, 400)` follows them, say). Of alike
-      layers one is tried for all when they fail together.
-    - Each group without each other: half of them at a time, so that of any two there is a cut with the one and without
-      the other. What fails is divided until it is found what cannot be cut without the rest.
-    - With all groups each block without each other, in the same way (it may share a layer with another), all outer
-      blocks, and all blocks inside others; without any channel all plain convolutions, and each without each other.
+    - All groups together: all channels but one of each, then of each another number, so that of any two that have to
+      go alike it shows. What fails is divided until the groups are found that cannot be cut with the others
+      (`x.view(-1, 400)` follows them, say). Of alike layers one is tried for all when they fail together.
+    - With all groups blocks without each other: of alike ones every second without the rest, so that of any two kinds
+      there is a cut with the one and without the other; each without each other where blocks hold the same tensor.
+      Then all outer blocks, and all blocks inside others; without any channel all plain convolutions, and each without
+      each other.
 
     Groups that can be cut together and not alone (the dimensions of keys and of values, where one attribute tells both)
     become one group, unit by unit, if two of them make up what works.
 
-    This is done on a corner of images where the model runs on it; what is left at the end is tried on the example
-    inputs as they are, and all of it again if that fails.
+    This is done on a corner of images where the model runs on it. What is left at the end is tried on the example
+    inputs as they are: their shapes alone where the forward asks for no values. If that fails, all is tried on them.
     """
     with little_garbage():
         corner = _runnable(model, smaller(example_inputs), example_inputs)
         if corner is not None:
-            found = _Trial(structure, Attempts(model, structure, corner))
+            found = _Trial(model, structure, Attempts(model, structure, corner))
             found.run()
             result = found.result()
             whole = replace(structure, sizes=result.sizes)
             if found.holds_for(Attempts(model, whole, example_inputs)):
                 return result
-        found = _Trial(structure, Attempts(model, structure, example_inputs))
+        found = _Trial(model, structure, Attempts(model, structure, example_inputs))
         found.run()
         return found.result()
 
@@ -71,8 +80,9 @@ def separating(number: int) -> list[frozenset[int]]:
 class _Trial:
     """What of a structure is left while it is tried, and why the rest is not."""
 
-    def __init__(self, structure: Structure, attempts: Attempts) -> None:
+    def __init__(self, model: nn.Module, structure: Structure, attempts: Attempts) -> None:
         self._structure, self._attempts = structure, attempts
+        self._shared = _shared_tensors(model, [block.name for block in structure.outer_blocks])
         self._likeness: dict[Unit, tuple[int, str]] = {}
         self._groups, self._outer, self._inner, self._plain = list[Unit](), list[Unit](), list[Unit](), list[Unit]()
         for group in structure.channels:
@@ -89,18 +99,16 @@ class _Trial:
     def run(self) -> None:
         """Try everything."""
         self._try_groups()
-        self._try_apart(self._groups)
-        if self._reasons:
-            self._try_groups()
-        self._try_apart([*self._outer, *self._inner], self._groups)
-        for blocks, share in ((self._outer, ALL), (self._inner, HALF)):
-            self._drop(self._divided(list(self._groups), self._families(self._left(blocks)), share))
-        self._drop(self._divided([], self._families(self._plain), ONE))
-        self._try_apart(self._left(self._plain))
+        for tried, share in zip(self._apart([*self._outer, *self._inner]), cycle((every_second, all_but_one))):
+            self._divide(self._left(tried), share, self._groups)
+        self._divide(self._left(self._outer), all_but_one, self._groups)
+        self._divide(self._left(self._inner), every_second, self._groups)
+        for tried in (self._plain, *self._apart(self._plain)):
+            self._divide(self._left(tried), all_but_one)
 
     def holds_for(self, attempts: Attempts) -> bool:
         """Whether what is left can go in other attempts as well."""
-        return not any(attempts.failure(units, HALF) for units in (self._groups, self._left(self._outer)))
+        return all(attempts.fits(units, every_second) for units in (self._groups, self._left(self._outer)) if units)
 
     def result(self) -> Structure:
         """The structure with what was found; itself where all of it can go."""
@@ -120,27 +128,49 @@ class _Trial:
         )
 
     def _try_groups(self) -> None:
-        for share in (ALL, HALF, ONE):
-            self._drop(self._divided([], self._families(self._groups), share))
+        self._divide(self._groups, all_but_one)
+        shares = different_shares({unit.groups[0]: self._size(unit) for unit in self._groups})
+        if not any(self._attempts.failure(self._groups, share) for share in (every_second, *shares)):
+            return
+        self._divide(self._groups, every_second)
+        for share in shares:
+            self._try_different(share)
+        for share in (all_but_one, every_second):
+            self._divide(self._groups, share)
 
-    def _try_apart(self, units: Sequence[Unit], good: Sequence[Unit] = ()) -> None:
-        """Try each of the units without each other one, but with all that is `good`."""
+    def _try_different(self, share: Share) -> None:
+        """Try groups of which different numbers of channels go; what can go only like another is made one with it."""
+        bad = self._divided([], self._families(self._groups), share)
+        lonely = [unit for unit in bad if self._attempts.failure([unit], every_second)]
+        self._drop({unit: why for unit, why in bad.items() if unit not in lonely})
         alone: list[Family] = []
-        for numbers, share in zip(separating(len(units)), cycle((HALF, ALL, ONE)), strict=False):
-            known = {*self._reasons, *chain(*alone)}
-            tried = [units[number] for number in sorted(numbers) if units[number] not in known]
-            bad = self._divided(list(good), self._families(tried), share)
-            lonely = [unit for unit in bad if unit.groups and self._attempts.failure([unit], share)]
-            self._drop({unit: why for unit, why in bad.items() if unit not in lonely})
-            for unit in lonely:
-                if unit not in chain(*alone):
-                    alone.append(self._alike_alone(unit, share))
+        for unit in lonely:
+            if unit not in chain(*alone):
+                alone.append(self._alike_alone(unit))
         self._pair(alone)
 
-    def _alike_alone(self, unit: Unit, share: str) -> Family:
+    def _divide(self, units: Sequence[Unit], share: Share, good: Sequence[Unit] = ()) -> None:
+        """Keep those of the units that can go with the others, and with all that is `good`."""
+        if units:
+            self._drop(self._divided(list(good), self._families(units), share))
+
+    def _apart(self, units: Sequence[Unit]) -> list[list[Unit]]:
+        """Sets of the units such that for any two kinds, and halves of a kind, one holds the first and not the second;
+        for any two units where some share a tensor."""
+        if self._shared:
+            parts: list[Sequence[Unit]] = [(unit,) for unit in units]
+        else:
+            halves = (family[start::2] for family in self._families(units) for start in (0, 1))
+            parts = [half for half in halves if half]
+        return [list(chain(*(parts[number] for number in sorted(numbers)))) for numbers in separating(len(parts))]
+
+    def _size(self, unit: Unit) -> int:
+        return self._structure.group(unit.groups[0]).size
+
+    def _alike_alone(self, unit: Unit) -> Family:
         """Its family, if the last of it cannot be cut alone either; or else the unit."""
         family = next(one for one in self._families(self._groups) if unit in one)
-        return family if self._attempts.failure([family[-1]], share) else (unit,)
+        return family if self._attempts.failure([family[-1]], every_second) else (unit,)
 
     def _pair(self, alone: list[Family]) -> None:
         """Make one of two families of groups that cannot be cut alone but together; those without a partner stay."""
@@ -161,14 +191,13 @@ class _Trial:
         if sizes[0] != sizes[1]:
             return False
         ends = (Unit((*family[place].groups, *other[place].groups)) for place in (0, -1))
-        return not any(self._attempts.failure([unit], HALF) for unit in ends)
+        return not any(self._attempts.failure([unit], every_second) for unit in ends)
 
     def _why_alone(self, family: Family) -> str:
-        tried = (self._attempts.failure([unit], share) for unit in family for share in (HALF, ALL, ONE))
-        return next(filter(None, tried), "")
+        return next(filter(None, (self._attempts.failure([unit], every_second) for unit in family)), "")
 
     def _divided(
-        self, good: list[Unit], families: Sequence[Family], share: str, why: str | None = None
+        self, good: list[Unit], families: Sequence[Family], share: Share, why: str | None = None
     ) -> dict[Unit, str]:
         """Extend `good` by the units that can go with it, and tell why the others cannot; `why` not all of them can, if
         that is known. Of alike units the first and the last are tried for all."""
@@ -202,6 +231,12 @@ class _Trial:
     def _drop(self, bad: dict[Unit, str]) -> None:
         self._reasons |= bad
         self._groups = self._left(self._groups)
+
+
+def _shared_tensors(model: nn.Module, blocks: Iterable[str]) -> bool:
+    """Whether two of the blocks, none of which lies in another, hold one tensor."""
+    held = Counter(id(parameter) for name in blocks for parameter in set(model.get_submodule(name).parameters()))
+    return any(number > 1 for number in held.values())
 
 
 def _halves(units: Sequence[Unit]) -> list[Family]:
