@@ -45,6 +45,55 @@ def test_branches_outside_identities_can_be_cut() -> None:
         assert any(name.startswith(f"{branch}.") for name in model.state_dict())
 
 
+class Beside(nn.Module):
+    """A branch that makes as many channels as it reads, which others read than those that read its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch = nn.Conv2d(3, 8, 1), nn.Sequential(nn.Conv2d(8, 6, 1), nn.ReLU(), nn.Conv2d(6, 8, 1))
+        self.near, self.far, self.head = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        return self.head((self.near(x) + self.far(self.branch(x))).relu())
+
+
+def test_the_zeros_of_a_branch_are_as_wide_as_what_reads_them() -> None:
+    model, images = Beside().eval(), torch.randn(2, 3, 4, 4)
+    structure = trace(model, images)
+    assert cuttable(model, structure, images) is structure
+    for channels in ({"stem": [0, 1, 2]}, {"branch.2": [5]}, {"stem": [7], "branch.2": [0, 1], "near": [2]}):
+        plan = plan_cut(structure, channels=channels, blocks=["branch"])
+        small = cut(model, plan, images)
+        assert small.get_parameter("far.weight").shape[1] == 8, "nothing makes these channels any more: all stay zero"
+        again = cut(small, plan_cut(trace(small, images), channels={"near": [1]}), images)
+        assert again.get_parameter("far.weight").shape[1] == 8
+        assert from_json(CutPlan, to_json(plan)) == plan
+
+
+class Summed(nn.Module):
+    """A branch whose channels are added to those of another layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
+        self.branch = nn.Sequential(nn.Conv2d(8, 6, 1), nn.ReLU(), nn.Conv2d(6, 8, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        return self.head((self.wide(x) + self.branch(x)).relu())
+
+
+def test_zeros_that_are_added_to_a_stream_lose_its_channels() -> None:
+    model, images = Summed().eval(), torch.randn(2, 3, 4, 4)
+    structure = trace(model, images)
+    assert cuttable(model, structure, images) is structure
+    plan = plan_cut(structure, channels={"stem": [1, 2], "wide": [0, 3, 4]}, blocks=["branch"])
+    small = cut(model, plan, images)
+    assert small.get_parameter("head.weight").shape[1] == 5
+    assert small.get_submodule("branch")(torch.ones(1, 6, 2, 2)).shape == (1, 5, 2, 2)
+
+
 def test_a_cut_model_trains_compiles_copies_and_keeps_no_tensor_of_the_block() -> None:
     model = Decoder("none", "keywords").train()
     small = cut(model, plan_cut(trace(model, rows()), blocks=["layers.0", "layers.1.mlp"]), rows())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from amsc.errors import CutError
 from amsc.structure import trace
 from amsc.surgery import apply_plan, cut, cuttable, masked, plan_cut, verify
+from amsc.surgery.attempts import different_shares
 from amsc.surgery.trial import separating
 from blocks_nets import Decoder, rows
 
@@ -68,6 +69,19 @@ def test_of_any_two_one_is_tried_without_the_other(number: int) -> None:
     assert all(any(a in one and b not in one for one in sets) for a, b in permutations(range(number), 2))
     assert set().union(*sets) == set(range(number))
     assert len(sets) <= math.ceil(math.log2(number + 1)) + 2
+
+
+@pytest.mark.parametrize("sizes", [[64] * 13 + [128] * 13, [2] * 9, [3] * 5 + [4], [7]])
+def test_of_any_two_alike_groups_different_numbers_go_in_some_cut(sizes: list[int]) -> None:
+    groups = {f"layers.{number}": size for number, size in enumerate(sizes)}
+    shares = different_shares(groups)
+    taken = {name: tuple(share(name, size) for share in shares) for name, size in groups.items()}
+    for name, ranges in taken.items():
+        assert any(ranges), "something goes in one of them"
+        assert all(len(chosen) < groups[name] and set(chosen) <= set(range(groups[name])) for chosen in ranges)
+    numbers = {name: tuple(map(len, ranges)) for name, ranges in taken.items()}
+    assert all(numbers[a] != numbers[b] for a, b in permutations(groups, 2) if groups[a] == groups[b])
+    assert len(shares) == 1 or min(sizes) < 5
 
 
 class Shared(nn.Module):
@@ -215,6 +229,17 @@ def test_a_choice_that_rounding_tips_is_judged_in_double_precision() -> None:
     assert verify(model, small, plan, inputs, num_random=0) == 0
 
 
+class Asks(nn.AdaptiveAvgPool2d):
+    """Pools, and asks for a value before."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert math.isfinite(x.sum().item())
+        return super().forward(x)
+
+
 def test_images_are_tried_on_a_corner_where_the_network_runs_on_it() -> None:
     sizes: list[tuple[int, ...]] = []
 
@@ -224,8 +249,8 @@ def test_images_are_tried_on_a_corner_where_the_network_runs_on_it() -> None:
             return x
 
     inputs = torch.randn(1, 3, 192, 300)
-    for last, seen in ((nn.AdaptiveAvgPool2d(1), (64, 96)), (nn.Flatten(), (192, 300))):
-        width = 4 if isinstance(last, nn.AdaptiveAvgPool2d) else 4 * 48 * 75
+    for last, seen in ((nn.AdaptiveAvgPool2d(1), (64, 96)), (Asks(), (64, 96)), (nn.Flatten(), (192, 300))):
+        width = 4 * 48 * 75 if isinstance(last, nn.Flatten) else 4
         head = nn.Conv2d(4, 2, 1) if width == 4 else nn.Linear(width, 2)
         model = nn.Sequential(Notes(), nn.Conv2d(3, 4, 4, 4), nn.ReLU(), last, head)
         structure = trace(model, inputs)

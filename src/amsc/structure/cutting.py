@@ -7,7 +7,7 @@ from itertools import chain
 from amsc.errors import CutError
 from amsc.structure.group_changes import followed, handed_on, joined, renumbering, shrunk_group, with_biases
 from amsc.structure.names import is_inside
-from amsc.structure.parts import PRODUCERS, Block, ChannelGroup, LayerCost
+from amsc.structure.parts import PRODUCERS, Block, BlockCall, ChannelGroup, LayerCost, OutputLeaf
 from amsc.structure.stored_sizes import sizes_after
 from amsc.structure.structure import Structure
 
@@ -20,6 +20,7 @@ __all__ = [
     "keeps_shape",
     "kept_shapes",
     "removed_positions",
+    "stand_in_calls",
     "with_new_biases",
 ]
 
@@ -49,7 +50,36 @@ def removed_positions(
 
     Parameters of the removed blocks are left out: they go whole; so are channels produced by nothing else."""
     blocks = tuple(blocks)
-    gone, own = _block_parameters(structure, blocks), _made_by(structure, blocks)
+    gone = _block_parameters(structure, blocks)
+    positions = _positions_gone(structure, channels, blocks)
+    return {key: owned for key, owned in positions.items() if key[0] not in gone}
+
+
+def stand_in_calls(
+    structure: Structure, channels: Mapping[str, Iterable[int]], blocks: Iterable[str]
+) -> dict[str, BlockCall]:
+    """What stands in for these blocks where `nn.Identity` does not, as wide as what reads it once the channels are
+    gone."""
+    blocks = tuple(blocks)
+    calls = {name: call for name in blocks if (call := structure.block(name).call) is not None}
+    if not any(leaf.parameter for call in calls.values() for leaf in call.leaves):
+        return calls
+    gone = _positions_gone(structure, channels, blocks)
+
+    def left(leaf: OutputLeaf) -> OutputLeaf:
+        return replace(leaf, size=leaf.size - len(gone.get((leaf.parameter, leaf.parameter_axis), ())))
+
+    return {
+        name: replace(call, leaves=tuple(left(leaf) if leaf.parameter else leaf for leaf in call.leaves))
+        for name, call in calls.items()
+    }
+
+
+def _positions_gone(
+    structure: Structure, channels: Mapping[str, Iterable[int]], blocks: tuple[str, ...]
+) -> dict[tuple[str, int], tuple[int, ...]]:
+    """`removed_positions`, with what the blocks' own parameters would lose if they were not gone."""
+    own = _made_by(structure, blocks)
     silent = _block_parameters(structure, [block for block in blocks if not structure.block(block).kind.is_dirac])
     positions: dict[tuple[str, int], set[int]] = {}
     for name, chosen in channels_gone(structure, channels, blocks).items():
@@ -57,9 +87,8 @@ def removed_positions(
         if name not in own and all(m.parameter in silent for m in group.members if m.role in PRODUCERS):
             continue  # nothing produces these channels any more; the block's stand-in has all of them
         for member in group.members:
-            if member.parameter not in gone:
-                owned = positions.setdefault((member.parameter, member.axis), set())
-                owned.update(chain.from_iterable(map(member.indices.__getitem__, chosen)))
+            owned = positions.setdefault((member.parameter, member.axis), set())
+            owned.update(chain.from_iterable(map(member.indices.__getitem__, chosen)))
     return {key: tuple(sorted(owned)) for key, owned in positions.items() if owned}
 
 

@@ -16,8 +16,9 @@ from amsc.errors import AmscWarning, ModelError
 from amsc.structure.blocks.dense_layers import with_dense_layers
 from amsc.structure.blocks.plain_convolutions import plain_convolutions
 from amsc.structure.blocks.search import owners
+from amsc.structure.blocks.zeros import with_own_widths
 from amsc.structure.cutting import block_macs
-from amsc.structure.grouping.layer_costs import layer_costs
+from amsc.structure.grouping.layer_costs import AxisOwners, layer_costs
 from amsc.structure.grouping.shares import grouped_channels
 from amsc.structure.structure import Block, Structure
 from amsc.structure.watching import watch
@@ -58,6 +59,8 @@ def trace(model: nn.Module, example_inputs: Any, *, blocks: bool = True) -> Stru
         users = {name: parameter.modules for name, parameter in used.items()}
         found, new_channels = watched.blocks(users), watched.new_channels(users)
         owning = owners(model, users) if blocks else set()
+        by_labels = AxisOwners(ownership, channels)
+        found = tuple(with_own_widths(block, watched.zeros(block.name), by_labels) for block in found)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     structure = Structure(
         inputs=spec,
@@ -65,7 +68,7 @@ def trace(model: nn.Module, example_inputs: Any, *, blocks: bool = True) -> Stru
         buffers=tuple(name for name, _ in model.named_buffers()),
         channels=channels,
         blocks=(),
-        costs=tuple(layer_costs(tracer.ledger.work, ownership, shapes, channels)),
+        costs=tuple(layer_costs(tracer.ledger.work, by_labels, shapes)),
         pins=pins,
         unused=tuple(name for name, tensor in tensors.items() if name not in used and tensor.ndim),
     )

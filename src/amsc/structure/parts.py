@@ -81,8 +81,9 @@ class OutputLeaf:
 
     `kind` is "input" (the argument itself), "zeros" (zeros of the argument's shape, dtype and device), "zero" (the same
     without axes), "empty" (the argument without any entry along `axis`) or "constant" (the number, string or None in
-    `constant`). The argument is the one called `keyword`, or else at `position` (-1: it has none) of a call; `path`
-    leads into it where it is a tuple, list or dict."""
+    `constant`). Zeros that have not the argument's channels have `size` entries along `axis`; those go that go from
+    `parameter_axis` of `parameter`. The argument is the one called `keyword`, or else at `position` (-1: it has none)
+    of a call; `path` leads into it where it is a tuple, list or dict."""
 
     kind: str
     position: int = -1
@@ -90,6 +91,9 @@ class OutputLeaf:
     path: tuple[str, ...] = ()
     constant: Any = None
     axis: int = 0
+    size: int = 0
+    parameter: str = ""
+    parameter_axis: int = 0
 
 
 @dataclass(frozen=True)

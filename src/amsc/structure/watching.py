@@ -12,6 +12,7 @@ from amsc.borrowing import OwnState, borrowed, copied_inputs, example_calls, loo
 from amsc.errors import AmscError, ModelError
 from amsc.structure.blocks.module_calls import NewChannels
 from amsc.structure.blocks.search import BlockSearch
+from amsc.structure.blocks.zeros import Zeros
 from amsc.structure.operators import views
 from amsc.structure.operators.table import rule_for
 from amsc.structure.parts import Block
@@ -43,6 +44,10 @@ class Watched:
         """The submodules that are blocks, and the same ones, in every example call that runs them."""
         found = [{block.name: block for block in search.blocks(users)} for search in self.searches]
         return tuple(self._agreed(found).values())
+
+    def zeros(self, block: str) -> Mapping[int, Zeros]:
+        """The zeros that the block leaves, by their place in its output."""
+        return next((search.zeros[block] for search in self.searches if block in search.zeros), {})
 
     def new_channels(self, users: Users) -> dict[str, NewChannels]:
         """The submodules that could be layers of a DenseNet in every example call that runs them."""
@@ -114,7 +119,7 @@ def _watch(observer: Observer, model: nn.Module, runs: Sequence[Run], *, blocks:
     searches: list[BlockSearch] = []
     state: dict[str, str] = {}
     for run in (*runs[1:], runs[0]):
-        search = BlockSearch(model, observer.tracer.parameters.name) if blocks else None
+        search = BlockSearch(model, observer.tracer.parameters.name, observer.tracer.labels.layers) if blocks else None
         searches += [search] if search else []
         observer.after = search.observe if search else None
         observer.tracer.ledger.work.clear()

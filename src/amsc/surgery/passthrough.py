@@ -58,6 +58,8 @@ def _value(leaf: OutputLeaf, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     if leaf.kind == "constant":
         return leaf.constant
     argument = _argument(leaf, args, kwargs)
+    if leaf.kind == "zeros" and leaf.size:
+        return argument.new_zeros([leaf.size if n == leaf.axis else size for n, size in enumerate(argument.shape)])
     if leaf.kind == "zeros":
         return torch.zeros_like(argument)
     if leaf.kind == "empty":
@@ -86,4 +88,6 @@ def _described(leaf: OutputLeaf) -> str:
     place = ".".join((leaf.keyword or str(leaf.position), *leaf.path))
     if leaf.kind == "empty":
         return f"empty({place}, axis={leaf.axis})"
+    if leaf.size:
+        return f"zeros({place}, {leaf.size} on axis {leaf.axis})"
     return place if leaf.kind == "input" else f"{leaf.kind}({place})"

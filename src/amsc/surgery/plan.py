@@ -8,7 +8,14 @@ from typing import Any
 from amsc.borrowing import InputSpec
 from amsc.errors import CutError
 from amsc.structure.costing import predicted_macs, predicted_parameters
-from amsc.structure.cutting import channels_gone, folded_layers, keeps_shape, removed_positions, with_new_biases
+from amsc.structure.cutting import (
+    channels_gone,
+    folded_layers,
+    keeps_shape,
+    removed_positions,
+    stand_in_calls,
+    with_new_biases,
+)
 from amsc.structure.names import is_in_any
 from amsc.structure.parts import PRODUCERS
 from amsc.structure.stored_sizes import sizes_after
@@ -157,7 +164,7 @@ def uncosted_plan(
         cuts=_axis_cuts(structure, chosen, blocks),
         macs=0,
         parameters=0,
-        block_calls={name: call for name in blocks if (call := structure.block(name).call) is not None},
+        block_calls=stand_in_calls(structure, chosen, blocks),
         folds=folds,
         plain=plain,
         sizes=_new_sizes(structure, chosen, blocks),

@@ -65,6 +65,15 @@ class Call:
         kind = _kind(chosen, output)
         return Block("", (), 0, kind, self._stand_in(chosen, output)) if kind else None
 
+    def zeros(self, block: Block, output: Any) -> dict[int, tuple[Tensor, Tensor]]:
+        """The tensors of the output in whose place the `block` leaves zeros, by their place, each with the argument
+        whose shape these have."""
+        if block.call is None:
+            return {}
+        arguments = {replace(address, kind="zeros"): value for address, value in self.arguments}
+        leaves = zip(block.call.leaves, (leaf for _, leaf in _leaves(output)), strict=True)
+        return {place: (made, arguments[leaf]) for place, (leaf, made) in enumerate(leaves) if leaf.kind == "zeros"}
+
     def new_channels(self, output: Any, fact_of: Callable[[Tensor], Fact | None]) -> NewChannels | None:
         """What the module is if all that this `output` has and its arguments have not are zeros along one axis: a layer
         of a DenseNet, whether or not it concatenates by itself; None otherwise."""

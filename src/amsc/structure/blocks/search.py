@@ -14,6 +14,8 @@ from torch.utils import _pytree as pytree
 from amsc.structure.blocks.assumptions import Assumption, Assumptions, Facts
 from amsc.structure.blocks.facts import CONSTANT, ZERO, Fact
 from amsc.structure.blocks.module_calls import Call, NewChannels, tensors_of
+from amsc.structure.blocks.zeros import Zeros
+from amsc.structure.labels.combine import Layers
 from amsc.structure.names import enclosing, is_below
 from amsc.structure.parts import Block, BlockKind
 
@@ -61,12 +63,16 @@ class BlockSearch:
     Args:
         model: the network.
         parameter_name: the name of a parameter or buffer that the run uses, None of another tensor.
+        layers_of: the labels of a tensor.
     """
 
-    def __init__(self, model: nn.Module, parameter_name: Callable[[Tensor], str | None]) -> None:
+    def __init__(
+        self, model: nn.Module, parameter_name: Callable[[Tensor], str | None], layers_of: Callable[[Tensor], Layers]
+    ) -> None:
         self._model = model
         self._names = {module: name for name, module in model.named_modules() if any(True for _ in module.children())}
-        self._parameter_name = parameter_name
+        self._parameter_name, self._layers_of = parameter_name, layers_of
+        self.zeros: dict[str, Mapping[int, Zeros]] = {}
         self._known = Assumptions(self._of_parameter)
         self._running: list[_Visit] = []
         self._visits: list[_Visit] = []
@@ -152,6 +158,9 @@ class BlockSearch:
         self._visits.append(visit)
         visit.block = visit.call.block(output, lambda tensor: self._known.fact(tensor, visit.silent))
         visit.new_channels = visit.call.new_channels(output, lambda tensor: self._known.fact(tensor, visit.silent))
+        if visit.block is not None:
+            pairs = visit.call.zeros(visit.block, output)
+            self.zeros[visit.name] = {n: Zeros(*map(self._layers_of, pair)) for n, pair in pairs.items()}
         tensors = tensors_of(output)
         for branch in visit.branches:
             branch.rest = self._known.fact(tensors[0], branch.assumed) if tensors else CONSTANT

@@ -11,23 +11,20 @@ from amsc.structure.grouping.positions import Axis, Ownership, mixed
 from amsc.structure.labels.ledger import Work
 from amsc.structure.parts import ChannelGroup, LayerCost
 
-__all__ = ["layer_costs"]
+__all__ = ["AxisOwners", "layer_costs"]
 
 _MOST_UNITS = 1 << 32  # of a group: numbers of units are told apart by it
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def layer_costs(
-    work: Sequence[Work], ownership: Ownership, shapes: Shapes, channels: Sequence[ChannelGroup]
-) -> list[LayerCost]:
-    """The multiply-adds of every operator. A product of activations follows the axis of the parameter that made them;
-    if there is none that may lose `channels`, its cost is fixed."""
-    owners = _Owners(ownership, channels) if any(one.arrays for one in work) else None
+def layer_costs(work: Sequence[Work], owners: "AxisOwners | None", shapes: Shapes) -> list[LayerCost]:
+    """The multiply-adds of every operator. A product of activations follows the axis of the parameter that made them,
+    which the `owners` tell; if there is none that may lose channels, its cost is fixed."""
     return [_layer_cost(one, owners, shapes) for one in work]
 
 
-class _Owners:
+class AxisOwners:
     """The axes that can lose channels, by what lies along them: components in the same units of all groups go together,
     and are one kind."""
 
@@ -49,25 +46,29 @@ class _Owners:
             kinds, counts = self._counted(axes[key].components)
             self._by_last[int(kinds[-1])].append((axes[key], kinds, counts))
 
-    def of(self, labels: np.ndarray, module: str, macs: int) -> Axis | None:
-        """An axis that shrinks exactly in proportion to what has these labels, of a size that divides `macs`; the
+    def of(self, labels: np.ndarray, module: str, number: int) -> Axis | None:
+        """An axis that shrinks exactly in proportion to what has these labels, of a size that divides `number`; the
         nearest to `module`, since one in a block elsewhere would be gone with it."""
         kinds, counts = self._counted(self._component[labels])
         found = [
             axis
             for axis, own, own_counts in self._by_last[int(kinds[-1])]
-            if macs % len(axis.components) == 0
+            if number % len(axis.components) == 0
             and np.array_equal(own, kinds)
             and (counts * own_counts[0] == own_counts * counts[0]).all()
         ]
         return max(found, key=lambda axis: _common(axis.parameter, module), default=None)
+
+    def alike(self, labels: np.ndarray, others: np.ndarray) -> bool:
+        """Whether the same goes from what has these labels and from what has the others, position by position."""
+        return np.array_equal(self._kind[self._component[labels]], self._kind[self._component[others]])
 
     def _counted(self, components: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The kinds among the components, in order, and how often each occurs."""
         return np.unique(self._kind[components], return_counts=True)
 
 
-def _layer_cost(work: Work, owners: _Owners | None, shapes: Shapes) -> LayerCost:
+def _layer_cost(work: Work, owners: AxisOwners | None, shapes: Shapes) -> LayerCost:
     along = list(work.along)
     positions = work.macs // prod(shapes[name][axis] for name, axis in along) if work.macs else 0
     for array in work.arrays:
