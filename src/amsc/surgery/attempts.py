@@ -30,7 +30,16 @@ from amsc.surgery.plan import CutPlan, uncosted_plan
 from amsc.surgery.size_search import Tries, sizes_by_trying
 from amsc.surgery.verification import verify_throwaway
 
-__all__ = ["Attempts", "Share", "Unit", "all_but_one", "different_shares", "every_second", "little_garbage"]
+__all__ = [
+    "Attempts",
+    "Share",
+    "Unit",
+    "all_but_one",
+    "different_shares",
+    "every_second",
+    "little_garbage",
+    "the_first",
+]
 
 Share = Callable[[str, int], range]
 """Which channels of a group go, by its name and their number."""
@@ -46,8 +55,15 @@ def every_second(group: str, size: int) -> range:
     return range(0, size - 1, 2)
 
 
+def the_first(group: str, size: int) -> range:
+    """The first channel alone."""
+    return range(1)
+
+
 def different_shares(sizes: Mapping[str, int]) -> list[Share]:
     """The fewest shares that take different numbers of channels from any two groups of the same size, in one of them.
+
+    More than half of the channels stay: no number that divides the old one, which a reshape may take as well.
 
     Args:
         sizes: how many channels each group has, by its name.
@@ -62,14 +78,14 @@ def different_shares(sizes: Mapping[str, int]) -> list[Share]:
             possible = _num_counts(size)
             order = random.sample(range(possible), possible)
             for place, name in enumerate(names):  # its digits, one for each share, are its own
-                counts[name] = order[place // possible ** len(shares) % possible] + (size > 2)
+                counts[name] = order[place // possible ** len(shares) % possible] + (size > 4)
         shares.append(_Counted(counts))
     return shares
 
 
 def _num_counts(size: int) -> int:
-    """How many numbers of channels can go: one to all but one; of two, none or one."""
-    return max(size - 1, 2)
+    """How many numbers of channels can go: one to nearly half; of four or fewer, none or one."""
+    return max((size - 1) // 2, 2)
 
 
 @dataclass(frozen=True, eq=False)

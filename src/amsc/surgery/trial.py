@@ -23,6 +23,7 @@ from amsc.surgery.attempts import (
     different_shares,
     every_second,
     little_garbage,
+    the_first,
 )
 from amsc.surgery.inputs import smaller
 
@@ -141,7 +142,7 @@ class _Trial:
     def _try_different(self, share: Share) -> None:
         """Try groups of which different numbers of channels go; what can go only like another is made one with it."""
         bad = self._divided([], self._families(self._groups), share)
-        lonely = [unit for unit in bad if self._attempts.failure([unit], every_second)]
+        lonely = [unit for unit in bad if self._attempts.failure([unit], the_first)]
         self._drop({unit: why for unit, why in bad.items() if unit not in lonely})
         alone: list[Family] = []
         for unit in lonely:
@@ -170,7 +171,7 @@ class _Trial:
     def _alike_alone(self, unit: Unit) -> Family:
         """Its family, if the last of it cannot be cut alone either; or else the unit."""
         family = next(one for one in self._families(self._groups) if unit in one)
-        return family if self._attempts.failure([family[-1]], every_second) else (unit,)
+        return family if self._attempts.failure([family[-1]], the_first) else (unit,)
 
     def _pair(self, alone: list[Family]) -> None:
         """Make one of two families of groups that cannot be cut alone but together; those without a partner stay."""
@@ -194,7 +195,7 @@ class _Trial:
         return not any(self._attempts.failure([unit], every_second) for unit in ends)
 
     def _why_alone(self, family: Family) -> str:
-        return next(filter(None, (self._attempts.failure([unit], every_second) for unit in family)), "")
+        return next(filter(None, (self._attempts.failure([unit], the_first) for unit in family)), "")
 
     def _divided(
         self, good: list[Unit], families: Sequence[Family], share: Share, why: str | None = None
