@@ -58,8 +58,12 @@ class ReadsInside(nn.Module):
 def test_a_branch_that_must_stay_is_found_with_its_layer() -> None:
     model = ReadsInside()
     structure = trace(model, rows())
-    left = {block.name for block in cuttable(model, structure, rows()).blocks}
+    found = cuttable(model, structure, rows())
+    left = {block.name for block in found.blocks}
     stuck = {"decoder.layers.0", "decoder.layers.0.mlp"}
+    assert set(found.stuck) == stuck
+    assert all("has no attribute" in why for why in found.stuck.values())
+    assert "could not remove decoder.layers.0" in str(found)
     assert left == {block.name for block in structure.blocks} - stuck
 
 

@@ -87,9 +87,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     else:
         rounding = wanted.settings.rounding(structure)
         is_tried = not args.no_trial and not failure
-        view = View(
-            str(wanted.model), structure, _missing(traced, tried), _missing(tried, structure), is_tried, rounding
-        )
+        view = View(str(wanted.model), structure, _missing(tried, structure), is_tried, rounding)
         sections = tuple(name for name in SECTIONS if getattr(args, name))
         show(view, outline(model, structure), console, sections=sections, depth=args.depth)
         result = _summary(view, model)
@@ -135,7 +133,7 @@ def _summary(view: View, model: nn.Module) -> dict[str, Any]:
             {**dataclasses.asdict(block), "num_parameters": block_parameters(structure, block)}
             for block in structure.blocks
         ],
-        "stuck_blocks": list(view.stuck),
+        "stuck_blocks": dict(structure.stuck),
         "kept_blocks": list(view.kept),
         "pins": [_pin(pin) for pin in structure.pins],
         "unused": list(structure.unused),

@@ -9,7 +9,15 @@ from amsc.cli.console import Console
 from amsc.cli.outline import Node
 from amsc.structure import ChannelGroup, Rounding, Structure
 from amsc.structure.costing import channel_macs, predicted_parameters
-from amsc.structure.words import BLOCK_COLUMNS, PIN_COLUMNS, block_rows, cost_words, pin_rows, removable_words
+from amsc.structure.words import (
+    BLOCK_COLUMNS,
+    PIN_COLUMNS,
+    block_rows,
+    cost_words,
+    pin_rows,
+    removable_words,
+    stuck_lines,
+)
 from amsc.words.alike import alike, name_together
 from amsc.words.amounts import format_count
 from amsc.words.reasons import in_words
@@ -27,12 +35,10 @@ NARROW, VERY_NARROW = 100, 80
 class View:
     """What is shown: the structure of the network `name`.
 
-    Blocks in `stuck` failed the trial, if it `is_tried`; those in `kept` stay because the user says so, as does what
-    `rounding` does not let go."""
+    `is_tried`: by a trial. Blocks in `kept` stay because the user says so, as does what `rounding` does not let go."""
 
     name: str
     structure: Structure
-    stuck: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     is_tried: bool = True
     rounding: Rounding = Rounding()  # noqa: RUF009 - it is frozen
@@ -186,8 +192,8 @@ def _show_blocks(view: View, console: Console, limit: int | None) -> None:
     _limited(title, columns, block_rows(structure), limit, f"amsc inspect {view.name} --blocks", console)
     if view.kept:
         console.show(f"kept as you say: {name_together(view.kept, most=6)}")
-    if view.stuck:
-        console.show(f"found, but the trial could not remove them: {name_together(view.stuck, most=6)}")
+    for line in stuck_lines(view.structure):
+        console.show(line)
 
 
 def _show_pins(view: View, console: Console, limit: int | None) -> None:

@@ -43,7 +43,8 @@ class Structure(Shown):
 
     `shapes` holds every parameter and buffer the forward pass used (first names only, buffers marked in `buffers`);
     `unused` those it did not touch. `limits` say what `cost` is; without any it is the multiply-adds. `sizes`
-    are numbers that modules keep and that were found, by trying, to follow a cut, or not to."""
+    are numbers that modules keep and that were found, by trying, to follow a cut, or not to. `stuck` says of submodules
+    that looked like blocks why a trial could not remove them."""
 
     inputs: InputSpec
     shapes: Mapping[str, tuple[int, ...]]
@@ -55,6 +56,7 @@ class Structure(Shown):
     unused: tuple[str, ...] = field(default=())
     limits: tuple[Limit, ...] = field(default=())
     sizes: tuple[StoredSize, ...] = field(default=())
+    stuck: Mapping[str, str] = field(default_factory=dict)
 
     def page(self) -> Page:
         """What can go by kind, the blocks, and why the rest stays."""

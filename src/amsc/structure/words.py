@@ -24,6 +24,7 @@ __all__ = [
     "removable_words",
     "structure_line",
     "structure_page",
+    "stuck_lines",
 ]
 
 Fewest = Callable[[ChannelGroup], int]
@@ -54,6 +55,7 @@ def structure_page(structure: Structure) -> Page:
         (
             f"can go: {removable_words(structure)}",
             *([f"not used by the example inputs: {name_together(unused, most=4)}"] if unused else []),
+            *stuck_lines(structure),
         ),
         (*_kinds(structure), *blocks, *pins),
         "more: structure.explain(NAME), structure.group(NAME), structure.block(NAME), structure.to_json()",
@@ -123,6 +125,14 @@ def block_rows(structure: Structure) -> list[Row]:
     ]
     found = alike([block.name for block in structure.blocks], cells)
     return [(one.label, *cells[one.indices[0]]) for one in found]
+
+
+def stuck_lines(structure: Structure) -> list[str]:
+    """The submodules that looked like blocks and stay, with the first reason why."""
+    if not structure.stuck:
+        return []
+    first = next(iter(structure.stuck.values()))
+    return [f"found, but the trial could not remove {name_together(list(structure.stuck), most=6)}: {first}"]
 
 
 def block_parameters(structure: Structure, block: Block) -> int:

@@ -114,7 +114,7 @@ class _Trial:
     def result(self) -> Structure:
         """The structure with what was found; itself where all of it can go."""
         reasons = {name: why for unit, why in self._reasons.items() for name in unit.groups}
-        stuck = {name for unit in self._reasons for name in unit.blocks}
+        stuck = {name: why for unit, why in self._reasons.items() for name in unit.blocks}
         pairs = {unit.groups[0]: unit.groups[1] for unit in self._groups if len(unit.groups) > 1}
         structure = self._attempts.structure
         if not reasons and not stuck and not pairs:
@@ -126,6 +126,7 @@ class _Trial:
                 for group in _paired(self._structure.channels, pairs)
             ),
             blocks=tuple(block for block in self._structure.blocks if block.name not in stuck),
+            stuck={block.name: stuck[block.name] for block in self._structure.blocks if block.name in stuck},
         )
 
     def _try_groups(self) -> None:
