@@ -113,6 +113,10 @@ def removed(structure: Structure, share: float) -> dict[str, list[int]]:
     }
 
 
+def no_search(*_: Any) -> None:
+    raise AssertionError("a search, where all sizes follow without one")
+
+
 def tried(model: nn.Module, inputs: Tensor) -> Structure:
     return cuttable(model, trace(model, inputs), inputs)
 
@@ -239,6 +243,50 @@ def test_what_stays_in_one_class_follows_in_another() -> None:
     assert small[0].c == small[0].b.in_channels < 16
 
 
+class PartSized(nn.Module):
+    """Attention over the positions of an image, in which a size of heads is a third of the stream by chance.
+
+    A wrong size of heads runs on: the positions take what is left over."""
+
+    def __init__(self, heads: int, name: str) -> None:
+        super().__init__()
+        self.heads, self.name = heads, name
+        setattr(self, name, SIZE)
+        self.into, self.last = nn.Conv2d(3, 3 * SIZE, 1), nn.Conv2d(3 * SIZE, 4, 1)
+        self.qkv, self.proj = nn.Conv2d(3 * SIZE, 3 * heads * SIZE, 1), nn.Conv2d(heads * SIZE, 3 * SIZE, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.into(x)
+        parts = self.qkv(x).reshape(x.shape[0], 3, self.heads, getattr(self, self.name), -1).transpose(3, 4)
+        y = functional.scaled_dot_product_attention(*parts.unbind(1), scale=0.4).transpose(2, 3)
+        return self.last(x + self.proj(y.reshape(x.shape[0], -1, *x.shape[2:])))
+
+
+def half_the_stream(structure: Structure) -> CutPlan:
+    (stream,) = (group.name for group in structure.channels if group.kind == "stream")
+    return plan_cut(structure, channels={stream: range(0, 3 * SIZE, 2)})
+
+
+@pytest.mark.parametrize(("heads", "name"), [(5, "head_dim"), (3, "extent")])
+def test_a_size_of_heads_that_is_a_third_of_the_stream_stays(
+    heads: int, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(size_search, "candidates", no_search)
+    model = randomized(PartSized(heads, name)).eval()
+    small = cut(model, half_the_stream(trace(model, images())), images())
+    assert getattr(small, name) == SIZE
+
+
+def test_a_number_that_followed_wrongly_by_its_value_is_put_back_first() -> None:
+    model: Any = randomized(PartSized(5, "extent")).eval()
+    for number in range(20):  # any of them may have to follow
+        setattr(model, f"stride_{number}", 3 * SIZE)
+    small = cut(model, half_the_stream(trace(model, images())), images())
+    plan = plan_of(small)
+    assert plan is not None
+    assert plan.sizes == (NewSize("", ("extent",), SIZE),)
+
+
 Pair = namedtuple("Pair", ["pieces", "name"])
 
 
@@ -327,9 +375,6 @@ def test_what_no_number_helps_is_not_tried_for_long(monkeypatch: pytest.MonkeyPa
 
 
 def test_networks_that_work_are_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_search(*_: Any) -> None:
-        raise AssertionError("a search, where all sizes follow without one")
-
     monkeypatch.setattr(size_search, "candidates", no_search)
     model = randomized(Halves()).eval()
     structure = tried(model, images())

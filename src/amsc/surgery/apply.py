@@ -32,7 +32,13 @@ def plan_of(model: nn.Module) -> CutPlan | None:
 
 
 def apply_plan(
-    model: nn.Module, plan: CutPlan, example_inputs: Any = None, *, fold: bool = True, shares: bool = False
+    model: nn.Module,
+    plan: CutPlan,
+    example_inputs: Any = None,
+    *,
+    fold: bool = True,
+    shares: bool = False,
+    by_value: bool = True,
 ) -> nn.Module:
     """A smaller copy of `model`, cut but **not verified**; `cut` is the verified way.
 
@@ -43,7 +49,8 @@ def apply_plan(
 
     Where the plan folds constants of removed channels into biases, the masked model runs on the example inputs, if
     given, and on random ones; without `fold`, or on the meta device, the biases are only made where there are none.
-    With `shares`, parameters that are not cut are those of `model` itself and not copies: for a look at a cut.
+    With `shares`, parameters that are not cut are those of `model` itself and not copies: for a look at a cut. Without
+    `by_value`, numbers that modules keep follow by their names and as the plan says, and not by their values.
 
     Raises:
         CutError: the plan does not fit the model, or what it folds is not constant.
@@ -63,7 +70,7 @@ def apply_plan(
     small = copied(model, kept | {id(tensors[name]): _cut_tensor(tensors[name], own) for name, own in cuts.items()})
     names = {module: name for name, module in model.named_modules()}
     owned = {small.get_submodule(names[module]): own for module, own in owned_cuts(model, tensors, cuts).items()}
-    config_changes = follow_cuts(small, owned)
+    config_changes = follow_cuts(small, owned, by_value=by_value)
     set_sizes_at(small, plan.sizes)
     whole = replace(whole, sizes=sizes_now(small, whole.sizes))
     _replace_blocks(small, plan)

@@ -56,9 +56,10 @@ def sizes_by_trying(
     """The numbers in modules that must follow for a cut that fails as it is, which make it equal to the masked model,
     and what they become. None if no number helps.
 
-    The model is run until it fails, with other numbers in the module that failed and in those around it; each that
-    brings it further is kept. Where it runs and differs, all numbers nearby that may follow are tried together and
-    divided, then one by one. `model` is not changed. What this costs is bounded by `tries`.
+    First the numbers that follow by their value alone are put back: that was a guess. Then the model is run until it
+    fails, with other numbers in the module that failed and in those around it; each that brings it further is kept.
+    Where it runs and differs, all numbers nearby that may follow are tried together and divided, then one by one.
+    `model` is not changed. What this costs is bounded by `tries`.
     """
     tries = tries or Tries()
     if not plan.cuts or tries.left <= 0:
@@ -87,9 +88,14 @@ class _Search:
         found: Sequence[Candidate] = candidates(self._model, self._small, self._plan, structure)
         if not found:
             return None
-        some, end = self._further(found, first)
+        back = self._without_guesses(found)
+        run = self._run(back) if back else first
+        if back and run.stuck_in is None and self._is_right():
+            return self._fewer(back)
+        back, run = (back, run) if run.calls > first.calls else ([], first)
+        some, end = self._further(found, back, run)
         if some and end.stuck_in is None and self._is_right():
-            return some
+            return self._fewer(some) if back else some
         found = [one for one in found if first.stuck_in is None or _distance(one, first.stuck_in) <= NEAR or some]
         options = self._together(found) if found else None
         if options is None and end.stuck_in is None:
@@ -98,9 +104,17 @@ class _Search:
             self._tries.hopeless.add(key)
         return options
 
-    def _further(self, found: Sequence[Candidate], end: _Run) -> tuple[list[Option], _Run]:
-        """The options, of numbers near each failure in turn, that bring the model further, and how far."""
-        some: list[Option] = []
+    def _without_guesses(self, found: Sequence[Candidate]) -> list[Option]:
+        """The options that put back what follows by its value alone."""
+        bare = apply_plan(self._model, self._plan, fold=False, shares=True, by_value=False)
+
+        def is_known(change: Change) -> bool:
+            return number_at(bare.get_submodule(change.size.module), change.size.place) == change.new
+
+        return [option for one in found for option in one.options if all(map(is_known, option))]
+
+    def _further(self, found: Sequence[Candidate], some: list[Option], end: _Run) -> tuple[list[Option], _Run]:
+        """`some` and the options, of numbers near each failure in turn, that bring the model further, and how far."""
         while end.stuck_in is not None and self._left > 0:
             for option in _near(found, end.stuck_in):
                 run = self._run([*some, option])
@@ -114,8 +128,10 @@ class _Search:
     def _together(self, found: Sequence[Candidate]) -> list[Option] | None:
         """The most likely option of all numbers, less those that it works without; None if it does not work."""
         needed = [one.options[0] for one in found]
-        if not self._works(needed):
-            return None
+        return self._fewer(needed) if self._works(needed) else None
+
+    def _fewer(self, needed: list[Option]) -> list[Option]:
+        """Those of the options, which work, without which it does not work."""
         size = len(needed) // 2
         while size >= 1 and self._left > 0:
             for start in range(0, len(needed), size):

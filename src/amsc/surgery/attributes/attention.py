@@ -10,7 +10,7 @@ from amsc.surgery.attributes.values import config_sizes, stored_sizes
 from amsc.surgery.heads import HeadCut, HeadSizes, fused_cuts, removed_mask
 from amsc.surgery.plan import AxisCut
 
-__all__ = ["HEAD_NAMES", "Heads", "Kinds", "head_changes", "head_kinds"]
+__all__ = ["HEAD_NAMES", "Heads", "Kinds", "head_changes", "head_kinds", "heads_stay"]
 
 DEPTH = 3
 HEAD_NAMES = names.HEADS | names.KEY_VALUE_HEADS | names.GROUPS | names.HEAD_SIZES | names.VALUE_HEAD_SIZES
@@ -57,6 +57,13 @@ def head_kinds(module: nn.Module, owned: Mapping[nn.Module, tuple[AxisCut, ...]]
     return _kinds(sizes, found) if found else None
 
 
+def heads_stay(module: nn.Module, owned: Mapping[nn.Module, tuple[AxisCut, ...]]) -> bool:
+    """Whether the sizes of heads that `module` keeps stay as they are: it has projections to queries, keys or values,
+    and no projection lost anything along its heads."""
+    keeps_sizes = bool(HEAD_NAMES & stored_sizes(module).keys())
+    return keeps_sizes and _has_projections(module) and next(_projections(module, owned), None) is None
+
+
 def head_changes(kinds: Kinds, stored: Mapping[str, int], read: Container[str]) -> dict[str, int]:
     """What those of the `stored` numbers become that are sizes of heads or the width of all heads, by their names.
 
@@ -65,6 +72,16 @@ def head_changes(kinds: Kinds, stored: Mapping[str, int], read: Container[str]) 
     """
     new = {name: _new_value(name, old, kinds, is_read=name in read) for name, old in stored.items()}
     return {name: value for name, value in new.items() if value is not None and value != stored[name]}
+
+
+def _has_projections(module: nn.Module) -> bool:
+    roles = (
+        names.projection_role(path or parameter)
+        for path, child in module.named_modules()
+        if path.count(".") < DEPTH
+        for parameter in child._parameters
+    )
+    return any(role and role != "o" for role in roles)
 
 
 def _projections(module: nn.Module, owned: Mapping[nn.Module, tuple[AxisCut, ...]]) -> Iterator[_Projection]:

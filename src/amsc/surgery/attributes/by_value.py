@@ -31,7 +31,8 @@ def follow_values(module: nn.Module, owned: Mapping[nn.Module, tuple[AxisCut, ..
     `decided` are left alone.
 
     A number counts as a width where an axis has that many positions, or as many in each half or third, and the same
-    went from all of these. The nearest axes must agree on what it becomes, those of that size that stay among them.
+    went from all of these. The nearest axes must agree on what it becomes, those of that size that stay among them;
+    where it is nowhere a whole axis, those that stay in so many halves or thirds as well.
     """
     axes = list(_axes(module, owned))
     if not any(cut is not None for _, _, cut in axes):
@@ -85,16 +86,27 @@ def _agreed(old: int, axes: list[_Axis]) -> int | None:
     for depth in sorted({depth for depth, _, _ in axes}):
         near = [(size, cut) for d, size, cut in axes if d == depth]
         said = {_left_of_each(old, cut) for _, cut in near if cut is not None} - {None}
-        if (old, None) in near:
+        if (old, None) in near or (said and _is_part_of_what_stays(old, near)):
             said.add(old)
         if said:
             return said.pop() if len(said) == 1 and said != {old} else None
     return None
 
 
+def _is_part_of_what_stays(old: int, near: list[tuple[int, AxisCut | None]]) -> bool:
+    """Whether `old` is the size of no axis, and of a half or third of one that stays: three heads as wide as the stream
+    have the size of its thirds, which are nothing."""
+    is_whole = any(size == old for size, _ in near)
+    return not is_whole and any(cut is None and _falls_into(size, old) for size, cut in near)
+
+
+def _falls_into(size: int, part: int) -> bool:
+    return size % part == 0 and size // part in PARTS
+
+
 def _left_of_each(old: int, cut: AxisCut) -> int | None:
     """How many positions are left of each `old` ones, if the same went from all of them."""
-    if cut.size % old or cut.size // old not in PARTS:
+    if not _falls_into(cut.size, old):
         return None
     parts: list[set[int]] = [set() for _ in range(cut.size // old)]
     for position in cut.removed:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from amsc.surgery.attributes.attention import HEAD_NAMES, Kinds, head_changes, head_kinds
+from amsc.surgery.attributes.attention import HEAD_NAMES, Kinds, head_changes, head_kinds, heads_stay
 from amsc.surgery.attributes.by_value import follow_values
 from amsc.surgery.attributes.config import ConfigChanges, config_changes, own_config
 from amsc.surgery.attributes.tensors import follow_own_tensors
@@ -36,13 +36,13 @@ def owned_cuts(
     return owned
 
 
-def follow_cuts(model: nn.Module, owned: OwnedCuts) -> ConfigChanges:
+def follow_cuts(model: nn.Module, owned: OwnedCuts, *, by_value: bool = True) -> ConfigChanges:
     """Set the sizes that the modules of `model` store, after the tensors have been cut as `owned` says; what is
     returned is for `follow_config`.
 
     A size is changed where its name is known and its old value is the one that was cut, or where its value can be
-    nothing else. What this gets wrong, or does not know, shows when the cut is verified, and is then looked for by
-    trying. Numbers that scale something, such as head_dim**-0.5, stay.
+    nothing else (if `by_value`). What this gets wrong, or does not know, shows when the cut is verified, and is then
+    looked for by trying. Numbers that scale something, such as head_dim**-0.5, stay.
 
     Raises:
         CutError: part of a convolution group, normalisation group or attention head would be removed.
@@ -65,7 +65,9 @@ def follow_cuts(model: nn.Module, owned: OwnedCuts) -> ConfigChanges:
         if module in kinds:
             own_config(module, kinds[module])
         set_sizes(module, change)
-        follow_values(module, owned, HEAD_NAMES | change.keys() if module in kinds else change.keys())
+        if by_value:
+            are_known = module in kinds or heads_stay(module, owned)
+            follow_values(module, owned, HEAD_NAMES | change.keys() if are_known else change.keys())
     _stop_nested_tensors(model)
     return proposal
 
