@@ -41,6 +41,9 @@ __all__ = [
     "the_first",
 ]
 
+SMALL = 4
+"""Channels of a group of which less than half are one, or none."""
+
 Share = Callable[[str, int], range]
 """Which channels of a group go, by its name and their number."""
 
@@ -61,7 +64,8 @@ def the_first(group: str, size: int) -> range:
 
 
 def different_shares(sizes: Mapping[str, int]) -> list[Share]:
-    """The fewest shares that take different numbers of channels from any two groups of the same size, in one of them.
+    """A few shares such that of any two groups of the same size one loses more channels than the other in one of them.
+    Of groups so small that one loses a channel and the other none, it is the other way round in another one.
 
     More than half of the channels stay: no number that divides the old one, which a reshape may take as well.
 
@@ -71,20 +75,29 @@ def different_shares(sizes: Mapping[str, int]) -> list[Share]:
     alike: dict[int, list[str]] = defaultdict(list)
     for name, size in sizes.items():
         alike[size].append(name)
-    random, shares = Random(0), list[Share]()
+    shares = list[_Counted]()
     while not shares or any(_num_counts(size) ** len(shares) < len(names) for size, names in alike.items()):
-        counts: dict[str, int] = {}
-        for size, names in alike.items():
-            possible = _num_counts(size)
-            order = random.sample(range(possible), possible)
-            for place, name in enumerate(names):  # its digits, one for each share, are its own
-                counts[name] = order[place // possible ** len(shares) % possible] + (size > 4)
-        shares.append(_Counted(counts))
-    return shares
+        shares.append(_share_of_digits(alike, len(shares)))
+    if any(size <= SMALL for size in alike):
+        shares += [
+            _Counted({n: 1 - k if sizes[n] <= SMALL else k for n, k in share.counts.items()}) for share in shares
+        ]
+    return list(shares)
+
+
+def _share_of_digits(alike: Mapping[int, Sequence[str]], turn: int) -> "_Counted":
+    """Of each group a number of channels that stands for one digit of its place among the groups of its size."""
+    random, counts = Random(turn), dict[str, int]()
+    for size, names in alike.items():
+        possible = _num_counts(size)
+        order = random.sample(range(possible), possible)
+        for place, name in enumerate(names):
+            counts[name] = order[place // possible**turn % possible] + (size > SMALL)
+    return _Counted(counts)
 
 
 def _num_counts(size: int) -> int:
-    """How many numbers of channels can go: one to nearly half; of four or fewer, none or one."""
+    """How many numbers of channels can go: one to nearly half; of small groups none or one."""
     return max((size - 1) // 2, 2)
 
 

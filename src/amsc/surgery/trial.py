@@ -135,14 +135,15 @@ class _Trial:
         if not any(self._attempts.failure(self._groups, share) for share in (every_second, *shares)):
             return
         self._divide(self._groups, every_second)
-        for share in shares:
-            self._try_different(share)
+        self._try_different(shares)
         for share in (all_but_one, every_second):
             self._divide(self._groups, share)
 
-    def _try_different(self, share: Share) -> None:
+    def _try_different(self, shares: Iterable[Share]) -> None:
         """Try groups of which different numbers of channels go; what can go only like another is made one with it."""
-        bad = self._divided([], self._families(self._groups), share)
+        bad: dict[Unit, str] = {}
+        for share in shares:
+            bad |= self._divided([], self._families(unit for unit in self._groups if unit not in bad), share)
         lonely = [unit for unit in bad if self._attempts.failure([unit], the_first)]
         self._drop({unit: why for unit, why in bad.items() if unit not in lonely})
         alone: list[Family] = []
