@@ -13,6 +13,8 @@ from amsc.borrowing.inputs import (
 )
 from amsc.borrowing.model import borrowed, copied, named_tensors, set_tensor, storage_id
 from amsc.borrowing.outputs import NO_STATE, OwnState, Seen, look_into
+from amsc.borrowing.precision import has_double, in_double
+from amsc.borrowing.randomness import devices_of, forked, generator_states, seed_generators
 
 __all__ = [
     "NO_STATE",
@@ -26,12 +28,18 @@ __all__ = [
     "check_devices",
     "copied",
     "copied_inputs",
+    "devices_of",
     "example_calls",
+    "forked",
+    "generator_states",
+    "has_double",
+    "in_double",
     "look_into",
     "map_tensors",
     "named_tensors",
     "random_inputs",
     "run_model",
+    "seed_generators",
     "set_tensor",
     "storage_id",
     "unfused_attention",

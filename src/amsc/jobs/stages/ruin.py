@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from amsc.borrowing import borrowed
+from amsc.borrowing import borrowed, in_double
 from amsc.data import Data, batch_size, moved, spread_batches
 from amsc.errors import AmscWarning
 from amsc.jobs.stages.job import Job
@@ -53,7 +53,7 @@ def advantage(model: nn.Module, data: Data, task: Task) -> Advantage | None:
         if mean is None:
             return None
         gains = [_gain(task, output, mean, target) for output, target in _outputs(model, data)]
-    gain = torch.cat(gains).double() * (1 if task.higher_is_better else -1)
+    gain = in_double(torch.cat(gains)) * (1 if task.higher_is_better else -1)
     if len(gain) < FEWEST or not bool(torch.isfinite(gain).all()):
         return None
     return Advantage(float(gain.mean()), float(gain.std()) / len(gain) ** 0.5)
@@ -106,7 +106,9 @@ def _mean_output(model: nn.Module, data: Data) -> list[Tensor | None] | None:
     examples = 0
     for output, target in _outputs(model, data):
         count = batch_size(target)
-        found = [leaf.double().sum(0) if _is_of_examples(leaf, count) else None for leaf in pytree.tree_leaves(output)]
+        found = [
+            in_double(leaf).sum(0) if _is_of_examples(leaf, count) else None for leaf in pytree.tree_leaves(output)
+        ]
         if not sums:
             sums = found
         elif [_shape(leaf) for leaf in sums] == [_shape(leaf) for leaf in found]:
@@ -123,7 +125,7 @@ def _gain(task: Task, output: Any, mean: list[Tensor | None], target: Any) -> Te
     """By how much the score of each example is above that of the mean output."""
     leaves, layout = pytree.tree_flatten(output)
     constant = [
-        leaf if value is None else value.to(leaf.dtype).expand_as(leaf).clone()
+        leaf if value is None else value.to(leaf).expand_as(leaf).clone()
         for leaf, value in zip(leaves, mean, strict=True)
     ]
     return scores_of(task, output, target) - scores_of(task, pytree.tree_unflatten(constant, layout), target)
