@@ -12,7 +12,7 @@ from amsc.borrowing.inputs import (
     random_inputs,
 )
 from amsc.borrowing.model import borrowed, copied, named_tensors, set_tensor, storage_id
-from amsc.borrowing.outputs import NO_STATE, OwnState, Seen, look_into
+from amsc.borrowing.outputs import NO_STATE, OwnState, Seen, look_into, with_tensors
 from amsc.borrowing.precision import has_double, in_double
 from amsc.borrowing.randomness import devices_of, forked, generator_states, seed_generators
 
@@ -43,4 +43,5 @@ __all__ = [
     "set_tensor",
     "storage_id",
     "unfused_attention",
+    "with_tensors",
 ]
