@@ -10,7 +10,7 @@ from torch import nn
 
 from amsc.borrowing import copied
 from amsc.data import Data
-from amsc.errors import RunFolderError, SettingsError, TargetError
+from amsc.errors import SettingsError, TargetError
 from amsc.jobs.checks import check_data, check_kinds, chosen_task
 from amsc.jobs.preparation import removable, threads_and_determinism
 from amsc.jobs.stages.record import versions
@@ -20,6 +20,7 @@ from amsc.penalty import Coordinates
 from amsc.records import ScanPoint, ScanRecord, to_json
 from amsc.report import frontier_page, render_scan
 from amsc.settings import Settings
+from amsc.storage import write_atomically
 from amsc.structure import Structure
 from amsc.structure.costing import predicted_macs, predicted_parameters
 from amsc.structure.cutting import after_removal
@@ -91,10 +92,7 @@ class Scan(Shown):
         Raises:
             RunFolderError: it cannot be written.
         """
-        try:
-            Path(path).write_text(render_scan(self.record), encoding="utf-8")
-        except OSError as error:
-            raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
+        write_atomically(Path(path), render_scan(self.record).encode())
 
     def page(self) -> Page:
         """The frontier as a table."""
