@@ -55,11 +55,11 @@ class Coordinates:
 def find_coordinates(structure: Structure, bypassed: Collection[str] = (), *, streams: bool = False) -> Coordinates:
     """The leaves of `structure` and their blocks.
 
-    Groups whose coordinates lie in several blocks, or that are normalised without a scale, get no leaves of their
-    own, but where these blocks are dense layers they belong to the block that makes them, or to none: the channels of a
-    dense layer are all under its root, wherever they are normalised. Blocks without parameters and blocks inside
-    another one are left out, and plain convolutions without a normalisation behind them: their filters are leaves of
-    their channels, whose origin is zero.
+    Groups whose coordinates lie in several blocks, or that are normalised without a scale or with a frozen one (in a
+    buffer), get no leaves of their own, but where these blocks are dense layers they belong to the block that makes
+    them, or to none: the channels of a dense layer are all under its root, wherever they are normalised. Blocks without
+    parameters and blocks inside another one are left out, and plain convolutions without a normalisation behind them:
+    their filters are leaves of their channels, whose origin is zero.
 
     Args:
         structure: what tracing found.
@@ -98,7 +98,7 @@ class _Builder:
     """Gives out leaf numbers, first to channels, then to what is left of the blocks."""
 
     def __init__(self, structure: Structure, blocks: tuple[Block, ...], bypassed: Collection[str]) -> None:
-        self.shapes = structure.shapes
+        self.shapes, self.buffers = structure.shapes, frozenset(structure.buffers)
         self.maker = {name: index for index, block in enumerate(blocks) for name in block.channels}
         self.bypassed = bypassed
         self.roles = dict(_roles(structure))
@@ -114,6 +114,8 @@ class _Builder:
 
     def add_channels(self, group: ChannelGroup, root: int | None = None) -> None:
         """One leaf for each channel of `group`, if the group can be penalised; under `root` whatever the blocks are."""
+        if any(member.role in PRODUCERS and member.parameter in self.buffers for member in group.members):
+            return  # frozen scales and shifts, say: what is left of the channel when all parameters are zero
         members = _coordinate_members(group, list(self.shapes), group.name in self.bypassed)
         roots = {self.block_of.get(member.parameter, -1) for member in members} if root is None else {root}
         if not members:
