@@ -55,11 +55,12 @@ class Coordinates:
 def find_coordinates(structure: Structure, bypassed: Collection[str] = (), *, streams: bool = False) -> Coordinates:
     """The leaves of `structure` and their blocks.
 
-    Groups whose coordinates lie in several blocks, or that are normalised without a scale or with a frozen one (in a
-    buffer), get no leaves of their own, but where these blocks are dense layers they belong to the block that makes
-    them, or to none: the channels of a dense layer are all under its root, wherever they are normalised. Blocks without
-    parameters and blocks inside another one are left out, and plain convolutions without a normalisation behind them:
-    their filters are leaves of their channels, whose origin is zero.
+    Groups whose coordinates lie in several blocks, or that are normalised without a scale, get no leaves of their
+    own, but where these blocks are dense layers they belong to the block that makes them, or to none: the channels of a
+    dense layer are all under its root, wherever they are normalised. Blocks without parameters and blocks inside
+    another one are left out, and plain convolutions without a normalisation behind them: their filters are leaves of
+    their channels, whose origin is zero. Groups with a frozen scale or shift (in a buffer), which is left of a channel
+    when all parameters are zero, get no leaves either, nor do dense layers that make such groups.
 
     Args:
         structure: what tracing found.
@@ -69,14 +70,16 @@ def find_coordinates(structure: Structure, bypassed: Collection[str] = (), *, st
             to it is in them then, so that the leaves under a block are no longer all of it: these are coordinates for
             gates, not for the penalty.
     """
+    frozen = {group.name for group in structure.channels if _is_frozen(group, structure)}
     used = [block for block in structure.outer_blocks if not set(structure.unused).issuperset(block.parameters)]
+    used = [block for block in used if frozen.isdisjoint(block.channels)]
     blocks = tuple(block for block in used if not block.kind.is_dirac)
     builder = _Builder(structure, blocks, bypassed)
     for group in structure.channels:
-        if group.kind != "stream" and group.exact:
+        if group.kind != "stream" and group.exact and group.name not in frozen:
             builder.add_channels(group)
     for group in structure.channels if streams else ():
-        if group.kind == "stream" and group.exact:
+        if group.kind == "stream" and group.exact and group.name not in frozen:
             builder.add_channels(group, root=-1)
     for index, block in enumerate(blocks):
         builder.add_rest_of_block(index, block)
@@ -98,7 +101,7 @@ class _Builder:
     """Gives out leaf numbers, first to channels, then to what is left of the blocks."""
 
     def __init__(self, structure: Structure, blocks: tuple[Block, ...], bypassed: Collection[str]) -> None:
-        self.shapes, self.buffers = structure.shapes, frozenset(structure.buffers)
+        self.shapes = structure.shapes
         self.maker = {name: index for index, block in enumerate(blocks) for name in block.channels}
         self.bypassed = bypassed
         self.roles = dict(_roles(structure))
@@ -114,8 +117,6 @@ class _Builder:
 
     def add_channels(self, group: ChannelGroup, root: int | None = None) -> None:
         """One leaf for each channel of `group`, if the group can be penalised; under `root` whatever the blocks are."""
-        if any(member.role in PRODUCERS and member.parameter in self.buffers for member in group.members):
-            return  # frozen scales and shifts, say: what is left of the channel when all parameters are zero
         members = _coordinate_members(group, list(self.shapes), group.name in self.bypassed)
         roots = {self.block_of.get(member.parameter, -1) for member in members} if root is None else {root}
         if not members:
@@ -180,6 +181,11 @@ class _Builder:
     def _leaf_numbers(self, parameter: str) -> list[int]:
         fresh = (self.roles[parameter][1], [-1] * self._size(parameter))
         return self.slices.setdefault(parameter, fresh)[1]
+
+
+def _is_frozen(group: ChannelGroup, structure: Structure) -> bool:
+    """Whether a buffer has a share in what the channels are."""
+    return any(member.role in PRODUCERS and member.parameter in structure.buffers for member in group.members)
 
 
 def _coordinate_members(group: ChannelGroup, order: Sequence[str], is_bypassed: bool) -> list[Member]:

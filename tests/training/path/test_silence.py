@@ -9,12 +9,13 @@ from torch import nn
 
 from amsc.penalty import Penalty, empty_, find_coordinates
 from amsc.records import PathPoint
-from amsc.structure import Structure
+from amsc.structure import Structure, trace
 from amsc.structure.costing import predicted_cost
 from amsc.training import OptimizerChoice, ProximalStep, Removal, Snapshot, WalkSettings, WalkState, walk
 from amsc.training.path.piece import Piece, Position
 from amsc.training.path.silence import Silence
 from amsc.training.path.strength import CostPlan, StrengthControl
+from dense_nets import DenseNet
 from random_constructs import FrozenNorm
 from training.small import TASK, shrink, small_data, small_net, traced
 
@@ -25,12 +26,16 @@ INPUTS = DATA.example_inputs(4)
 def frozen_net() -> nn.Module:
     """Scales, shifts and statistics are buffers, and small: the outputs do not grow from block to block."""
     net = small_net()
+    freeze(net)
+    return net
+
+
+def freeze(net: nn.Module) -> None:
     for module in list(net.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.BatchNorm2d):
                 setattr(module, name, FrozenNorm(child.num_features))
                 module.get_submodule(name).get_buffer("weight").mul_(0.3)
-    return net
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +92,15 @@ def test_channels_behind_frozen_scales_are_left_to_cuts(structure: Structure) ->
     held = {name for name, _ in coordinates.channels}
     assert not any(m.parameter in structure.buffers for name in held for m in structure.group(name).members)
     assert len(coordinates.blocks) == len(structure.outer_blocks)
+
+
+def test_dense_layers_before_frozen_scales_are_left_to_cuts() -> None:
+    """The layers that read them hold the shifts, and stay."""
+    net = DenseNet("tensor")
+    freeze(net)
+    structure = trace(net, torch.randn(2, 3, 8, 8))
+    assert {str(block.kind) for block in structure.blocks} == {"dense"}
+    assert not Penalty(structure, net).blocks
 
 
 def walked(structure: Structure) -> list[tuple[PathPoint, Snapshot, WalkState]]:
