@@ -12,6 +12,7 @@ from amsc.data import LoaderData
 from amsc.errors import VerificationError
 from amsc.structure.costing import predicted_macs
 from amsc.surgery import apply_plan, plan_cut, verify
+from amsc.surgery.verification import verify_throwaway
 from without_double import MPS, mps, on_mps
 
 INPUTS = torch.randn(48, 6, generator=torch.Generator().manual_seed(0))
@@ -69,3 +70,5 @@ def test_a_difference_is_not_judged_in_double_where_there_is_none(device: torch.
     small[4].bias.data += 1e-2  # type: ignore[index, union-attr, operator]
     with pytest.raises(VerificationError, match="differs from the masked model"):
         verify(model, small, plan, INPUTS.to(MPS))
+    with pytest.raises(VerificationError, match="differs from the masked model"):
+        verify_throwaway(model, small, plan, INPUTS.to(MPS))

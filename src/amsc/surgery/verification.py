@@ -83,7 +83,7 @@ def verify_throwaway(model: nn.Module, small: nn.Module, plan: CutPlan, example_
             try:
                 _verdict(found, plan)
             except VerificationError as error:
-                if not found.may_be_rounding:
+                if not found.may_be_rounding or not _can_be_double(model):
                     raise
                 return str(error)
     return ""
@@ -142,13 +142,17 @@ def _in_double(
     """The same in float64 (constants that were folded in float32 are still rounded); None where the models do not run
     in it, or their device has none."""
     allowed = TOLERANCES[torch.float32] if plan.folds else None
-    if not all(has_double(device) for device in devices_of(reference)):
+    if not _can_be_double(reference):
         return None
     doubles = [copy.deepcopy(model).double() for model in (reference, small)]
     try:
         return _compared(doubles[0], doubles[1], plan, doubled(example_inputs), allowed, num_random)
     except AmscError:
         return None
+
+
+def _can_be_double(model: nn.Module) -> bool:
+    return all(has_double(device) for device in devices_of(model))
 
 
 def _reference_output(reference: nn.Module, inputs: Any, own: OwnState, label: str) -> tuple[Seen, Shapes]:
