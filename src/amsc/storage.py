@@ -58,13 +58,13 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
+def write_atomically(path: Path, content: bytes, *, make_folder: bool = False) -> None:
+    """Write a file whole or not at all, in a folder that is there or, with `make_folder`, made.
 
     Raises:
         RunFolderError: it cannot be written; what was there before is untouched.
     """
-    with written_whole(path) as temporary:
+    with written_whole(path, make_folder=make_folder) as temporary:
         temporary.write_bytes(content)
 
 

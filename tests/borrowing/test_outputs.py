@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from amsc.borrowing import OwnState, look_into
+from amsc.borrowing import OwnState, look_into, with_tensors
 from amsc.errors import ModelError
 
 A, B = torch.zeros(2), torch.ones(3)
@@ -206,3 +206,53 @@ def test_state_of_the_model_is_what_it_takes_back_as_an_option(output: Any, stat
 
 def test_what_a_model_must_be_given_is_no_state() -> None:
     assert not look_into((A, Cache()), OwnState.of(Required())).state
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        A,
+        (A, [B, 3.5]),
+        {"a": A, 3: B},
+        Named(A, B),
+        Data(A, [B]),
+        Lazy(),
+        Slots(),
+        types.SimpleNamespace(inner=types.SimpleNamespace(a=A)),
+        Unkeyed(a=A, b=B),
+        Backwards(A, B),
+        nn.utils.rnn.pack_sequence([A]),
+        torch.max(torch.eye(2), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_tensors_are_replaced_in_a_copy(output: Any) -> None:
+    before = look_into(output).tensors
+    first, *others = before
+    new = torch.full((2,), 7.0)
+    found = with_tensors(output, {first: new})
+    after = look_into(found).tensors
+    assert type(found) is type(output)
+    assert list(after) == list(before)
+    assert after[first] is new
+    assert all(after[name] is before[name] for name in others)
+    assert look_into(output).tensors[first] is before[first]
+
+
+class Lasting:
+    """A copy of it is it."""
+
+    def __init__(self) -> None:
+        self.scores = A
+
+    def __deepcopy__(self, memo: Any) -> "Lasting":
+        return self
+
+
+@pytest.mark.parametrize(
+    ("output", "name", "words"),
+    [({"a": A}.values(), "output[0]", "cannot be copied"), (Lasting(), "output.scores", "when it is copied")],
+)
+def test_tensors_that_cannot_be_replaced_are_told(output: Any, name: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        with_tensors(output, {name: B})

@@ -15,6 +15,7 @@ from amsc import cut, export_onnx, export_pt2, plan_cut, trace
 from amsc.errors import InputError, ModelError, RunFolderError, SettingsError, VerificationError
 from amsc.export import Exported
 from amsc.models import open_model
+from without_double import OnMPS
 
 Export = Callable[..., Exported]
 PARITY = import_module("amsc.export.parity")
@@ -269,3 +270,9 @@ def test_a_program_that_cannot_be_read_again_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot write it to a file and read it again.*tensors alone"):
         export_pt2(Told().eval(), torch.randn(2, 4), tmp_path / "told.pt2")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_are_compared_where_the_device_has_no_float64() -> None:
+    expected = torch.tensor([1.0, -4.0])
+    assert PARITY._relative(expected.as_subclass(OnMPS), expected + 1) == 0.25
+    assert PARITY._relative(expected + 0j, expected + 2j) == 0.5

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,22 @@ class Named(Net):
         return {"logits": super().forward(x), "count": len(x), "scale": torch.tensor(2.0)}
 
 
+@dataclass
+class Answer:
+    """A class of the user's own, which torch's pytree does not know."""
+
+    logits: Tensor
+    inputs: Tensor
+
+    def __getitem__(self, key: str) -> Tensor:
+        return {"logits": self.logits}[key]
+
+
+class Answering(Net):
+    def forward(self, x: Tensor) -> Any:
+        return Answer(super().forward(x), x)
+
+
 class OfNamed(Classification):
     def loss(self, output: Any, target: Tensor) -> Tensor:
         return super().loss(output["logits"], target)
@@ -99,6 +116,8 @@ class OfNamed(Classification):
         (Pixels(2), LABELS[:, None].expand(-1, 4), Segmentation(), False),
         (Pixels(2, knows=0.0), LABELS[:, None].expand(-1, 4), Segmentation(), True),
         (Named(2), LABELS, OfNamed(), False),
+        (Answering(2), LABELS, OfNamed(), False),
+        (Answering(2, knows=0.0), LABELS, OfNamed(), True),
     ],
 )
 def test_what_is_no_better_than_a_constant_answer(model: nn.Module, targets: Tensor, task: Task, is_none: bool) -> None:
@@ -120,6 +139,16 @@ def test_where_it_cannot_be_said_nothing_is() -> None:
             return output.mean(1)
 
     assert advantage(Sequences(), data_of(NUMBERS, INPUTS[:20], size=7), Means()) is None
+
+    class Views(Net):
+        def forward(self, x: Tensor) -> Any:
+            return {"logits": super().forward(x)}.values()
+
+    class OfViews(Classification):
+        def per_example(self, output: Any, target: Tensor) -> Tensor:
+            return super().per_example(next(iter(output)), target)
+
+    assert advantage(Views(2), data_of(LABELS), OfViews()) is None
 
 
 def run(model: nn.Module, targets: Tensor, task: Task | None = None, **changes: Any) -> Result:

@@ -1,9 +1,11 @@
 """A scan end to end: every point can be cut, costs what it says, and does what was asked for."""
 
+import errno
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +15,12 @@ from torch import Tensor, nn
 
 import amsc
 from amsc.data import Data
-from amsc.errors import DataError, SettingsError, TargetError
+from amsc.errors import DataError, RunFolderError, SettingsError, TargetError
 from amsc.jobs.scan import SHARES, Scan, scan
 from amsc.measurement import count_macs
 from amsc.models import open_model
 from amsc.records import ScanRecord, from_json, to_json
+from amsc.report import render_scan
 from amsc.structure.costing import predicted_macs, predicted_parameters
 from amsc.structure.cutting import after_removal
 from amsc.tasks import Classification
@@ -331,3 +334,20 @@ def test_no_data_is_refused() -> None:
     make: Callable[[], Any] = lambda: scan(model, torch.randn(1, 1, 8, 8), None)  # type: ignore[arg-type] # noqa: E731
     with pytest.raises(DataError, match=r"an object with the methods of amsc\.data\.Data, NoneType is not"):
         make()
+
+
+def test_a_report_is_written_whole_or_not_at_all(
+    scanned: tuple[nn.Module, Data, Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, found = scanned
+    found.report(tmp_path / "scan.html")
+    text = (tmp_path / "scan.html").read_text(encoding="utf-8")
+    assert text == render_scan(found.record)
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(RunFolderError, match="No space left"):
+        found.report(tmp_path / "scan.html")
+    assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == [text]

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from amsc import Settings
+from amsc import Settings, Target, compress
 from amsc.data import LoaderData, batch_size_of, read_digits
-from amsc.errors import AmscWarning
+from amsc.errors import AmscWarning, TargetError
 from amsc.jobs.preparation import settings_used, threads_and_determinism
+from amsc.jobs.run_lock import WRITER_FILE
 from amsc.settings import read_settings
 from small_runs import run_small
-from training.small import small_data
+from training.small import small_data, small_net
 
 BATCHES = [(torch.zeros(3, 1), torch.zeros(3, dtype=torch.long)) for _ in range(4)]
 LOADED = LoaderData(BATCHES, BATCHES)
@@ -63,3 +64,16 @@ def test_threads_hold_for_a_run(monkeypatch: Any) -> None:
     settings = Settings(path_epochs=0.1, path_points=1, finetune_epochs=0, threads=torch.get_num_threads() + 1)
     run_small(settings=settings, progress=Noting())
     assert set(seen) == {settings.threads}
+
+
+def test_warnings_name_the_line_that_started_the_run(tmp_path: Path) -> None:
+    (tmp_path / WRITER_FILE).write_text("{}")  # of a process that was killed
+    data, settings = small_data(batch_size=32), Settings(batch_size=9)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(TargetError):
+            compress(
+                small_net(), torch.zeros(1, 1, 9, 9), data, target=Target(macs=1e-4), settings=settings, out=tmp_path
+            )
+    found = {word: w.filename for w in caught for word in ("batch_size", "lock", "shape") if word in str(w.message)}
+    assert found == dict.fromkeys(("batch_size", "lock", "shape"), __file__)

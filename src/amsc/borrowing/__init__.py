@@ -12,7 +12,9 @@ from amsc.borrowing.inputs import (
     random_inputs,
 )
 from amsc.borrowing.model import borrowed, copied, named_tensors, set_tensor, storage_id
-from amsc.borrowing.outputs import NO_STATE, OwnState, Seen, look_into
+from amsc.borrowing.outputs import NO_STATE, OwnState, Seen, look_into, with_tensors
+from amsc.borrowing.precision import has_double, in_double
+from amsc.borrowing.randomness import devices_of, forked, generator_states, seed_generators
 
 __all__ = [
     "NO_STATE",
@@ -26,13 +28,20 @@ __all__ = [
     "check_devices",
     "copied",
     "copied_inputs",
+    "devices_of",
     "example_calls",
+    "forked",
+    "generator_states",
+    "has_double",
+    "in_double",
     "look_into",
     "map_tensors",
     "named_tensors",
     "random_inputs",
     "run_model",
+    "seed_generators",
     "set_tensor",
     "storage_id",
     "unfused_attention",
+    "with_tensors",
 ]

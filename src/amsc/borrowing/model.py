@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from amsc.borrowing.randomness import devices_of, forked
 from amsc.errors import ModelError
 
 __all__ = ["borrowed", "copied", "named_tensors", "set_tensor", "storage_id"]
@@ -105,9 +106,8 @@ def borrowed(model: nn.Module) -> Iterator[nn.Module]:
     attributes = [(module, _attributes(module)) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    gpus = sorted({p.get_device() for p in model.parameters() if p.is_cuda})  # no others: that would start them up
     try:
-        with torch.random.fork_rng(devices=gpus), torch.no_grad():
+        with forked(devices_of(model)), torch.no_grad():
             model.eval()
             yield model
     finally:

@@ -1,5 +1,6 @@
 """Whatever a model's forward returns, looked into: the one place that knows which tensors and numbers a caller sees."""
 
+import copy
 import enum
 import functools
 import inspect
@@ -21,7 +22,7 @@ from torch.utils import _pytree as pytree
 
 from amsc.errors import ModelError
 
-__all__ = ["NO_STATE", "OwnState", "Seen", "look_into"]
+__all__ = ["NO_STATE", "OwnState", "Seen", "look_into", "with_tensors"]
 
 MOST_OBJECTS, DEEPEST = 100_000, 1000
 """What has more parts, or one in the other, is no output: a graph of objects that leads everywhere, or has no end."""
@@ -161,6 +162,25 @@ def look_into(output: Any, own: OwnState = NO_STATE) -> Seen:
             )
         places += [place.inner(label, value) for label, value in reversed(_parts(place))]
     return seen
+
+
+def with_tensors(output: Any, new: Mapping[str, Tensor], own: OwnState = NO_STATE) -> Any:
+    """A copy of what a forward returned with `new` tensors in some places, by the names that `look_into` gives them;
+    all other tensors are those of the output itself.
+
+    Raises:
+        ModelError: it cannot be looked into or copied, or its copy does not hold the new tensors.
+    """
+    seen = look_into(output, own)
+    memo: dict[int, Any] = {id(tensor): new.get(name, tensor) for name, tensor in seen.tensors.items()}
+    try:
+        copied = copy.deepcopy(output, memo)
+    except Exception as error:  # whatever the output's own __deepcopy__ or __reduce__ raises
+        raise ModelError(f"the output ({type(output).__name__}) cannot be copied: {error}") from error
+    found = look_into(copied, own).tensors
+    if any(found.get(name) is not tensor for name, tensor in new.items()):
+        raise ModelError(f"the output ({type(output).__name__}) does not let its tensors be replaced when it is copied")
+    return copied
 
 
 def _is_noted(place: _Place, seen: Seen) -> bool:

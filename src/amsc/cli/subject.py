@@ -9,6 +9,7 @@ from typing import Any
 from amsc.cli.console import Console
 from amsc.cli.flags import add_network_flag
 from amsc.errors import RunFolderError
+from amsc.storage import write_atomically
 
 __all__ = ["add_subject_flags", "input_shape", "write_json"]
 
@@ -50,12 +51,7 @@ def write_json(folder: Path, name: str, payload: Mapping[str, Any], console: Con
         RunFolderError: the file exists, or cannot be written.
     """
     path = folder / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            json.dump(payload, file, indent=2)
-    except FileExistsError as error:
-        raise RunFolderError(f"{path} exists already: name another --out") from error
-    except OSError as error:
-        raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
+    if path.exists():
+        raise RunFolderError(f"{path} exists already: name another --out")
+    write_atomically(path, json.dumps(payload, indent=2).encode(), make_folder=True)
     console.note(f"written: {path}")

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from amsc.data.images import ImageData, ImageSplit
-from amsc.data.splits import Rows, carve_validation, check_labels, some_of_each, split_in_three
+from amsc.data.splits import SplitRows, carve_validation, check_labels, some_of_each, split_in_three
 from amsc.errors import DataError
 
 __all__ = ["EncodedImages", "image_data", "one_set_split_in_three"]
@@ -35,7 +35,7 @@ class EncodedImages:
 def one_set_split_in_three(images: EncodedImages, *, seed: int, where: str) -> dict[str, EncodedImages]:
     """One set of images as train, validation and test; see `split_in_three` and `check_labels`."""
     check_labels(images.labels, where=where)
-    rows: Rows = split_in_three(images.labels, seed=seed, where=where)
+    rows: SplitRows = split_in_three(images.labels, seed=seed, where=where)
     return {name: images.rows(index) for name, index in rows._asdict().items()}
 
 

@@ -8,12 +8,12 @@ from sklearn.model_selection import train_test_split
 
 from amsc.errors import DataError
 
-__all__ = ["Rows", "carve_validation", "check_labels", "some_of_each", "split_in_three"]
+__all__ = ["SplitRows", "carve_validation", "check_labels", "some_of_each", "split_in_three"]
 
 Indices = NDArray[np.int64]
 
 
-class Rows(NamedTuple):
+class SplitRows(NamedTuple):
     """Row numbers of the examples in each split."""
 
     train: Indices
@@ -21,7 +21,7 @@ class Rows(NamedTuple):
     test: Indices
 
 
-def split_in_three(labels: Indices, *, seed: int, where: str) -> Rows:
+def split_in_three(labels: Indices, *, seed: int, where: str) -> SplitRows:
     """60 % train, 20 % validation, 20 % test, the classes in equal proportions, drawn with `seed`.
 
     Raises:
@@ -35,7 +35,7 @@ def split_in_three(labels: Indices, *, seed: int, where: str) -> Rows:
         raise DataError(
             f"{where}: too few examples to split into train, validation and test with every class in each ({error})"
         ) from error
-    return Rows(train, validation, test)
+    return SplitRows(train, validation, test)
 
 
 def carve_validation(count: int, *, seed: int) -> tuple[Indices, Indices]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from amsc.borrowing import InputSpec, TensorSpec, call_arguments, look_into, random_inputs, run_model
+from amsc.borrowing import InputSpec, TensorSpec, call_arguments, in_double, look_into, random_inputs, run_model
 from amsc.errors import InputError, VerificationError
 
 __all__ = ["Exported", "batch_size", "batched", "brief", "check_parity", "output_tensors"]
@@ -119,7 +119,7 @@ def _worst(expected: list[Tensor], actual: list[Tensor], label: str, limit: floa
 
 
 def _relative(expected: Tensor, actual: Tensor) -> float:
-    a, b = expected.double().cpu(), actual.double().cpu()
+    a, b = in_double(expected).cpu(), in_double(actual).cpu()
     scale = float(a.abs().max())
     difference = float((a - b).abs().max()) / (scale if scale > 0 else 1.0)
     return difference if math.isfinite(difference) else math.inf

@@ -8,20 +8,16 @@ from torch import nn
 
 from amsc.borrowing import copied
 from amsc.data import Data
-from amsc.jobs.checks import check_kinds, check_target, chosen_task
-from amsc.jobs.preparation import prepared, settings_used, threads_and_determinism
+from amsc.jobs.opening import job_of, opened, requested
+from amsc.jobs.preparation import prepared
 from amsc.jobs.result import Result, finished
-from amsc.jobs.run_folder import RunFolder, check_usable
-from amsc.jobs.run_identity import run_identity
-from amsc.jobs.run_lock import claimed
 from amsc.jobs.run_state import RunState
 from amsc.jobs.source import named_again, noted
-from amsc.jobs.stages import Job
 from amsc.jobs.stages.job import state_of
 from amsc.limits.target import Target
 from amsc.settings import RunSettings, Settings
 from amsc.tasks import Task
-from amsc.training import NoProgress, Progress
+from amsc.training import Progress
 
 __all__ = ["Result", "compress"]
 
@@ -66,25 +62,14 @@ def compress(
         TrainingError: the loss became infinite or nan.
         VerificationError: a cut network differs from the masked one.
     """
-    settings = settings or Settings()
-    check_target(target)
-    check_kinds(model, data, settings)
-    judge = chosen_task(task, settings)
-    settings = settings_used(settings, data)
-    name = model_name or type(model).__name__
-    known = source or named_again(name, model, example_inputs, data, task)
-    out = None if out is None else Path(out)
-    check_usable(out, resume=resume)
-    with (
-        claimed(out, is_needed=target.drop is not None) as path,  # a search comes back to the points of the path
-        threads_and_determinism(settings),
-    ):
-        check_usable(path, resume=resume)  # also now that nobody else may write
-        folder = RunFolder(path, run_identity(name, model, data, judge, target, settings))
+    wanted = requested(
+        model, example_inputs, data, target, task, settings or Settings(), out=out, name=model_name, progress=progress
+    )
+    known = source or named_again(wanted.name, model, example_inputs, data, task)
+    with opened(wanted, resume=resume) as folder:
         past = folder.read() if resume else None
-        budget = prepared(model, example_inputs, data, judge, target, settings, None if past is None else past.timing)
-        listener = progress or NoProgress()
-        job = Job(copied(model), budget, example_inputs, data, judge, settings, name, target, folder, listener)
+        budget = prepared(wanted, None if past is None else past.timing)
+        job = job_of(wanted, copied(model), budget, folder)
         state = replace(past or RunState(dense=state_of(job.dense)), timing=budget.timing)
-        folder.begin(state, noted(known, target, settings))
+        folder.begin(state, noted(known, target, wanted.settings))
         return finished(job, state)

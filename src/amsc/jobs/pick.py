@@ -9,12 +9,10 @@ from torch import nn
 from amsc.borrowing import copied
 from amsc.data import Data
 from amsc.errors import ModelError, RunFolderError, SettingsError, TargetError
-from amsc.jobs.checks import check_kinds, check_target, chosen_task
-from amsc.jobs.preparation import prepared, settings_used, threads_and_determinism
+from amsc.jobs.opening import job_of, opened, requested
+from amsc.jobs.preparation import prepared
 from amsc.jobs.result import Result, finished
-from amsc.jobs.run_folder import RunFolder, check_usable
-from amsc.jobs.run_identity import run_identity
-from amsc.jobs.run_lock import claimed
+from amsc.jobs.run_folder import RunFolder
 from amsc.jobs.run_state import RunState, removal_of
 from amsc.jobs.source import named_again, noted
 from amsc.jobs.stages import Job
@@ -26,7 +24,7 @@ from amsc.records import PathPoint
 from amsc.settings import RunSettings, Settings
 from amsc.structure.costing import predicted_cost
 from amsc.tasks import Task
-from amsc.training import NoProgress, Progress, Snapshot, WalkState
+from amsc.training import Progress, Snapshot, WalkState
 
 __all__ = ["pick"]
 
@@ -73,28 +71,26 @@ def pick(
         RunFolderError: there is no path in `run`, or `out` cannot be used.
         ModelError: the run's weights are not of this model.
     """
-    check_target(target)
     walked = RunFolder(Path(run), {})
     past, was = walked.read(), walked.read_settings()
-    given, settings = settings, settings or was.settings
-    check_kinds(model, data, settings)
-    judge = chosen_task(task, settings)
-    settings = settings_used(settings, data, tell=given is not None)
-    name = model_name or type(model).__name__
-    known = source or _named_again(was, named_again(name, model, example_inputs, data, task))
-    out = None if out is None else Path(out)
-    check_usable(out, resume=False)
-    with (
-        claimed(out, is_needed=target.drop is not None) as path,  # a search comes back to the points of the path
-        threads_and_determinism(settings),
-    ):
-        check_usable(path, resume=False)  # also now that nobody else may write
-        folder = RunFolder(path, run_identity(name, model, data, judge, target, settings))
-        budget = prepared(model, example_inputs, data, judge, target, settings, past.timing)
-        dense, listener = _dense(model, past, walked.path), progress or NoProgress()
-        job = Job(dense, budget, example_inputs, data, judge, settings, name, target, folder, listener)
+    wanted = requested(
+        model,
+        example_inputs,
+        data,
+        target,
+        task,
+        settings or was.settings,
+        out=out,
+        name=model_name,
+        progress=progress,
+        tell=settings is not None,
+    )
+    known = source or _named_again(was, named_again(wanted.name, model, example_inputs, data, task))
+    with opened(wanted) as folder:
+        budget = prepared(wanted, past.timing)
+        job = job_of(wanted, _dense(model, past, walked.path), budget, folder)
         state = _start(past, walked, job)
-        folder.begin(state, noted(known, target, settings))
+        folder.begin(state, noted(known, target, wanted.settings))
         return finished(job, state)
 
 

@@ -12,40 +12,32 @@ from torch import nn
 from amsc.data import Data, batch_size_of
 from amsc.errors import AmscWarning, TargetError
 from amsc.jobs.checks import check_data, check_drop, check_layout, check_trained
+from amsc.jobs.request import Request
 from amsc.limits.budget import Budget, find_budget
-from amsc.limits.target import Target
 from amsc.records import Timing
 from amsc.settings import Settings
 from amsc.structure import Structure, select, trace, without_frozen, without_plain
 from amsc.surgery import cuttable
-from amsc.tasks import Task
 
 __all__ = ["prepared", "removable", "settings_used", "threads_and_determinism"]
 
 
-def prepared(
-    model: nn.Module,
-    example_inputs: Any,
-    data: Data,
-    task: Task,
-    target: Target,
-    settings: Settings,
-    timing: Timing | None = None,
-) -> Budget:
+def prepared(wanted: Request, timing: Timing | None = None) -> Budget:
     """What may be removed from the network, and what the target means for it, after all has been checked that can be.
 
     Raises:
         TargetError, ModelError, InputError, DataError, SettingsError: see `compress`.
     """
+    model, example_inputs, settings = wanted.model, wanted.example_inputs, wanted.settings
     check_layout(model, example_inputs, settings)
     structure = removable(model, example_inputs, settings)
     frozen = check_trained(model)
     if settings.method == "proximal":  # it trains what it empties; gates need no training
         structure = without_frozen(structure, model)
-    check_data(model, data, task, example_inputs)
-    check_drop(target, task)
+    check_data(model, wanted.data, wanted.task, example_inputs)
+    check_drop(wanted.target, wanted.task)
     try:
-        return find_budget(model, structure, example_inputs, target, settings, timing)
+        return find_budget(model, structure, example_inputs, wanted.target, settings, timing)
     except TargetError as error:
         raise TargetError(f"{error}{_words_on_frozen(frozen, settings)}") from error
 
@@ -91,7 +83,7 @@ def settings_used(settings: Settings, data: Data, *, tell: bool = True) -> Setti
             f"{data.name} is used as it is, without {' and '.join(ignored)}; say so where the data are made "
             "(amsc.data.open_data takes both)",
             AmscWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return replace(settings, batch_size=size, limit=limit)
 

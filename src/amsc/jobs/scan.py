@@ -10,7 +10,7 @@ from torch import nn
 
 from amsc.borrowing import copied
 from amsc.data import Data
-from amsc.errors import RunFolderError, SettingsError, TargetError
+from amsc.errors import SettingsError, TargetError
 from amsc.jobs.checks import check_data, check_kinds, chosen_task
 from amsc.jobs.preparation import removable, threads_and_determinism
 from amsc.jobs.stages.record import versions
@@ -20,6 +20,7 @@ from amsc.penalty import Coordinates
 from amsc.records import ScanPoint, ScanRecord, to_json
 from amsc.report import frontier_page, render_scan
 from amsc.settings import Settings
+from amsc.storage import write_atomically
 from amsc.structure import Structure
 from amsc.structure.costing import predicted_macs, predicted_parameters
 from amsc.structure.cutting import after_removal
@@ -28,6 +29,7 @@ from amsc.tasks import Task
 from amsc.training import (
     DIMENSIONS,
     GateChoice,
+    GateGradients,
     NoProgress,
     Progress,
     Removal,
@@ -91,10 +93,7 @@ class Scan(Shown):
         Raises:
             RunFolderError: it cannot be written.
         """
-        try:
-            Path(path).write_text(render_scan(self.record), encoding="utf-8")
-        except OSError as error:
-            raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
+        write_atomically(Path(path), render_scan(self.record).encode())
 
     def page(self) -> Page:
         """The frontier as a table."""
@@ -161,32 +160,20 @@ def scan(
         TrainingError: the loss is not finite.
         VerificationError: a cut network differs from the masked one.
     """
-    settings = settings or Settings()
-    task = chosen_task(task, settings)
-    _check(model, data, settings, examples, power, dimensions, shares)
-    listener, clock = progress or NoProgress(), _Clock()
+    settings, listener, clock = settings or Settings(), progress or NoProgress(), _Clock()
+    task = _checked(model, data, task, settings, examples, power, dimensions, shares)
     with threads_and_determinism(settings):
-        structure, coordinates = _gated(model, example_inputs, settings)
-        check_data(model, data, task, example_inputs, ("train", "validation") if evaluate else ("train",))
+        splits = ("train", "validation") if evaluate else ("train",)
+        structure, coordinates = _gated(model, example_inputs, data, task, settings, splits)
         clock.lap("trace")
         found = gate_derivatives(
             model, structure, coordinates, data, task, stand_in=stand_in, examples=examples, progress=listener
         )
         clock.lap("derivatives")
-        choice = choose_gates(
-            structure,
-            coordinates,
-            found,
-            currency=settings.currency,
-            power=power,
-            dimensions=dimensions,
-            depth_share=settings.depth_share,
-            rounding=settings.rounding(structure),
-        )
+        choice = _chosen(structure, coordinates, found, settings, power, dimensions)
         points = _frontier(choice, shares)
         clock.lap("path")
-        look = _Look(model, structure, example_inputs, data, task, evaluate=evaluate, latency=latency)
-        points = look.at_all(points)
+        points = _Look(model, structure, example_inputs, data, task, evaluate=evaluate, latency=latency).at_all(points)
         clock.lap("looking")
     name = model_name or type(model).__name__
     return Scan(_record(name, data, task, settings, power, choice, shares, points, clock.seconds), structure, choice)
@@ -222,15 +209,18 @@ def _record(
     )
 
 
-def _check(
+def _checked(
     model: nn.Module,
     data: Any,
+    task: Task | None,
     settings: Settings,
     examples: int,
     power: float,
     dimensions: str,
     shares: Sequence[float],
-) -> None:
+) -> Task:
+    """The task, once all arguments are known to be possible."""
+    judge = chosen_task(task, settings)
     check_kinds(model, data, settings)
     if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
         raise SettingsError(f"examples: expected a whole number, 1 or more; got {examples!r}")
@@ -242,15 +232,42 @@ def _check(
         raise SettingsError("shares: expected at least one share of the MACs, such as [0.5]; got none")
     for share in shares:
         _share(share)
+    return judge
 
 
-def _gated(model: nn.Module, example_inputs: Any, settings: Settings) -> tuple[Structure, Coordinates]:
-    """What may go, and the coordinates of the gates (see `find_gates`).
+def _gated(
+    model: nn.Module, example_inputs: Any, data: Data, task: Task, settings: Settings, splits: Sequence[str]
+) -> tuple[Structure, Coordinates]:
+    """What may go, and the coordinates of the gates (see `find_gates`), once these splits of the data fit the network.
 
     Raises:
         TargetError: there is no gate.
+        ModelError, DataError: see `check_data`.
     """
-    return find_gates(removable(model, example_inputs, settings), model, streams=settings.streams)
+    found = find_gates(removable(model, example_inputs, settings), model, streams=settings.streams)
+    check_data(model, data, task, example_inputs, splits)
+    return found
+
+
+def _chosen(
+    structure: Structure,
+    coordinates: Coordinates,
+    found: GateGradients,
+    settings: Settings,
+    power: float,
+    dimensions: str,
+) -> GateChoice:
+    """What goes for any cost, as the settings want it."""
+    return choose_gates(
+        structure,
+        coordinates,
+        found,
+        currency=settings.currency,
+        power=power,
+        dimensions=dimensions,
+        depth_share=settings.depth_share,
+        rounding=settings.rounding(structure),
+    )
 
 
 def _removal(choice: GateChoice, share: float) -> Removal:

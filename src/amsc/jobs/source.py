@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from amsc.borrowing import forked
 from amsc.data import Data
 from amsc.errors import ModelError
 from amsc.limits.target import Target, format_target, parse_target
@@ -50,7 +51,7 @@ def _channels(example_inputs: Any) -> int | None:
 def _is_like(model: nn.Module, name: str, classes: int | None, channels: int | None) -> bool:
     """Whether the network called `name` has the tensors of `model`."""
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with forked(), torch.device("meta"):
             other = open_model(name, num_classes=classes, in_channels=channels)
     except ModelError:
         return False

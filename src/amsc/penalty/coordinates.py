@@ -59,7 +59,8 @@ def find_coordinates(structure: Structure, bypassed: Collection[str] = (), *, st
     own, but where these blocks are dense layers they belong to the block that makes them, or to none: the channels of a
     dense layer are all under its root, wherever they are normalised. Blocks without parameters and blocks inside
     another one are left out, and plain convolutions without a normalisation behind them: their filters are leaves of
-    their channels, whose origin is zero.
+    their channels, whose origin is zero. Groups with a frozen scale or shift (in a buffer), which is left of a channel
+    when all parameters are zero, get no leaves either, nor do dense layers that make such groups.
 
     Args:
         structure: what tracing found.
@@ -69,14 +70,16 @@ def find_coordinates(structure: Structure, bypassed: Collection[str] = (), *, st
             to it is in them then, so that the leaves under a block are no longer all of it: these are coordinates for
             gates, not for the penalty.
     """
+    frozen = {group.name for group in structure.channels if _is_frozen(group, structure)}
     used = [block for block in structure.outer_blocks if not set(structure.unused).issuperset(block.parameters)]
+    used = [block for block in used if frozen.isdisjoint(block.channels)]
     blocks = tuple(block for block in used if not block.kind.is_dirac)
     builder = _Builder(structure, blocks, bypassed)
     for group in structure.channels:
-        if group.kind != "stream" and group.exact:
+        if group.kind != "stream" and group.exact and group.name not in frozen:
             builder.add_channels(group)
     for group in structure.channels if streams else ():
-        if group.kind == "stream" and group.exact:
+        if group.kind == "stream" and group.exact and group.name not in frozen:
             builder.add_channels(group, root=-1)
     for index, block in enumerate(blocks):
         builder.add_rest_of_block(index, block)
@@ -178,6 +181,11 @@ class _Builder:
     def _leaf_numbers(self, parameter: str) -> list[int]:
         fresh = (self.roles[parameter][1], [-1] * self._size(parameter))
         return self.slices.setdefault(parameter, fresh)[1]
+
+
+def _is_frozen(group: ChannelGroup, structure: Structure) -> bool:
+    """Whether a buffer has a share in what the channels are."""
+    return any(member.role in PRODUCERS and member.parameter in structure.buffers for member in group.members)
 
 
 def _coordinate_members(group: ChannelGroup, order: Sequence[str], is_bypassed: bool) -> list[Member]:

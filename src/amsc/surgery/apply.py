@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from amsc.borrowing import copied, named_tensors
 from amsc.errors import CutError, ModelError
 from amsc.structure.names import is_in_any
+from amsc.structure.own_buffers import own_buffers
 from amsc.structure.structure import BlockCall
 from amsc.surgery.attributes import follow_config, follow_cuts, owned_cuts, set_sizes_at, sizes_now
 from amsc.surgery.composition import compose
@@ -99,20 +100,11 @@ def masked(model: nn.Module, plan: CutPlan, *, shares: bool = False) -> nn.Modul
                 tensor.index_fill_(cut.axis, torch.tensor(cut.removed, device=tensor.device), 0)
         for name in plan.block_parameters:
             tensors[name].zero_()
-        for buffer in _frozen(zeroed, plan):
+        for buffer in own_buffers(zeroed, [name for name in plan.blocks if name not in plan.plain]):
             buffer.zero_()
         for name in plan.plain:
             nn.init.dirac_(tensors[f"{name}.weight"])
     return zeroed
-
-
-def _frozen(model: nn.Module, plan: CutPlan) -> list[Tensor]:
-    """The buffers that only blocks hold which go: frozen scales and shifts, which are not zero when the parameters
-    are."""
-    blocks = [name for name in plan.blocks if name not in plan.plain]
-    held = [(is_in_any(name, blocks), buffer) for name, buffer in model.named_buffers(remove_duplicate=False)]
-    outside = {id(buffer) for is_inner, buffer in held if not is_inner}
-    return [b for is_inner, b in held if is_inner and id(b) not in outside and b.is_floating_point()]
 
 
 def cut_tensors(tensors: Mapping[str, Tensor], plan: CutPlan) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from amsc.borrowing import copied_inputs, run_model
+from amsc.borrowing import copied_inputs, devices_of, generator_states, run_model, seed_generators
 from amsc.surgery.inputs import SEED
 
 __all__ = ["EqualDraws", "Shapes", "first_changed", "run_with_equal_draws"]
@@ -22,11 +22,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 def run_with_equal_draws(model: nn.Module, inputs: Any) -> tuple[Any, Shapes]:
     """The output for a copy of `inputs` as `EqualDraws` makes it, and the shapes of what was drawn: none for nearly all
     networks, which run once and as they are."""
-    torch.manual_seed(SEED)
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    before = _random_state(devices)
+    devices = devices_of(model)
+    seed_generators(SEED, devices)
+    before = generator_states(devices)
     output = run_model(model, copied_inputs(inputs))
-    if _random_state(devices) == before:
+    if generator_states(devices) == before:
         return output, {}
     with EqualDraws(model) as draws:
         output = run_model(model, copied_inputs(inputs))
@@ -58,6 +58,7 @@ class EqualDraws(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._model, self._stack, self._hooks = model, [""], list[Any]()
+        self._devices = devices_of(model)
         self._counts: Counter[str] = Counter()
 
     def __enter__(self) -> "EqualDraws":
@@ -80,7 +81,7 @@ class EqualDraws(TorchDispatchMode):
         self._counts[where] += 1
         where += f", call {self._counts[where]}" if self._counts[where] > 1 else ""
         seed = zlib.crc32(where.encode())
-        torch.manual_seed(seed)
+        seed_generators(seed, self._devices)
         if (own := kwargs.get("generator")) is not None:
             kwargs["generator"] = torch.Generator(own.device).manual_seed(seed)
         output = func(*args, **kwargs)
@@ -90,9 +91,3 @@ class EqualDraws(TorchDispatchMode):
 
     def _leave(self) -> None:
         self._stack.pop()
-
-
-def _random_state(devices: Iterable[torch.device]) -> tuple[bytes, ...]:
-    """Where the generators of the CPU and of these devices are; the same before and after a run that draws nothing."""
-    states = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
-    return tuple(state.numpy().tobytes() for state in states)

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from amsc.borrowing import borrowed, copied, copied_inputs, named_tensors, run_model
+from amsc.borrowing import (
+    borrowed,
+    copied,
+    copied_inputs,
+    devices_of,
+    in_double,
+    named_tensors,
+    run_model,
+    seed_generators,
+)
 from amsc.errors import CutError, InputError
 from amsc.surgery.inputs import SEED, trial_inputs
 from amsc.surgery.plan import CutPlan
@@ -56,7 +65,8 @@ def fold_constants(model: nn.Module, zeroed: nn.Module, plan: CutPlan, example_i
     with torch.no_grad():
         for name, constant in constants.items():
             weight, bias = sources[f"{name}.weight"], tensors[f"{name}.bias"]
-            columns = weight.index_select(1, torch.tensor(removed[name], device=weight.device)).to(constant.dtype)
+            columns = weight.index_select(1, torch.tensor(removed[name], device=weight.device))
+            columns = in_double(columns)
             bias.add_((columns.reshape(*columns.shape[:2], -1).sum(-1) @ constant).to(bias))
 
 
@@ -100,7 +110,7 @@ def _constants(
         for name, probe in probes.items():
             zeroed.get_submodule(name).register_forward_pre_hook(probe, with_kwargs=True)
         for label, inputs in trial_inputs(zeroed, plan.inputs, example_inputs, NUM_INPUTS):
-            torch.manual_seed(SEED)
+            seed_generators(SEED, devices_of(zeroed))
             try:
                 run_model(zeroed, copied_inputs(inputs))
                 runs += 1
@@ -128,7 +138,7 @@ class _Probe:
         chosen = data.index_select(axis, torch.tensor(self._indices, device=data.device)).movedim(axis, 0).flatten(1)
         if chosen.numel() == 0:
             return
-        values = chosen.to(torch.promote_types(chosen.dtype, torch.float64))
+        values = in_double(chosen)
         if self._first is None:
             self._first = values[:, 0].clone()
         allowed = ROUNDING * torch.finfo(chosen.dtype).eps * float(self._first.abs().max())

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from itertools import groupby, takewhile
 from typing import Any
 
-import torch
 from torch import nn
 
-from amsc.borrowing import borrowed, copied_inputs, run_model
+from amsc.borrowing import borrowed, copied_inputs, devices_of, run_model, seed_generators
 from amsc.errors import CutError
 from amsc.structure.structure import Structure
 from amsc.surgery.apply import apply_plan
@@ -194,7 +193,7 @@ def _run_of(model: nn.Module, inputs: Any) -> _Run:
         for name, module in model.named_modules():
             handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
         try:
-            torch.manual_seed(SEED)
+            seed_generators(SEED, devices_of(model))
             run_model(model, copied_inputs(inputs))
         except Exception as error:  # whatever the user's forward raises where sizes do not fit
             return _Run(calls, running[-1], f"{error}")

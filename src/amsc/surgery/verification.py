@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from amsc.borrowing import OwnState, Seen, borrowed, look_into
+from amsc.borrowing import OwnState, Seen, borrowed, devices_of, forked, has_double, in_double, look_into
 from amsc.errors import AmscError, InputError, UndefinedOutputError, VerificationError
 from amsc.surgery.apply import masked
 from amsc.surgery.draws import Shapes, first_changed, run_with_equal_draws
@@ -70,8 +70,7 @@ def verify_throwaway(model: nn.Module, small: nn.Module, plan: CutPlan, example_
         VerificationError: as `verify`.
         InputError: the model fails on `example_inputs`.
     """
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    with torch.random.fork_rng(devices=devices), torch.no_grad(), _full_float32():
+    with forked(devices_of(model)), torch.no_grad(), _full_float32():
         trials = list(trial_inputs(small, plan.inputs, example_inputs, 0))
         own = OwnState.of(model)
         outputs = [_small_output(small.eval(), inputs, own, plan, label) for label, inputs in trials]
@@ -84,7 +83,7 @@ def verify_throwaway(model: nn.Module, small: nn.Module, plan: CutPlan, example_
             try:
                 _verdict(found, plan)
             except VerificationError as error:
-                if not found.may_be_rounding:
+                if not found.may_be_rounding or not _can_be_double(model):
                     raise
                 return str(error)
     return ""
@@ -141,13 +140,19 @@ def _in_double(
     reference: nn.Module, small: nn.Module, plan: CutPlan, example_inputs: Any, num_random: int
 ) -> _Comparison | None:
     """The same in float64 (constants that were folded in float32 are still rounded); None where the models do not run
-    in it."""
+    in it, or their device has none."""
     allowed = TOLERANCES[torch.float32] if plan.folds else None
+    if not _can_be_double(reference):
+        return None
     doubles = [copy.deepcopy(model).double() for model in (reference, small)]
     try:
         return _compared(doubles[0], doubles[1], plan, doubled(example_inputs), allowed, num_random)
     except AmscError:
         return None
+
+
+def _can_be_double(model: nn.Module) -> bool:
+    return all(has_double(device) for device in devices_of(model))
 
 
 def _reference_output(reference: nn.Module, inputs: Any, own: OwnState, label: str) -> tuple[Seen, Shapes]:
@@ -200,8 +205,7 @@ def _difference(expected: Seen, actual: Seen, plan: CutPlan) -> tuple[float, str
 
 def _relative(expected: Tensor, actual: Tensor) -> float:
     """max|a - b| / max|a| (max|a - b| for a = 0) in float64; infinite where b is not finite."""
-    kind = torch.complex128 if expected.is_complex() else torch.float64
-    a, b = expected.to(kind), actual.to(kind)
+    a, b = in_double(expected), in_double(actual)
     scale = float(a.abs().max())
     difference = float((a - b).abs().max()) / (scale if scale > 0 else 1.0)
     return difference if math.isfinite(difference) else math.inf
@@ -226,7 +230,7 @@ def _tensors(seen: Seen) -> dict[str, Tensor]:
 
 def _as_tensor(number: Any) -> Tensor:
     """A number, or an array of numpy, as a tensor of double precision."""
-    return torch.as_tensor(number, dtype=torch.complex128 if np.iscomplexobj(number) else torch.float64)
+    return torch.as_tensor(number, dtype=torch.complex128 if np.iscomplexobj(number) else torch.float64, device="cpu")
 
 
 def _tolerance(reference: nn.Module, output: Seen) -> float:

@@ -303,7 +303,7 @@ def test_where_no_block_is_left_there_is_no_depth_to_hold(dense: nn.Module, stru
     without = replace(structure, blocks=())
     optimizer = ProximalStep(torch.optim.SGD(dense.parameters(), lr=0.05), Penalty(without, dense))
     plan = CostPlan(predicted_cost(structure), predicted_cost(structure) // 2, 20)
-    piece = Piece("width", without, optimizer, Position(plan, 0, 20), StrengthControl(), held=1.0)
+    piece = Piece("width", dense, without, optimizer, Position(plan, 0, 20), StrengthControl(), held=1.0)
     piece.before(10)  # behind its plan by far
     assert optimizer.depth_strength == 0
     assert optimizer.width_strength > 0
@@ -343,7 +343,7 @@ def test_what_is_left_recovers_while_a_depth_piece_settles(dense: nn.Module, str
     penalty = Penalty(structure, net)
     optimizer = ProximalStep(torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9), penalty)
     position = Position(CostPlan(predicted_cost(structure), predicted_cost(structure) // 2, 15), 0, 20)
-    piece = Piece("depth", structure, optimizer, position, StrengthControl())
+    piece = Piece("depth", net, structure, optimizer, position, StrengthControl())
     piece.before(0)
     assert optimizer.depth_strength > 0
     empty = torch.arange(len(penalty.blocks)) == 0

@@ -105,7 +105,7 @@ def test_steering_waits_once_for_each_look(phase: str, kind: str) -> None:
     structure = trace(model, batches("cpu", 1)[0][0])
     cost = predicted_cost(structure)
     position = Position(CostPlan(cost, cost // 2, 240), 0, 16)
-    piece = Piece(phase, structure, optimizer, position, StrengthControl(), held=0.0)
+    piece = Piece(phase, model, structure, optimizer, position, StrengthControl(), held=0.0)
     costs = [piece.penalty.leaf_costs, piece.penalty.block_costs]
     with Waits([*counts_of_steps(optimizer), *costs]) as waits:
         take(model, optimizer, batches("cpu", 16), before=piece.before, after=piece.after)

@@ -1,17 +1,16 @@
 """Networks that are good for nothing, before a run or after it, and the words to say so."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from amsc.borrowing import borrowed
+from amsc.borrowing import OwnState, borrowed, in_double, look_into, with_tensors
 from amsc.data import Data, batch_size, moved, spread_batches
-from amsc.errors import AmscWarning
+from amsc.errors import AmscWarning, ModelError
 from amsc.jobs.stages.job import Job
 from amsc.tasks import Task
 from amsc.training import device_of, forward, scores_of
@@ -46,14 +45,19 @@ def advantage(model: nn.Module, data: Data, task: Task) -> Advantage | None:
     """By how much `model` is better than giving every validation example its mean output: of a network that learnt
     nothing, and of one that gives the mean, by nothing.
 
-    None where that cannot be said: outputs have no axis of examples or are of several shapes, or there are too few.
+    None where that cannot be said: outputs have no axis of examples, are of several shapes or cannot be copied, or
+    examples are too few.
     """
-    with borrowed(model):
-        mean = _mean_output(model, data)
-        if mean is None:
-            return None
-        gains = [_gain(task, output, mean, target) for output, target in _outputs(model, data)]
-    gain = torch.cat(gains).double() * (1 if task.higher_is_better else -1)
+    own = OwnState.of(model)
+    try:
+        with borrowed(model):
+            mean = _mean_output(model, own, data)
+            gains = [_gain(task, output, own, mean, target) for output, target in _outputs(model, data)] if mean else []
+    except ModelError:  # it cannot be told what the outputs are made of
+        return None
+    if not gains:
+        return None
+    gain = in_double(torch.cat(gains)) * (1 if task.higher_is_better else -1)
     if len(gain) < FEWEST or not bool(torch.isfinite(gain).all()):
         return None
     return Advantage(float(gain.mean()), float(gain.std()) / len(gain) ** 0.5)
@@ -99,39 +103,31 @@ def _outputs(model: nn.Module, data: Data) -> Iterator[tuple[Any, Any]]:
         yield forward(model, inputs, device), moved(target, device)
 
 
-def _mean_output(model: nn.Module, data: Data) -> list[Tensor | None] | None:
-    """The mean over examples of each leaf of the output; None for leaves that are no numbers of examples, and
-    altogether where no leaf is, or shapes differ between batches."""
-    sums: list[Tensor | None] = []
+def _mean_output(model: nn.Module, own: OwnState, data: Data) -> dict[str, Tensor]:
+    """The mean over examples of each tensor in the output that is numbers of examples; none where no tensor is, or
+    shapes differ between batches."""
+    sums: dict[str, Tensor] = {}
     examples = 0
     for output, target in _outputs(model, data):
         count = batch_size(target)
-        found = [leaf.double().sum(0) if _is_of_examples(leaf, count) else None for leaf in pytree.tree_leaves(output)]
-        if not sums:
+        tensors = look_into(output, own).tensors
+        found = {name: in_double(one).sum(0) for name, one in tensors.items() if _is_of_examples(one, count)}
+        if not examples:
             sums = found
-        elif [_shape(leaf) for leaf in sums] == [_shape(leaf) for leaf in found]:
-            sums = [a if a is None or b is None else a + b for a, b in zip(sums, found, strict=True)]
+        elif [(name, one.shape) for name, one in sums.items()] == [(name, one.shape) for name, one in found.items()]:
+            sums = {name: one + found[name] for name, one in sums.items()}
         else:
-            return None
+            return {}
         examples += count
-    if all(leaf is None for leaf in sums):
-        return None
-    return [None if leaf is None else leaf / examples for leaf in sums]
+    return {name: one / examples for name, one in sums.items()}
 
 
-def _gain(task: Task, output: Any, mean: list[Tensor | None], target: Any) -> Tensor:
+def _gain(task: Task, output: Any, own: OwnState, mean: Mapping[str, Tensor], target: Any) -> Tensor:
     """By how much the score of each example is above that of the mean output."""
-    leaves, layout = pytree.tree_flatten(output)
-    constant = [
-        leaf if value is None else value.to(leaf.dtype).expand_as(leaf).clone()
-        for leaf, value in zip(leaves, mean, strict=True)
-    ]
-    return scores_of(task, output, target) - scores_of(task, pytree.tree_unflatten(constant, layout), target)
+    tensors = look_into(output, own).tensors
+    constant = {name: value.to(tensors[name]).expand_as(tensors[name]).clone() for name, value in mean.items()}
+    return scores_of(task, output, target) - scores_of(task, with_tensors(output, constant, own), target)
 
 
-def _is_of_examples(leaf: Any, count: int) -> bool:
-    return isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 0 and len(leaf) == count
-
-
-def _shape(leaf: Tensor | None) -> tuple[int, ...] | None:
-    return None if leaf is None else tuple(leaf.shape)
+def _is_of_examples(tensor: Tensor, count: int) -> bool:
+    return tensor.is_floating_point() and tensor.ndim > 0 and len(tensor) == count

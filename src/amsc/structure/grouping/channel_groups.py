@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from amsc.structure.grouping.causes import all_of, ties_of_boxes, whole_axes
-from amsc.structure.grouping.positions import Axis, Ownership, Rows
+from amsc.structure.grouping.positions import Axis, Ownership, UnitRows
 from amsc.structure.grouping.rectangles import Unit, closed_units
 from amsc.structure.labels.ledger import Ledger, Mark, Read
 from amsc.structure.structure import PRODUCERS, ChannelGroup, Member, Pin
@@ -119,7 +119,7 @@ def _natures(
 
 
 def _possible(
-    ledger: Ledger, ownership: Ownership, units: Sequence[Unit], rows: Rows, reasons: dict[int, str]
+    ledger: Ledger, ownership: Ownership, units: Sequence[Unit], rows: UnitRows, reasons: dict[int, str]
 ) -> np.ndarray:
     """Mask of the units that the network produces, and without which something of every axis is left."""
     axes, component = ownership.axes, ownership.component
@@ -140,7 +140,7 @@ def _possible(
     return possible
 
 
-def _grouped(axes: Sequence[Axis], rows: Rows, natures: Sequence[_Nature]) -> tuple[ChannelGroup, ...]:
+def _grouped(axes: Sequence[Axis], rows: UnitRows, natures: Sequence[_Nature]) -> tuple[ChannelGroup, ...]:
     """Units with the same axes, the same number of positions on each, and the same nature, as one group."""
     families: dict[tuple[int, _Nature], list[int]] = defaultdict(list)
     for number, key in enumerate(zip(rows.signatures().tolist(), natures, strict=True)):

@@ -8,7 +8,7 @@ import numpy as np
 from amsc.structure.labels.ledger import Ledger
 from amsc.structure.tracing.parameters import Parameter
 
-__all__ = ["Axis", "Ownership", "Rows", "mixed"]
+__all__ = ["Axis", "Ownership", "UnitRows", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Ownership:
             for axis, labels in own
         ]
 
-    def rows(self, units: Sequence[Sequence[int]]) -> "Rows":
+    def rows(self, units: Sequence[Sequence[int]]) -> "UnitRows":
         """The rows of units, each a sequence of components."""
         components = np.array([one for unit in units for one in unit], dtype=int)
         unit = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
@@ -67,10 +67,10 @@ class Ownership:
         rows = np.repeat(self._starts[components], counts) + offsets
         unit = np.repeat(unit, counts)
         order = np.lexsort((self._position[rows], self._entry[rows], unit))
-        return Rows(unit[order], self._entry[rows][order], self._position[rows][order])
+        return UnitRows(unit[order], self._entry[rows][order], self._position[rows][order])
 
 
-class Rows:
+class UnitRows:
     """Rows of units, sorted by unit, axis and position; runs are the rows of one unit on one axis."""
 
     def __init__(self, unit: np.ndarray, entry: np.ndarray, position: np.ndarray) -> None:
@@ -81,11 +81,11 @@ class Rows:
         self.run_unit, self.run_entry = unit[starts], entry[starts]
         self.run_count = np.diff(np.append(starts, len(unit)))
 
-    def only(self, mask: np.ndarray) -> "Rows":
+    def only(self, mask: np.ndarray) -> "UnitRows":
         """The rows of the units in `mask`, which are renumbered. Shape of `mask`: unit."""
         number = np.cumsum(mask) - 1
         kept = mask[self._unit]
-        return Rows(number[self._unit[kept]], self._entry[kept], self._position[kept])
+        return UnitRows(number[self._unit[kept]], self._entry[kept], self._position[kept])
 
     def signatures(self) -> np.ndarray:
         """A number for each unit; equal for those with as many positions on the same axes. Shape: unit."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from amsc.borrowing import forked
 from amsc.surgery.attributes import names
 from amsc.surgery.attributes.attention import HEAD_NAMES, Kinds, head_changes
 from amsc.surgery.attributes.values import config_sizes, is_config, stored_sizes
@@ -56,7 +57,7 @@ def follow_config(model: nn.Module, changes: ConfigChanges) -> None:
     config = copy.deepcopy(model.config)
     _set(config, changes)
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with forked(), torch.device("meta"):
             built = type(model)(config)
     except Exception:  # whatever the class says about sizes that it was not written for
         return

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import compress
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from amsc.penalty import Penalty, empty_
 from amsc.structure.costing import predicted_cost, predicted_macs
@@ -12,6 +12,7 @@ from amsc.structure.cutting import after_removal
 from amsc.structure.rounding import Rounding
 from amsc.structure.structure import Structure
 from amsc.training.path.look import Look, look_at
+from amsc.training.path.silence import Silence
 from amsc.training.path.strength import CostPlan, StrengthControl, forecast_strength
 from amsc.training.removal.bunches import ANY_NUMBER, sparing_last
 from amsc.training.removal.removed import Removal, channel_map
@@ -52,7 +53,8 @@ class Position:
 
 
 class Piece:
-    """Steers one piece of the "depth" or "width" phase: give `before` and `after` to `train_steps`.
+    """Steers one piece of the "depth" or "width" phase of the `model`: give `before` and `after` to `train_steps`, and
+    call `end` when it is done. What is seen to be an empty block says nothing from then on (see `Silence`).
 
     In the settling part of a depth piece the penalty is off and empty blocks stay so: the others recover, and what is
     judged then is the network without the blocks, not what the penalty has made of it.
@@ -64,6 +66,7 @@ class Piece:
     def __init__(
         self,
         kind: str,
+        model: nn.Module,
         structure: Structure,
         optimizer: ProximalStep,
         position: Position,
@@ -77,7 +80,7 @@ class Piece:
         self.optimizer, self.penalty = optimizer, optimizer.penalty
         self.learning_rate = float(optimizer.param_groups[0]["lr"])
         self._every = max(1, min(10, position.plan.steps // LOOKS))
-        self._zeros = _ZeroCount(self.penalty)
+        self._zeros, self._silence = _ZeroCount(self.penalty), Silence(model)
         self.cost, self.macs = predicted_cost(structure), predicted_macs(structure)
         self._seen: Removal | None = None
         self._latched: Tensor | None = None  # blocks that stay empty until the end of the piece, on their device
@@ -101,6 +104,10 @@ class Piece:
             empty_(self.penalty, self._latched)
         if step >= self.position.active:
             self._zeros.look()
+
+    def end(self) -> None:
+        """To be called after the last step: empty blocks that are not cut have their frozen scales and shifts again."""
+        self._silence.end()
 
     def watch(self) -> dict[str, float]:
         """Blocks, channels and MACs left without what is zero, as of the last look."""
@@ -154,6 +161,7 @@ class Piece:
             # Behind a ReLU nothing in a zero block has a gradient but its last shift, which would come back alone as
             # soon as the strength falls: a block without a function but with all its cost.
             self._latched = self.penalty.zero_blocks() if zero.blocks else None
+            self._silence.add(zero.blocks)
 
 
 def zero_removal(

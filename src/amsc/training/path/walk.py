@@ -157,6 +157,7 @@ class _Walk:
         optimizer = ProximalStep(self._optimizer(live.model, state.snapshot.moments), penalty)
         piece = Piece(
             state.phase,
+            live.model,
             live.structure,
             optimizer,
             self.schedule.position(state),
@@ -166,6 +167,7 @@ class _Walk:
         )
         hooks = {"before": piece.before, "after": piece.after, "watch": piece.watch}
         loss = self._train(live.model, optimizer, state, hooks)
+        piece.end()
         removal = self._removal(live, piece, state)
         cut = self.trail.shrink(live.model, live.structure, removal)
         return _Step(

@@ -1,6 +1,5 @@
 """Training steps: batches in a reproducible order, the loss watched without slowing the device down."""
 
-import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterator
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from amsc.borrowing import call_arguments
+from amsc.borrowing import call_arguments, forked, seed_generators
 from amsc.data import Data, batch_size, moved
 from amsc.errors import DataError, TrainingError
 from amsc.progress import NoProgress, Progress
@@ -63,7 +62,7 @@ class Batches:
 
         A single example that is left over at the end is skipped: BatchNorm has no deviation for it."""
         seed = derived_seed(self.seed, self.phase, number)
-        _seed_generators(seed, self.device)
+        seed_generators(seed, [self.device])
         for index, (inputs, target) in enumerate(self.data.batches("train", seed=seed)):
             if index == 0 or batch_size(target) > 1:
                 yield inputs, target
@@ -143,7 +142,7 @@ def train_steps(
     gauge, device = _LossGauge(optimizer, stretch), device_of(model)
     speed.arrange(model)
     model.train()
-    with _own_randomness(device):
+    with forked([device]):
         for step, (inputs, target) in enumerate(batches):
             before(step)
             optimizer.zero_grad()
@@ -220,19 +219,3 @@ def derived_seed(seed: int, *parts: str | int) -> int:
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's first parameter is; the CPU if it has none."""
     return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-
-
-def _seed_generators(seed: int, device: torch.device) -> None:
-    """Start the generators on the CPU and on `device`; `torch.manual_seed` starts those of all GPUs."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
-    elif device.type == "mps":
-        torch.mps.manual_seed(seed)
-
-
-@contextlib.contextmanager
-def _own_randomness(device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
