@@ -179,7 +179,7 @@ class Shared(nn.Module):
 
 
 class Lent(nn.Module):
-    """Two layers that hold the same module, and one that the network holds under two names."""
+    """Two layers that hold the same module, which counts for the first, and one that the network holds twice."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -118,7 +118,7 @@ class Autoencoder(nn.Module):
         (Branches(), {"one": "branch", "two": "branch"}),
         (Twice(), {"once": "identity"}),
         (Shared(), {"c": "identity"}),
-        (Lent(), {"c": "identity"}),
+        (Lent(), {"b": "identity", "c": "identity"}),
         (nn.Sequential(InPlace(), nn.Linear(SIZE, 2)), {"0.mlp": "branch"}),
         (Mlp(), {}),
         (nn.Sequential(Mlp(), Mlp()), {}),

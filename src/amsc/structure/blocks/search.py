@@ -226,7 +226,10 @@ def _is_work(rest: Fact | None, is_identity: bool) -> bool:
 
 
 def owners(model: nn.Module, users: Mapping[str, set[str]]) -> set[str]:
-    """Names of the modules whose parameters nobody outside holds or reads, under whatever name."""
+    """Names of the modules whose parameters nobody outside holds or reads, under whatever name.
+
+    The parameters of a module that lies in several others are those of the one in which it has its first name.
+    """
     ways = _ways(model)
     holders: dict[int, set[str]] = {}
     for name, module in model.named_modules():
@@ -235,14 +238,15 @@ def owners(model: nn.Module, users: Mapping[str, set[str]]) -> set[str]:
                 holders.setdefault(id(parameter), set()).add(name)
     foreign: set[str] = set()
     for name, parameter in model.named_parameters():
-        around = [way for place in holders[id(parameter)] | users.get(name, set()) for way in ways[place]]
-        foreign |= around[0].union(*around) - around[0].intersection(*around)
+        around = [ways[place] for place in holders[id(parameter)] | users.get(name, set())]
+        inside_all = frozenset.intersection(*(way for of_place in around for way in of_place))
+        foreign |= frozenset().union(*(of_place[0] for of_place in around)) - inside_all
     return ways.keys() - foreign
 
 
 def _ways(model: nn.Module) -> dict[str, list[frozenset[str]]]:
-    """By the first name of each module, for each name that it is held under: itself and the modules around it there,
-    by their first names."""
+    """By the first name of each module, for each name that it is held under, the first one first: itself and the
+    modules around it there, by their first names."""
     first = {module: name for name, module in model.named_modules()}
     around = {"": frozenset([""])}
     ways: dict[str, list[frozenset[str]]] = {name: [] for name in first.values()}
