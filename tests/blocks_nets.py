@@ -178,6 +178,19 @@ class Shared(nn.Module):
         return self.c(self.b(self.a(x)))
 
 
+class Lent(nn.Module):
+    """Two layers that hold the same module, which counts for the first, and one that the network holds twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (Residual(Mlp()) for _ in range(3))
+        self.b.inner.up = self.a.inner.up  # type: ignore[union-attr]
+        self.layers = nn.ModuleList([self.c])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers[0](self.b(self.a(x)))  # type: ignore[no-any-return]
+
+
 def rows(batch: int = 2, length: int = 5) -> Tensor:
     """An input for all of them."""
     return torch.randn(batch, length, SIZE, generator=torch.Generator().manual_seed(3))

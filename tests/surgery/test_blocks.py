@@ -14,7 +14,7 @@ from amsc.structure import BlockCall, OutputLeaf, trace
 from amsc.structure.cutting import after_removal
 from amsc.surgery import CutPlan, compose, cut, cuttable, load, plan_cut, plan_of, save
 from amsc.surgery.passthrough import PassThrough
-from blocks_nets import Branches, Decoder, PostNorm, rows
+from blocks_nets import Branches, Decoder, Lent, PostNorm, rows
 
 KINDS = [("tensor", "mask"), ("none", "keywords"), ("bias", "keywords"), ("cache", "cache"), ("dict", "plain")]
 
@@ -92,6 +92,14 @@ def test_zeros_that_are_added_to_a_stream_lose_its_channels() -> None:
     small = cut(model, plan, images)
     assert small.get_parameter("head.weight").shape[1] == 5
     assert small.get_submodule("branch")(torch.ones(1, 6, 2, 2)).shape == (1, 5, 2, 2)
+
+
+def test_blocks_that_hold_a_module_of_another_can_be_cut() -> None:
+    model = Lent()
+    structure = trace(model, rows())
+    small = cut(model, plan_cut(structure, blocks=[block.name for block in structure.blocks]), rows())
+    assert {name.partition(".")[0] for name, _ in small.named_parameters()} == {"a"}
+    assert cuttable(model, structure, rows()) is structure
 
 
 def test_a_cut_model_trains_compiles_copies_and_keeps_no_tensor_of_the_block() -> None:

@@ -89,12 +89,14 @@ def test_of_any_two_alike_groups_different_numbers_go_in_some_cut(sizes: list[in
 
 
 class Shared(nn.Module):
-    """Two residual blocks with one convolution between them, and one of its own."""
+    """Two residual blocks with one convolution between them, which the tree of modules does not tell, and one of its
+    own."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.one = nn.Conv2d(3, 6, 1), Residual()
         self.two, self.three, self.head = Residual(self.one.b), Residual(), nn.Conv2d(6, 2, 1)
+        del self.two.b
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.three(self.two(self.one(self.stem(x).relu()))))
@@ -104,10 +106,10 @@ class Residual(nn.Module):
     def __init__(self, shared: nn.Conv2d | None = None) -> None:
         super().__init__()
         self.a, self.b = nn.Conv2d(6, 6, 3, padding=1), shared or nn.Conv2d(6, 6, 3, padding=1, bias=False)
-        self.scale = nn.Conv2d(6, 6, 1, bias=False)
+        self.second, self.scale = (self.b,), nn.Conv2d(6, 6, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.scale(self.b(self.a(x).relu()))
+        return x + self.scale(self.second[0](self.a(x).relu()))
 
 
 def test_each_block_that_is_left_can_go_alone_and_all_can() -> None:

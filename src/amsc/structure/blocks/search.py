@@ -16,7 +16,7 @@ from amsc.structure.blocks.facts import CONSTANT, ZERO, Fact
 from amsc.structure.blocks.module_calls import Call, NewChannels, tensors_of
 from amsc.structure.blocks.zeros import Zeros
 from amsc.structure.labels.combine import Layers
-from amsc.structure.names import enclosing, is_below
+from amsc.structure.names import holder, is_below
 from amsc.structure.parts import Block, BlockKind
 
 __all__ = ["BlockSearch", "owners"]
@@ -235,7 +235,11 @@ def _is_work(rest: Fact | None, is_identity: bool) -> bool:
 
 
 def owners(model: nn.Module, users: Mapping[str, set[str]]) -> set[str]:
-    """Names of the modules whose parameters nobody outside holds or reads."""
+    """Names of the modules whose parameters nobody outside holds or reads, under whatever name.
+
+    The parameters of a module that lies in several others are those of the one in which it has its first name.
+    """
+    ways = _ways(model)
     holders: dict[int, set[str]] = {}
     for name, module in model.named_modules():
         for parameter in module._parameters.values():
@@ -243,7 +247,19 @@ def owners(model: nn.Module, users: Mapping[str, set[str]]) -> set[str]:
                 holders.setdefault(id(parameter), set()).add(name)
     foreign: set[str] = set()
     for name, parameter in model.named_parameters():
-        places = holders[id(parameter)] | users.get(name, set())
-        around = [{place, *enclosing(place), ""} for place in places]
-        foreign |= around[0].union(*around) - around[0].intersection(*around)
-    return {name for name, _ in model.named_modules()} - foreign
+        around = [ways[place] for place in holders[id(parameter)] | users.get(name, set())]
+        inside_all = frozenset.intersection(*(way for of_place in around for way in of_place))
+        foreign |= frozenset().union(*(of_place[0] for of_place in around)) - inside_all
+    return ways.keys() - foreign
+
+
+def _ways(model: nn.Module) -> dict[str, list[frozenset[str]]]:
+    """By the first name of each module, for each name that it is held under, the first one first: itself and the
+    modules around it there, by their first names."""
+    first = {module: name for name, module in model.named_modules()}
+    around = {"": frozenset([""])}
+    ways: dict[str, list[frozenset[str]]] = {name: [] for name in first.values()}
+    for name, module in model.named_modules(remove_duplicate=False):
+        around[name] = around[holder(name)] | {first[module]}
+        ways[first[module]].append(around[name])
+    return ways
