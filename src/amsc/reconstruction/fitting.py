@@ -1,0 +1,190 @@
+"""One consumer: what its output lacks, and the weights with which it lacks least."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amsc.borrowing import named_tensors
+from amsc.reconstruction.calls import weight_change
+from amsc.reconstruction.moments import Moments
+from amsc.reconstruction.reading import Rows, Wanted, read, sampled
+from amsc.reconstruction.solve import Solution, solved
+from amsc.reconstruction.survey import Consumer
+from amsc.records import RefittedLayer
+
+__all__ = ["Job", "Target", "refit"]
+
+FIT_SHARE = 0.75
+"""Of the positions of each batch, where the batches are too few for whole ones to be held out."""
+HOLD_OUT = 4
+"""Every fourth batch."""
+NO_DIFFERENCE = "no difference"
+MOST_READ = 12_000
+"""Numbers that a position reads, of which the second moments are kept at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What the dense network has at the positions of one batch, and the scale of its consumer's output there."""
+
+    values: Tensor
+    scale: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A consumer that is to be refitted: `kind` "own" or "stream", what is read of it in the cut and in the dense
+    network, which of the dense outputs are `kept`, and the `share` of the positions that is looked at."""
+
+    consumer: Consumer
+    kind: str
+    wanted: Wanted
+    dense_wanted: Wanted
+    kept: tuple[int, ...]
+    share: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The weight's."""
+        return self.consumer.weight
+
+    @property
+    def has_shift(self) -> bool:
+        """Whether a constant may be added to the output."""
+        return self.consumer.bias is not None or self.consumer.norm is not None
+
+    def positions(self, batch: int, total: int) -> Tensor:
+        """Those of a batch that are looked at."""
+        return sampled(total, self.share, self.seed * 1_000_003 + batch)
+
+
+def refit(model: nn.Module, batches: Sequence[Any], job: Job, targets: Sequence[Target | None]) -> RefittedLayer | None:
+    """Refit the consumer in place; None where its output is what it should be.
+
+    Very wide rows are taken a part after the other, each for what the output lacks by then."""
+    layer = RefittedLayer(job.name.removesuffix(".weight"), job.kind)
+    for columns in _parts(job.consumer.row_size):
+        measured = _Measured(job, columns, len(batches))
+        reason = _measure(measured, model, batches, targets)
+        if reason == NO_DIFFERENCE:
+            return None
+        if reason:
+            return RefittedLayer(layer.name, layer.target, reason=reason)
+        layer = _improved(model, measured, layer)
+    return layer
+
+
+def _parts(size: int) -> Iterator[slice]:
+    step = -(-size // -(-size // MOST_READ))
+    yield from (slice(start, min(start + step, size)) for start in range(0, size, step))
+
+
+class _Measured:
+    """The moments of the examples to fit to and of those held out, for some columns of what a consumer reads.
+
+    `center` is what is taken from the columns before a constant 1 is added to them, None where there is no shift;
+    `scales` are those by which each output reaches what is compared, shape (group, output); `wanted` are sums over what
+    should be there, and over its squares."""
+
+    def __init__(self, job: Job, columns: slice, num_batches: int) -> None:
+        self.job, self.columns, self._num_batches = job, columns, num_batches
+        self.fit, self.held = Moments(), Moments()
+        self.center: Tensor | None = None
+        self.scales = self._wanted = torch.zeros(())
+
+    def add(self, number: int, row: Rows, target: Target, lacking: Tensor) -> None:
+        """What one batch shows; `lacking` is what should be there less what is, where it is compared."""
+        assert row.inputs is not None
+        groups, scale = self.job.consumer.groups, row.scale.double()
+        scale = scale.where(target.scale != 0, 0.0)
+        residual = (lacking / scale).where(scale != 0, 0.0).unflatten(1, (groups, -1)).movedim(1, 0)
+        read = row.inputs[..., self.columns].double()
+        if self.job.has_shift:
+            self.center = read.mean(1, keepdim=True) if self.center is None else self.center
+            read = torch.cat([read - self.center, torch.ones_like(read[..., :1])], dim=-1)
+        is_held = self._is_held(number, row)
+        self.fit.add(read[:, ~is_held], residual[:, ~is_held])
+        self.held.add(read[:, is_held], residual[:, is_held])
+        wanted = target.values[is_held].double()
+        self._wanted = self._wanted + torch.stack([wanted.sum(0), wanted.square().sum(0)])
+        self.scales = scale.square().mean(0).sqrt().view(groups, -1)
+
+    def _is_held(self, number: int, row: Rows) -> Tensor:
+        """Whole batches are held out; where they are few, the last examples of each."""
+        if self._num_batches < HOLD_OUT:
+            return row.positions + 1 > FIT_SHARE * row.total
+        return torch.full_like(row.positions, number % HOLD_OUT == HOLD_OUT - 1, dtype=torch.bool)
+
+    @property
+    def weights(self) -> Tensor:
+        """How much the squared error of each output counts."""
+        return self.scales.square()
+
+    @property
+    def spread(self) -> float:
+        """Variance of what should be there, summed over the outputs; their mean squares where all are constant."""
+        mean, mean_square = self._wanted / self.held.count
+        return float((mean_square - mean.square()).clamp(min=0).sum()) or float(mean_square.sum()) or 1.0
+
+
+def _measure(measured: _Measured, model: nn.Module, batches: Sequence[Any], targets: Sequence[Target | None]) -> str:
+    """Take the moments of all batches; says why that is not possible, "" if it is."""
+    job = measured.job
+
+    def positions(number: int, _: str, total: int) -> Tensor:
+        return job.positions(number, total)
+
+    with closing(read(model, batches, {job.name: job.wanted}, positions, inputs=True)) as every:
+        for number, (rows, target) in enumerate(zip(every, targets, strict=True)):
+            row = rows.get(job.name)
+            if row is None or row.inputs is None or target is None or row.values.shape != target.values.shape:
+                return "the cut network does not run it as the dense one does"
+            lacking = target.values.double() - row.values.double()
+            if not bool(torch.isfinite(lacking).all() & torch.isfinite(row.inputs).all()):
+                return "what it reads or returns is not finite"
+            if number == 0 and measured.columns.start == 0 and _is_nothing(lacking, target.values):
+                return NO_DIFFERENCE
+            measured.add(number, row, target, lacking)
+    return "" if measured.fit.count and measured.held.count else "there are too few examples to hold some out"
+
+
+def _is_nothing(lacking: Tensor, values: Tensor) -> bool:
+    """Whether a difference is rounding."""
+    allowed = min(torch.finfo(values.dtype).eps ** 0.6, 1e-2)
+    return float(lacking.norm()) <= allowed * float(values.double().norm())
+
+
+def _improved(model: nn.Module, measured: _Measured, layer: RefittedLayer) -> RefittedLayer:
+    fit, held, weights, with_shift = measured.fit, measured.held, measured.weights, measured.job.has_shift
+    solution = solved(fit, held, weights, with_shift=with_shift)
+    before = float((weights * held.residuals).sum()) / held.count / measured.spread
+    first = before if layer.error_before is None else layer.error_before
+    if solution is None:
+        return RefittedLayer(layer.name, layer.target, first, before, layer.ridge)
+    _write(model, measured, solution)
+    return RefittedLayer(layer.name, layer.target, first, solution.after / measured.spread, solution.ridge)
+
+
+def _write(model: nn.Module, measured: _Measured, solution: Solution) -> None:
+    consumer, tensors = measured.job.consumer, named_tensors(model)
+    weight, center = tensors[consumer.weight], measured.center
+    groups, outputs, _ = solution.change.shape
+    change = solution.change.new_zeros((groups, outputs, consumer.row_size))
+    change[..., measured.columns] = solution.change
+    with torch.no_grad():
+        weight.add_(weight_change(weight, change, transposed=consumer.transposed).to(weight))
+        if center is not None:
+            shift = (solution.shift - (solution.change @ center.mT)[..., 0]).flatten()
+            _shift(tensors, consumer, shift)
+
+
+def _shift(tensors: Mapping[str, Tensor], consumer: Consumer, shift: Tensor) -> None:
+    if consumer.bias is not None:
+        tensors[consumer.bias].add_(shift.to(tensors[consumer.bias]))
+    elif consumer.norm is not None:
+        tensors[consumer.norm].sub_(shift.to(tensors[consumer.norm]))
