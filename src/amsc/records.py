@@ -9,6 +9,7 @@ from amsc.words.page import Page
 from amsc.words.shown import Shown
 
 __all__ = [
+    "DepthCandidate",
     "Measurement",
     "PathPoint",
     "ReconstructionRecord",
@@ -50,13 +51,25 @@ class Timing:
 
 
 @dataclasses.dataclass(frozen=True)
+class DepthCandidate:
+    """A network at the target that was judged to find how many blocks should go: the blocks that are gone, what it
+    costs, and its validation score before any training."""
+
+    removed_blocks: tuple[str, ...]
+    macs: int
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
 class PathPoint:
     """One point of the path: what is left of the network at one strength and how well it does.
 
     `phase` is "dense", "depth", "width" or "finetune"; `strength` is lambda0 in the depth phase, lambda1 in the width
     phase; `epochs` counts all training so far, in passes over the training data; `score` is the
     validation metric after BatchNorm re-estimation. `removed_blocks` and `removed_channels`
-    (group name -> indices) refer to the dense network. `weights` names a file under `points/`, or None.
+    (group name -> indices) refer to the dense network. `weights` names a file under `points/`, or None; `repaired` says
+    how what the cut cost was given back, if it was. `candidates` are the networks among which depth was chosen at equal
+    cost; the point is the one that was.
     """
 
     phase: str
@@ -72,6 +85,8 @@ class PathPoint:
     removed_blocks: tuple[str, ...]
     removed_channels: Mapping[str, tuple[int, ...]]
     weights: str | None = None
+    repaired: "ReconstructionRecord | None" = None
+    candidates: tuple[DepthCandidate, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -191,7 +206,7 @@ class ReconstructionRecord(Shown):
     examples: int
     seed: int
     layers: tuple[RefittedLayer, ...]
-    seconds: float
+    seconds: float = dataclasses.field(compare=False)
 
     def page(self) -> Page:
         """Layer by layer, the error before and after."""

@@ -36,7 +36,7 @@ __all__ = [
 
 CHOICES = {
     "method": ("proximal", "gates"),
-    "depth_rule": ("one-standard-error", "share"),
+    "depth_rule": ("equal-cost", "one-standard-error", "share"),
     "weights": ("fisher", "amsc", "ssl", "gl", "rw"),
     "theta_hat": ("dense", "group-lasso", "refreshed"),
     "currency": ("target", "macs", "params"),
@@ -71,6 +71,7 @@ RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
     "ema": (0, 1, True, False),
     "weight_decay": (0, _INFINITE, True, False),
     "limit": (1, _INFINITE, True, False),
+    "reconstruction": (0, _INFINITE, True, False),
     "round_to": (1, _INFINITE, True, False),
     "min_channels": (1, _INFINITE, True, False),
     "threads": (0, _INFINITE, True, False),
@@ -88,9 +89,10 @@ class Settings:
     of all training for classification. Fine-tuning may learn from the dense network too: `distillation` is the weight
     of its soft targets at this `temperature`; with `ema` above 0 its outcome is the moving average of the weights with
     this decay per step. `batch_size` and `limit` (which caps the training examples) are for data that amsc opens by
-    name: data that come as an object decide themselves, and a run notes what they have. `threads` are torch's (0: as it
-    is set). `keep` and `only` are names or globs of what must not be touched, or of all that may be (see
-    `amsc.structure.select`); what is left of a group that loses channels is a multiple of `round_to`, at least
+    name: data that come as an object decide themselves, and a run notes what they have. `reconstruction` is the number
+    of training examples, without their labels, from which what a cut costs is given back (0: it is not). `threads` are
+    torch's (0: as it is set). `keep` and `only` are names or globs of what must not be touched, or of all that may be
+    (see `amsc.structure.select`); what is left of a group that loses channels is a multiple of `round_to`, at least
     `min_channels` (see `amsc.structure.Rounding`); each text in `minimum`, such as "layer3.*=16", says how many must be
     left where it names groups, as `keep` would.
 
@@ -126,6 +128,7 @@ class Settings:
     deterministic: bool = False
     limit: int | None = None
     threads: int = 0
+    reconstruction: int = 1024  # examples; after every cut, see amsc.reconstruct
     keep: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     streams: bool = False  # channels of residual streams may go as well; with method="gates", and in scans

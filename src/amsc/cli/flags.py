@@ -37,6 +37,11 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     ),
     "theta_hat": (str, "", "what the adaptive weights are taken from"),
     "currency": (str, "", "what a group's size is counted in"),
+    "reconstruction": (
+        int,
+        "N",
+        "after every cut the layers behind it are refitted to the network before it, on N unlabelled examples (0: no)",
+    ),
     "batch_size": (int, "N", "examples per step"),
     "dense_learning_rate": (float, "R", "learning rate of the dense epochs, cosine to zero"),
     "path_learning_rate": (float, "R", "learning rate on the path"),

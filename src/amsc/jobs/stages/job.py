@@ -14,6 +14,7 @@ from amsc.jobs.run_folder import RunFolder
 from amsc.jobs.run_state import RunState
 from amsc.limits.budget import Budget
 from amsc.limits.target import Target
+from amsc.reconstruction import reconstruct
 from amsc.settings import Settings
 from amsc.structure import Structure
 from amsc.structure.cutting import after_removal
@@ -27,6 +28,7 @@ __all__ = [
     "end_of",
     "optimizer_of",
     "plan_of_removal",
+    "repaired",
     "saved",
     "shrunk",
     "small_network",
@@ -97,10 +99,18 @@ def shrunk(example_inputs: Any, model: nn.Module, structure: Structure, removal:
     return Shrunk(small, after, lambda tensors: cut_tensors(tensors, plan), error)
 
 
+def repaired(job: Job, cut: Shrunk, before: nn.Module, structure: Structure, removal: Removal, examples: int) -> Shrunk:
+    """The network `cut` from `before`, with what that cost given back on training examples (see `reconstruct`)."""
+    plan = plan_cut(structure, channels=removal.channels, blocks=removal.blocks)
+    found = reconstruct(cut.model, before, job.data, plan=plan, examples=examples, seed=job.settings.seed)
+    return replace(cut, model=found.model, repaired=found.record)
+
+
 def trail_of(job: Job) -> Trail:
     """What the networks of the path are made with."""
     shrink = partial(shrunk, job.example_inputs)
-    return Trail(job.dense, job.structure, job.data, job.task, shrink, walk_settings(job.settings, job.structure))
+    settings = walk_settings(job.settings, job.structure)
+    return Trail(job.dense, job.structure, job.data, job.task, shrink, settings, partial(repaired, job))
 
 
 def end_of(state: RunState) -> Snapshot:
@@ -137,6 +147,7 @@ def walk_settings(settings: Settings, structure: Structure) -> WalkSettings:
         optimizer=optimizer_of(settings, settings.path_learning_rate),
         epochs_before=settings.dense_epochs,
         rounding=settings.rounding(structure),
+        reconstruction=settings.reconstruction,
         streams=settings.streams,
         speed=speed_of(settings),
     )

@@ -21,6 +21,7 @@ def walk_path(job: Job, state: RunState) -> RunState:
         job.data,
         job.task,
         shrink=trail.shrink,
+        repair=trail.repair,
         target_cost=job.budget.floor,
         settings=trail.settings,
         stand_in=stand_in,

@@ -13,7 +13,7 @@ from amsc.tasks import Task
 from amsc.training.gates.scan_gates import find_gates
 from amsc.training.gates.sensitivity import gate_sensitivities
 from amsc.training.path.state import Snapshot, WalkSettings
-from amsc.training.removal.removed import Removal, Shrink, Shrunk, compose_removals
+from amsc.training.removal.removed import Removal, Repair, Shrink, Shrunk, compose_removals
 from amsc.training.removal.to_cost import blocks_needed, cut_to_target, lowest_cost
 from amsc.training.steps.evaluation import reestimate_batchnorm
 from amsc.training.steps.optimizers import cut_moments
@@ -32,6 +32,20 @@ class Trail:
     task: Task
     shrink: Shrink
     settings: WalkSettings
+    repair: Repair | None = None
+
+    @property
+    def repairs(self) -> bool:
+        """Whether what a cut costs is given back."""
+        return self.repair is not None and self.settings.reconstruction > 0
+
+    def cut(self, live: Shrunk, removal: Removal, *, examples: int | None = None) -> Shrunk:
+        """`live` without `removal` (in its own numbers), and what that cost given back as far as it can be without
+        training, from so many `examples` (by default as the settings say)."""
+        cut = self.shrink(live.model, live.structure, removal)
+        if self.repair is None or not self.repairs or not removal:
+            return cut
+        return self.repair(cut, live.model, live.structure, removal, examples or self.settings.reconstruction)
 
     def rebuild(self, snapshot: Snapshot) -> Shrunk:
         """The network of `snapshot`, cut from the dense one and with the snapshot's weights."""
@@ -41,7 +55,8 @@ class Trail:
 
     def cut_down(self, snapshot: Snapshot, target_cost: int) -> tuple[Snapshot, float]:
         """The network of `snapshot` without what the penalty would empty next, so that it costs `target_cost` or just
-        less, and the relative error that verifying the cut gave. **The function changes**; BatchNorm is re-estimated.
+        less, and the relative error that verifying the cut gave. **The function changes**; what that costs is given
+        back (see `cut`), or else BatchNorm is re-estimated.
 
         Raises:
             TargetError: no removal reaches the target.
@@ -73,8 +88,9 @@ class Trail:
 
     def _without(self, removal: Removal, snapshot: Snapshot, live: Shrunk) -> tuple[Snapshot, float]:
         """`snapshot`, whose network is `live`, without `removal` (in the numbers of `live`), and the cut's error."""
-        cut = self.shrink(live.model, live.structure, removal)
-        reestimate_batchnorm(cut.model, self.data, speed=self.settings.speed)
+        cut = self.cut(live, removal)
+        if not self.repairs:
+            reestimate_batchnorm(cut.model, self.data, speed=self.settings.speed)
         smaller = Snapshot(
             compose_removals(self.structure, snapshot.removal, removal),
             copied_tensors(cut.model.state_dict()),

@@ -14,12 +14,13 @@ __all__ = ["Schedule", "schedule_of"]
 @dataclass(frozen=True)
 class Schedule:
     """The steps of each piece; how many pieces may be for depth, and the cost that these lead to; the cost at the end
-    of the path."""
+    of the path; and whether depth is chosen at equal cost, before the first piece."""
 
     sizes: tuple[int, ...]
     depth_pieces: int
     depth_goal: int
     target_cost: int
+    is_at_equal_cost: bool = False
 
     def position(self, state: WalkState) -> Position:
         """Where the coming piece lies in the plan of its phase, settling steps not counted."""
@@ -38,6 +39,7 @@ def schedule_of(settings: WalkSettings, structure: Structure, steps_per_epoch: i
     count = max(1, min(settings.points, steps))  # fewer pieces than asked for if there are fewer steps
     sizes = tuple(steps * (i + 1) // count - steps * i // count for i in range(count))
     share, dense = settings.depth_share, predicted_cost(structure)
-    has_depth = share > 0 and bool(structure.outer_blocks)
-    depth_pieces = min(count - 1, max(1, int(share * count))) if has_depth else 0
-    return Schedule(sizes, depth_pieces, round(dense - share * (dense - target_cost)), target_cost)
+    has_depth, at_equal_cost = share > 0 and bool(structure.outer_blocks), settings.depth_rule == "equal-cost"
+    depth_pieces = min(count - 1, max(1, int(share * count))) if has_depth and not at_equal_cost else 0
+    goal = round(dense - share * (dense - target_cost))
+    return Schedule(sizes, depth_pieces, goal, target_cost, has_depth and at_equal_cost)

@@ -23,11 +23,13 @@ class WalkSettings:
     `method` is "proximal" (the penalty empties what goes) or "gates" (see `walk`). `epochs` of training (may be a
     fraction) are divided into `points` equal pieces, of which depth gets the share `depth_share`, rounded down, at
     least one and never all: a path of a single piece has no depth phase. Depth may use at most that share of the cost
-    to be saved, to the nearest block. `depth_rule` is "one-standard-error" or "share", `weights` are "fisher" (see
+    to be saved, to the nearest block. `depth_rule` is "one-standard-error", "share" or "equal-cost": no piece is for
+    depth then, the blocks go before the first (see `depth_at_equal_cost`). `weights` are "fisher" (see
     `gate_sensitivities`) or those of `Penalty`, as is `currency`. `theta_hat` is the "dense" network, what a first
     piece with the weights of the group lasso makes of it ("group-lasso"), or "refreshed" before each piece.
     `epochs_before` is what was trained before the walk; `rounding` says how many channels a group
-    may be cut to, `streams` that those of residual streams may go as well (with "gates").
+    may be cut to, `reconstruction` with how many examples a cut is repaired (0: it is not), `streams` that those of
+    residual streams may go as well (with "gates").
     """
 
     seed: int = 0
@@ -42,6 +44,7 @@ class WalkSettings:
     optimizer: OptimizerChoice = DEFAULT
     epochs_before: float = 0.0
     rounding: Rounding = ANY_NUMBER
+    reconstruction: int = 0
     streams: bool = False
     speed: Speed = AS_IS
 

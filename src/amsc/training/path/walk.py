@@ -17,14 +17,15 @@ from amsc.structure.structure import BlockCall, Structure
 from amsc.tasks import Task
 from amsc.training.gates.scan_gates import StandIn, choose_gates, find_gates, gate_derivatives
 from amsc.training.path.depth_rule import one_standard_error_choice
+from amsc.training.path.equal_cost import depth_at_equal_cost
 from amsc.training.path.networks import Trail, copied_tensors
 from amsc.training.path.piece import Piece
 from amsc.training.path.schedule import Schedule, schedule_of
 from amsc.training.path.state import Candidate, Snapshot, WalkSettings, WalkState
 from amsc.training.path.strength import StrengthControl
-from amsc.training.removal.removed import Removal, Shrink, Shrunk, compose_removals
+from amsc.training.removal.removed import Removal, Repair, Shrink, Shrunk, compose_removals
 from amsc.training.removal.to_cost import blocks_above, cut_to_target, cut_zeros
-from amsc.training.steps.evaluation import Evaluation, evaluate, reestimate_batchnorm
+from amsc.training.steps.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm
 from amsc.training.steps.loop import Batches, Stretch, device_of, train_steps
 from amsc.training.steps.optimizers import Moments, cut_moments, make_optimizer, moments_of, restore_moments
 from amsc.training.steps.proximal import ProximalStep
@@ -50,6 +51,7 @@ def walk(
     shrink: Shrink,
     target_cost: int,
     settings: WalkSettings,
+    repair: Repair | None = None,
     stand_in: StandIn = _identity,
     state: WalkState | None = None,
     progress: Progress = NoProgress(),  # noqa: B008 - it has no state
@@ -77,13 +79,14 @@ def walk(
         structure: its structure.
         shrink: cuts copies of models.
         target_cost: what the network may cost in the end.
+        repair: gives back what cuts cost.
         stand_in: makes what takes the place of a block while the gates are looked at; only the method "gates" asks.
 
     Raises:
         TrainingError: the loss is not finite.
         TargetError: no removal reaches the target.
     """
-    trail = Trail(model, structure, data, task, shrink, settings)
+    trail = Trail(model, structure, data, task, shrink, settings, repair)
     schedule = schedule_of(settings, structure, data.num_batches("train"), target_cost)
     walker = _Walk(trail, schedule, stand_in, progress)
     state = walker.first_state() if state is None else state
@@ -99,13 +102,15 @@ def num_channels(structure: Structure) -> int:
 
 @dataclass(frozen=True)
 class _Step:
-    """What a piece did: what it removed, the network without it, its moments, the mean loss, how it steered."""
+    """What a piece did: what it removed, the network without it, its moments, the mean loss, how it steered; and whether
+    BatchNorm has the statistics that the network needs."""
 
     removal: Removal
     cut: Shrunk
     moments: Moments
     loss: float
     control: StrengthControl
+    is_settled: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +125,8 @@ class _Walk:
     def first_state(self) -> WalkState:
         """Before the first piece. The dense network is the first candidate: no depth may be worth its price."""
         snapshot = Snapshot(Removal(), copied_tensors(self.trail.dense.state_dict()))
+        if self.schedule.is_at_equal_cost:
+            return WalkState("depth", 0, 0, predicted_cost(self.trail.structure), snapshot)
         if not self.schedule.depth_pieces:
             return self._start_of_width(0, snapshot)
         judged = evaluate(self.trail.dense, self.trail.data, "validation", self.trail.task, speed=self.settings.speed)
@@ -133,12 +140,15 @@ class _Walk:
 
     def advance(self, state: WalkState) -> tuple[PathPoint, Snapshot, WalkState]:
         """One piece: train and cut (or, on the gate path, cut and train), judge, decide how to go on."""
+        if state.phase == "depth" and self.schedule.is_at_equal_cost:
+            return self._at_equal_cost(state)
         step = self._gate_step if self.settings.method == "gates" else self._proximal_step
         speed, live = self.settings.speed, self.trail.rebuild(state.snapshot)
         speed.arrange(live.model)
         done = step(live, state)
         speed.arrange(done.cut.model)
-        reestimate_batchnorm(done.cut.model, self.trail.data, speed=speed)
+        if not done.is_settled:
+            reestimate_batchnorm(done.cut.model, self.trail.data, speed=speed)
         evaluation = evaluate(done.cut.model, self.trail.data, "validation", self.trail.task, speed=speed)
         snapshot = Snapshot(
             compose_removals(self.trail.structure, state.snapshot.removal, done.removal),
@@ -148,8 +158,22 @@ class _Walk:
         )
         error = max(state.error, done.cut.error)
         now = replace(state, index=state.index + 1, snapshot=snapshot, control=done.control, error=error)
-        point = self._point(state.phase, now, done.cut.structure, done.loss, evaluation)
+        point = self._point(state.phase, now, done.cut, done.loss, evaluation)
         return point, snapshot, self._decide(now, done.cut.structure, evaluation)
+
+    def _at_equal_cost(self, state: WalkState) -> tuple[PathPoint, Snapshot, WalkState]:
+        """No piece: blocks go by what networks at the target are worth without them. The chosen one is the point; the
+        walk goes on with the blocks gone and all channels, or ends with the point where there is nothing to train."""
+        found = depth_at_equal_cost(self.trail, self.schedule.target_cost, self.stand_in)
+        chosen, snapshot = found.chosen, found.chosen.narrowed.snapshot()
+        error = max(chosen.thinned.live.error, chosen.narrowed.live.error)
+        now = replace(state, snapshot=snapshot, error=error)
+        loss = mean_loss(chosen.narrowed.live.model, self.trail.data, self.trail.task)
+        point = self._point("depth", now, chosen.narrowed.live, loss, chosen.judged)
+        point = replace(point, candidates=found.rows())
+        if not any(self.schedule.sizes):
+            return point, snapshot, replace(now, phase="done")
+        return point, snapshot, self._start_of_width(0, chosen.thinned.snapshot(), error=error)
 
     def _proximal_step(self, live: Shrunk, state: WalkState) -> "_Step":
         """Train with the penalty, then cut what it has emptied."""
@@ -169,10 +193,11 @@ class _Walk:
         loss = self._train(live.model, optimizer, state, hooks)
         piece.end()
         removal = self._removal(live, piece, state)
-        cut = self.trail.shrink(live.model, live.structure, removal)
-        return _Step(
-            removal, cut, cut_moments(moments_of(live.model, optimizer), cut.slice_tensors), loss, piece.control
-        )
+        if self.trail.repairs:  # towards the network as it is judged, and not again afterwards: that would undo it
+            reestimate_batchnorm(live.model, self.trail.data, speed=self.settings.speed)
+        cut = self.trail.cut(live, removal)
+        moments = cut_moments(moments_of(live.model, optimizer), cut.slice_tensors)
+        return _Step(removal, cut, moments, loss, piece.control, is_settled=self.trail.repairs)
 
     def _penalty(self, live: Shrunk, state: WalkState) -> Penalty:
         source, theta_hat = self.settings.theta_hat, None
@@ -202,7 +227,7 @@ class _Walk:
         position = self.schedule.position(state)
         goal = round(position.plan.at(position.first + position.active))
         removal = self._scanned_removal(live, goal, state.phase) if predicted_cost(live.structure) > goal else Removal()
-        cut = self.trail.shrink(live.model, live.structure, removal)
+        cut = self.trail.cut(live, removal)
         optimizer = self._optimizer(cut.model, cut_moments(state.snapshot.moments, cut.slice_tensors))
         loss = self._train(cut.model, optimizer, state, {})
         return _Step(removal, cut, moments_of(cut.model, optimizer), loss, state.control)
@@ -256,9 +281,8 @@ class _Walk:
             live.structure, piece.penalty, blocks, channels, self.schedule.target_cost, self.settings.rounding
         )
 
-    def _point(
-        self, phase: str, now: WalkState, structure: Structure, loss: float, evaluation: Evaluation
-    ) -> PathPoint:
+    def _point(self, phase: str, now: WalkState, cut: Shrunk, loss: float, evaluation: Evaluation) -> PathPoint:
+        structure = cut.structure
         trained = sum(self.schedule.sizes[: now.index]) / self.trail.data.num_batches("train")
         return PathPoint(
             phase=phase,
@@ -273,6 +297,7 @@ class _Walk:
             score=evaluation.score,
             removed_blocks=now.snapshot.removal.blocks,
             removed_channels=now.snapshot.removal.channels,
+            repaired=cut.repaired,
         )
 
     def _decide(self, now: WalkState, structure: Structure, evaluation: Evaluation) -> WalkState:

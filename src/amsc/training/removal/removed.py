@@ -6,10 +6,11 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from amsc.records import ReconstructionRecord
 from amsc.structure.cutting import after_removal
 from amsc.structure.structure import Structure
 
-__all__ = ["Leaf", "Removal", "Shrink", "Shrunk", "channel_map", "compose_removals"]
+__all__ = ["Leaf", "Removal", "Repair", "Shrink", "Shrunk", "channel_map", "compose_removals"]
 
 Leaf = tuple[str, int]
 """A removable channel: the name of its group, and its index there."""
@@ -29,12 +30,14 @@ class Removal:
 @dataclass(frozen=True)
 class Shrunk:
     """A cut network: the new model, its structure, what slices tensors named after parameters (momentum, reference
-    weights) in the same way, and the relative error that verifying the cut gave."""
+    weights) in the same way, the relative error that verifying the cut gave, and what was done to give back its
+    cost."""
 
     model: nn.Module
     structure: Structure
     slice_tensors: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     error: float
+    repaired: ReconstructionRecord | None = None
 
 
 class Shrink(Protocol):
@@ -42,6 +45,13 @@ class Shrink(Protocol):
 
     def __call__(self, model: nn.Module, structure: Structure, removal: Removal) -> Shrunk:
         """`model` without what `removal` names (in the numbers of `structure`); it may be empty."""
+
+
+class Repair(Protocol):
+    """Gives back what a cut cost; given to training from above, as `Shrink` is."""
+
+    def __call__(self, cut: Shrunk, before: nn.Module, structure: Structure, removal: Removal, examples: int) -> Shrunk:
+        """The network `cut` from `before` (whose structure this is), brought as near to it as these examples allow."""
 
 
 def compose_removals(dense: Structure, first: Removal, second: Removal) -> Removal:

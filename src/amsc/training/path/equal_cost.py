@@ -1,0 +1,224 @@
+"""Depth at equal cost: how many blocks go is judged by whole networks at the target, each given back what it can be."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor
+
+from amsc.errors import TargetError
+from amsc.records import DepthCandidate
+from amsc.structure.costing import predicted_cost, predicted_macs
+from amsc.tasks import Task
+from amsc.training.gates.scan_gates import StandIn, choose_gates, find_gates, gate_derivatives
+from amsc.training.path.depth_rule import paired_shortfall
+from amsc.training.path.networks import Trail, copied_tensors
+from amsc.training.path.state import Snapshot
+from amsc.training.removal.removed import Removal, Shrunk, compose_removals
+from amsc.training.removal.to_cost import lowest_cost
+from amsc.training.steps.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm
+
+__all__ = ["Candidate", "Cut", "EqualCost", "depth_at_equal_cost", "scanned_width"]
+
+SCANNED = 512
+"""Training examples in each scan."""
+FEW = 256
+"""Training examples with which a network is repaired whose block is only priced."""
+PRICED = 4
+"""Batches of training examples on which such a network is judged."""
+RIVALS = 3
+"""Blocks whose price is asked anew after each removal: those that were cheapest before."""
+PATIENCE = 2
+"""Numbers of blocks that may be worse in turn before the search for more of them ends."""
+AS_GOOD = 0.5
+"""Paired standard errors by which a network may be worse than the best and be as good."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A network on the way, and what was removed from the dense one."""
+
+    live: Shrunk
+    removal: Removal
+
+    def snapshot(self) -> Snapshot:
+        """What is kept of it."""
+        return Snapshot(self.removal, copied_tensors(self.live.model.state_dict()))
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A network without some blocks (`thinned`), the same `narrowed` down to the target, and how that was judged."""
+
+    thinned: Cut
+    narrowed: Cut
+    judged: Evaluation
+
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks are gone."""
+        return len(self.thinned.removal.blocks)
+
+
+@dataclass(frozen=True, eq=False)
+class EqualCost:
+    """The candidates by the number of blocks that are gone, and the one that was chosen."""
+
+    candidates: tuple[Candidate, ...]
+    chosen: Candidate
+
+    def rows(self) -> tuple[DepthCandidate, ...]:
+        """The candidates as plain data."""
+        return tuple(
+            DepthCandidate(
+                one.thinned.removal.blocks, predicted_macs(one.narrowed.live.structure), one.judged.score
+            )
+            for one in self.candidates
+        )
+
+
+def depth_at_equal_cost(trail: Trail, target_cost: int, stand_in: StandIn) -> EqualCost:
+    """Networks that cost `target_cost` or just less, with no block, one, two, ... less than the dense one and as many
+    channels less as must be; and the best of them.
+
+    Blocks go in the order of their prices, each asked again when others are gone: what the training loss rises by when
+    a block is gone and what that cost is given back, for each unit of cost that it saves. Channels go as a scan says.
+    Numbers of blocks are tried in steps that double, until two are worse in turn, and then between the best and its
+    neighbours. Of networks that are as good as the best, by half a paired standard error, the one with the fewest
+    blocks is taken: a block saves more time than channels of the same cost.
+
+    Args:
+        target_cost: in the units of the structure's cost.
+        stand_in: makes what takes the place of a block while gates are looked at.
+
+    Raises:
+        TargetError: nothing reaches the target.
+    """
+    found = _Search(trail, target_cost, stand_in).candidates()
+    worths = [_worth(one, trail.task) for one in found]
+    best = max(worths, key=lambda worth: float(worth.mean()))
+    good = [one for one, worth in zip(found, worths, strict=True) if paired_shortfall(best, worth) <= AS_GOOD]
+    return EqualCost(tuple(found), max(good, key=lambda one: one.num_blocks))
+
+
+class _Search:
+    """Networks with ever fewer blocks, and what they are worth at the target."""
+
+    def __init__(self, trail: Trail, target_cost: int, stand_in: StandIn) -> None:
+        self._trail, self._target_cost, self._stand_in = trail, target_cost, stand_in
+        self._thinned = [Cut(trail.shrink(trail.dense, trail.structure, Removal()), Removal())]
+        self._prices: dict[str, float] = {}
+        self._found: dict[int, Candidate] = {}
+
+    def candidates(self) -> list[Candidate]:
+        """Those that the search came to, by the number of blocks that are gone."""
+        best = first = self._fewest()
+        ahead, worse = 0, 0
+        while worse < PATIENCE and self._is_tried(first + ahead):
+            worse = 0 if self._best() != best or first + ahead == best else worse + 1
+            best, ahead = self._best(), max(1, 2 * ahead)
+        while (between := self._between(best)) is not None:
+            self._is_tried(between)
+            best = self._best()
+        return [self._found[number] for number in sorted(self._found)]
+
+    def _fewest(self) -> int:
+        """How many blocks must go, since channels alone do not reach the target."""
+        number = 0
+        while self._lowest(self._thinned[number].live) > self._target_cost:
+            number += 1
+            if not self._can_thin(number, floor=0):
+                lowest = self._lowest(self._thinned[-1].live)
+                raise TargetError(f"a cost of {self._target_cost} cannot be reached; the lowest is {lowest}")
+        return number
+
+    def _lowest(self, live: Shrunk) -> int:
+        settings = self._trail.settings
+        structure, gates = find_gates(live.structure, live.model, streams=settings.streams)
+        return lowest_cost(structure, gates.channels, settings.rounding)
+
+    def _best(self) -> int:
+        return max(self._found, key=lambda number: float(_worth(self._found[number], self._trail.task).mean()))
+
+    def _between(self, best: int) -> int | None:
+        """A number of blocks that was not tried, half way between the best and its nearest neighbours."""
+        numbers = sorted(self._found)
+        place = numbers.index(best)
+        gaps = [(low, high) for low, high in pairwise(numbers[max(0, place - 1) : place + 2]) if high - low > 1]
+        return sum(max(gaps, key=lambda gap: gap[1] - gap[0])) // 2 if gaps else None
+
+    def _is_tried(self, number: int) -> bool:
+        """Try so many blocks less; False if so many cannot go."""
+        if not self._can_thin(number, floor=self._target_cost):
+            return False
+        if number not in self._found:
+            self._found[number] = self._candidate(self._thinned[number])
+        return True
+
+    def _can_thin(self, number: int, *, floor: int) -> bool:
+        while len(self._thinned) <= number:
+            block = self._cheapest(self._thinned[-1].live, floor)
+            if block is None:
+                return False
+            self._thinned.append(self._without(self._thinned[-1], Removal((block,))))
+        return True
+
+    def _cheapest(self, live: Shrunk, floor: int) -> str | None:
+        """The block with the lowest price among those that can go without falling below the floor. Those that were
+        cheapest before are asked again, all at first."""
+        structure = live.structure
+        spare = [block.name for block in structure.outer_blocks if not block.kind.is_dirac]
+        spare = [name for name in spare if predicted_cost(structure, {}, (name,)) >= floor]
+        if not spare:
+            return None
+        base = self._loss(live)
+        asked = sorted(spare, key=lambda name: self._prices.get(name, 0.0))
+        for name in asked[:RIVALS] if self._prices else asked:
+            self._prices[name] = self._price(live, name, base)
+        return min(spare, key=lambda name: self._prices.get(name, math.inf))
+
+    def _price(self, live: Shrunk, block: str, base: float) -> float:
+        """What the loss rises by for each unit of cost that the block saves."""
+        saved = predicted_cost(live.structure) - predicted_cost(live.structure, {}, (block,))
+        without = self._cut(live, Removal((block,)), examples=FEW)
+        return (self._loss(without) - base) / max(1, saved)
+
+    def _loss(self, live: Shrunk) -> float:
+        return mean_loss(live.model, self._trail.data, self._trail.task, batches=PRICED)
+
+    def _candidate(self, thinned: Cut) -> Candidate:
+        trail, narrowed = self._trail, thinned
+        if predicted_cost(thinned.live.structure) > self._target_cost:
+            removal = scanned_width(trail, thinned.live, self._target_cost, self._stand_in)
+            narrowed = self._without(thinned, removal)
+        judged = evaluate(narrowed.live.model, trail.data, "validation", trail.task, speed=trail.settings.speed)
+        return Candidate(thinned, narrowed, judged)
+
+    def _without(self, cut: Cut, removal: Removal) -> Cut:
+        live = self._cut(cut.live, removal)
+        return Cut(live, compose_removals(self._trail.structure, cut.removal, removal))
+
+    def _cut(self, live: Shrunk, removal: Removal, *, examples: int | None = None) -> Shrunk:
+        cut = self._trail.cut(live, removal, examples=examples)
+        if not self._trail.repairs:
+            reestimate_batchnorm(cut.model, self._trail.data, speed=self._trail.settings.speed)
+        return cut
+
+
+def scanned_width(trail: Trail, live: Shrunk, goal: int, stand_in: StandIn) -> Removal:
+    """The channels that a scan of `live` takes so that it costs `goal` or just less."""
+    settings = trail.settings
+    structure, gates = find_gates(live.structure, live.model, streams=settings.streams)
+    found = gate_derivatives(
+        live.model, structure, gates, trail.data, trail.task, stand_in=stand_in, examples=SCANNED
+    )
+    choice = choose_gates(
+        structure, gates, found, currency=settings.currency, dimensions="width", rounding=settings.rounding
+    )
+    return choice.removal(goal)
+
+
+def _worth(one: Candidate, task: Task) -> Tensor:
+    """The score of each example, more being better."""
+    scores = one.judged.per_example.double()
+    return scores if task.higher_is_better else -scores
