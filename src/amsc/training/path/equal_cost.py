@@ -16,7 +16,7 @@ from amsc.training.path.networks import Trail, copied_tensors
 from amsc.training.path.state import Snapshot
 from amsc.training.removal.removed import Removal, Shrunk, compose_removals
 from amsc.training.removal.to_cost import lowest_cost
-from amsc.training.steps.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm
+from amsc.training.steps.evaluation import Evaluation, evaluate, mean_loss
 
 __all__ = ["Candidate", "Cut", "EqualCost", "depth_at_equal_cost", "scanned_width"]
 
@@ -70,9 +70,7 @@ class EqualCost:
     def rows(self) -> tuple[DepthCandidate, ...]:
         """The candidates as plain data."""
         return tuple(
-            DepthCandidate(
-                one.thinned.removal.blocks, predicted_macs(one.narrowed.live.structure), one.judged.score
-            )
+            DepthCandidate(one.thinned.removal.blocks, predicted_macs(one.narrowed.live.structure), one.judged.score)
             for one in self.candidates
         )
 
@@ -145,7 +143,8 @@ class _Search:
         numbers = sorted(self._found)
         place = numbers.index(best)
         gaps = [(low, high) for low, high in pairwise(numbers[max(0, place - 1) : place + 2]) if high - low > 1]
-        return sum(max(gaps, key=lambda gap: gap[1] - gap[0])) // 2 if gaps else None
+        low, high = max(gaps, key=lambda gap: gap[1] - gap[0], default=(0, 0))
+        return (low + high) // 2 if gaps else None
 
     def _is_tried(self, number: int) -> bool:
         """Try so many blocks less; False if so many cannot go."""
@@ -157,34 +156,34 @@ class _Search:
 
     def _can_thin(self, number: int, *, floor: int) -> bool:
         while len(self._thinned) <= number:
-            block = self._cheapest(self._thinned[-1].live, floor)
+            block = self._cheapest(self._thinned[-1], floor)
             if block is None:
                 return False
             self._thinned.append(self._without(self._thinned[-1], Removal((block,))))
         return True
 
-    def _cheapest(self, live: Shrunk, floor: int) -> str | None:
+    def _cheapest(self, cut: Cut, floor: int) -> str | None:
         """The block with the lowest price among those that can go without falling below the floor. Those that were
         cheapest before are asked again, all at first."""
-        structure = live.structure
+        structure = cut.live.structure
         spare = [block.name for block in structure.outer_blocks if not block.kind.is_dirac]
         spare = [name for name in spare if predicted_cost(structure, {}, (name,)) >= floor]
         if not spare:
             return None
-        base = self._loss(live)
+        base = self._loss(cut)
         asked = sorted(spare, key=lambda name: self._prices.get(name, 0.0))
         for name in asked[:RIVALS] if self._prices else asked:
-            self._prices[name] = self._price(live, name, base)
+            self._prices[name] = self._price(cut, name, base)
         return min(spare, key=lambda name: self._prices.get(name, math.inf))
 
-    def _price(self, live: Shrunk, block: str, base: float) -> float:
+    def _price(self, cut: Cut, block: str, base: float) -> float:
         """What the loss rises by for each unit of cost that the block saves."""
-        saved = predicted_cost(live.structure) - predicted_cost(live.structure, {}, (block,))
-        without = self._cut(live, Removal((block,)), examples=FEW)
-        return (self._loss(without) - base) / max(1, saved)
+        structure = cut.live.structure
+        saved = predicted_cost(structure) - predicted_cost(structure, {}, (block,))
+        return (self._loss(self._without(cut, Removal((block,)), examples=FEW)) - base) / max(1, saved)
 
-    def _loss(self, live: Shrunk) -> float:
-        return mean_loss(live.model, self._trail.data, self._trail.task, batches=PRICED)
+    def _loss(self, cut: Cut) -> float:
+        return mean_loss(cut.live.model, self._trail.data, self._trail.task, batches=PRICED)
 
     def _candidate(self, thinned: Cut) -> Candidate:
         trail, narrowed = self._trail, thinned
@@ -194,24 +193,17 @@ class _Search:
         judged = evaluate(narrowed.live.model, trail.data, "validation", trail.task, speed=trail.settings.speed)
         return Candidate(thinned, narrowed, judged)
 
-    def _without(self, cut: Cut, removal: Removal) -> Cut:
-        live = self._cut(cut.live, removal)
-        return Cut(live, compose_removals(self._trail.structure, cut.removal, removal))
-
-    def _cut(self, live: Shrunk, removal: Removal, *, examples: int | None = None) -> Shrunk:
-        cut = self._trail.cut(live, removal, examples=examples)
-        if not self._trail.repairs:
-            reestimate_batchnorm(cut.model, self._trail.data, speed=self._trail.settings.speed)
-        return cut
+    def _without(self, cut: Cut, removal: Removal, *, examples: int | None = None) -> Cut:
+        whole = compose_removals(self._trail.structure, cut.removal, removal)
+        live = self._trail.shrink(cut.live.model, cut.live.structure, removal)
+        return Cut(self._trail.settled(live, whole, examples=examples), whole)
 
 
 def scanned_width(trail: Trail, live: Shrunk, goal: int, stand_in: StandIn) -> Removal:
     """The channels that a scan of `live` takes so that it costs `goal` or just less."""
     settings = trail.settings
     structure, gates = find_gates(live.structure, live.model, streams=settings.streams)
-    found = gate_derivatives(
-        live.model, structure, gates, trail.data, trail.task, stand_in=stand_in, examples=SCANNED
-    )
+    found = gate_derivatives(live.model, structure, gates, trail.data, trail.task, stand_in=stand_in, examples=SCANNED)
     choice = choose_gates(
         structure, gates, found, currency=settings.currency, dimensions="width", rounding=settings.rounding
     )

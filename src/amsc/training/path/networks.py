@@ -39,13 +39,22 @@ class Trail:
         """Whether what a cut costs is given back."""
         return self.repair is not None and self.settings.reconstruction > 0
 
-    def cut(self, live: Shrunk, removal: Removal, *, examples: int | None = None) -> Shrunk:
-        """`live` without `removal` (in its own numbers), and what that cost given back as far as it can be without
-        training, from so many `examples` (by default as the settings say)."""
+    def cut(self, live: Shrunk, removal: Removal) -> Shrunk:
+        """`live` without `removal` (in its own numbers), brought as near to it as that can be without training."""
         cut = self.shrink(live.model, live.structure, removal)
         if self.repair is None or not self.repairs or not removal:
             return cut
-        return self.repair(cut, live.model, live.structure, removal, examples or self.settings.reconstruction)
+        return self.repair(cut, live.model, live.structure, removal, self.settings.reconstruction)
+
+    def settled(self, cut: Shrunk, removal: Removal, *, examples: int | None = None) -> Shrunk:
+        """A network `cut` by `removal` (in the dense network's numbers) brought as near to the dense one as that can be
+        without training, on so many `examples` (by default as the settings say); or with the statistics of BatchNorm
+        estimated anew, where nothing is repaired."""
+        if self.repair is not None and self.repairs:
+            examples = min(examples or self.settings.reconstruction, self.settings.reconstruction)
+            return self.repair(cut, self.dense, self.structure, removal, examples) if removal else cut
+        reestimate_batchnorm(cut.model, self.data, speed=self.settings.speed)
+        return cut
 
     def rebuild(self, snapshot: Snapshot) -> Shrunk:
         """The network of `snapshot`, cut from the dense one and with the snapshot's weights."""

@@ -102,7 +102,7 @@ def num_channels(structure: Structure) -> int:
 
 @dataclass(frozen=True)
 class _Step:
-    """What a piece did: what it removed, the network without it, its moments, the mean loss, how it steered; and whether
+    """What a piece did: what it removed, the network without it, its moments, the mean loss, how it steered; whether
     BatchNorm has the statistics that the network needs."""
 
     removal: Removal
