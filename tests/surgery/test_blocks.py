@@ -94,6 +94,24 @@ def test_zeros_that_are_added_to_a_stream_lose_its_channels() -> None:
     assert small.get_submodule("branch")(torch.ones(1, 6, 2, 2)).shape == (1, 5, 2, 2)
 
 
+CHANNELS, BLOCK = {"wide": [0, 3, 4]}, ["branch"]
+
+
+@pytest.mark.parametrize("steps", [[(CHANNELS, []), ({}, BLOCK)], [({}, BLOCK), (CHANNELS, [])]])
+def test_zeros_lose_channels_cut_by_cut_as_at_once(steps: list[tuple[dict[str, list[int]], list[str]]]) -> None:
+    model, images = Summed().eval(), torch.randn(2, 3, 4, 4)
+    small, structure = model, trace(model, images)
+    once = cut(model, plan_cut(structure, channels=CHANNELS, blocks=BLOCK), images)
+    for channels, blocks in steps:
+        small = cut(small, plan_cut(structure, channels=channels, blocks=blocks), images)
+        structure = after_removal(structure, channels, blocks)
+    plan = plan_of(small)
+    assert plan is not None
+    assert plan.block_calls == plan_of(once).block_calls  # type: ignore[union-attr]
+    torch.testing.assert_close(cut(model, plan, images)(images), small(images))
+    torch.testing.assert_close(once(images), small(images))
+
+
 def test_blocks_that_hold_a_module_of_another_can_be_cut() -> None:
     model = Lent()
     structure = trace(model, rows())

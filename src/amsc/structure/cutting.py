@@ -1,6 +1,6 @@
 """What goes with channels and blocks, and the structure that is left."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -19,6 +19,7 @@ __all__ = [
     "folded_layers",
     "keeps_shape",
     "kept_shapes",
+    "narrowed",
     "removed_positions",
     "stand_in_calls",
     "with_new_biases",
@@ -66,13 +67,16 @@ def stand_in_calls(
         return calls
     gone = _positions_gone(structure, channels, blocks)
 
+    return {name: narrowed(call, gone) for name, call in calls.items()}
+
+
+def narrowed(call: BlockCall, gone: Mapping[tuple[str, int], Collection[int]]) -> BlockCall:
+    """The stand-in once the positions `gone` (by parameter and axis) are: zeros of their own width lose theirs."""
+
     def left(leaf: OutputLeaf) -> OutputLeaf:
         return replace(leaf, size=leaf.size - len(gone.get((leaf.parameter, leaf.parameter_axis), ())))
 
-    return {
-        name: replace(call, leaves=tuple(left(leaf) if leaf.parameter else leaf for leaf in call.leaves))
-        for name, call in calls.items()
-    }
+    return replace(call, leaves=tuple(left(leaf) if leaf.parameter else leaf for leaf in call.leaves))
 
 
 def _positions_gone(
@@ -171,12 +175,16 @@ def after_removal(structure: Structure, channels: Mapping[str, Iterable[int]], b
     )
     left = [block for block in structure.blocks if not any(is_inside(block.name, name) for name in blocks)]
     left = [block for block in left if not block.kind.is_dirac or keeps_shape(block.name, positions)]
-    return replace(small, blocks=tuple(_block_now(small, block, gone) for block in left))
+    return replace(small, blocks=tuple(_block_now(small, block, gone, positions) for block in left))
 
 
-def _block_now(structure: Structure, block: Block, gone: frozenset[str]) -> Block:
+def _block_now(
+    structure: Structure, block: Block, gone: frozenset[str], positions: Mapping[tuple[str, int], tuple[int, ...]]
+) -> Block:
+    """The block in the `structure` that is left without the parameters `gone` and these positions."""
     own = tuple(name for name in block.parameters if name not in gone)
-    return replace(block, parameters=own, macs=block_macs(structure, block.name))
+    call = None if block.call is None else narrowed(block.call, positions)
+    return replace(block, parameters=own, macs=block_macs(structure, block.name), call=call)
 
 
 def _made_by(structure: Structure, blocks: Iterable[str]) -> tuple[str, ...]:

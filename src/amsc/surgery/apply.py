@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from amsc.borrowing import copied, named_tensors
 from amsc.errors import CutError, ModelError
+from amsc.structure.cutting import narrowed
 from amsc.structure.names import is_in_any
 from amsc.structure.own_buffers import own_buffers
 from amsc.structure.structure import BlockCall
@@ -74,6 +75,7 @@ def apply_plan(
     config_changes = follow_cuts(small, owned, by_value=by_value)
     set_sizes_at(small, plan.sizes)
     whole = replace(whole, sizes=sizes_now(small, whole.sizes))
+    _narrow_stand_ins(small, plan)
     _replace_blocks(small, plan)
     follow_config(small, config_changes)
     setattr(small, PLAN_ATTRIBUTE, whole)
@@ -165,6 +167,13 @@ def _prepared(model: nn.Module, plan: CutPlan, shared: Mapping[int, Any] | None 
     give_biases(copy, plan.folds)
     _check_fit(copy, plan)
     return copy
+
+
+def _narrow_stand_ins(model: nn.Module, plan: CutPlan) -> None:
+    """Let zeros that earlier cuts left in place of blocks lose the channels that go now."""
+    for module in model.modules():
+        if isinstance(module, PassThrough):
+            module.call = narrowed(module.call, plan.positions)
 
 
 def _replace_blocks(model: nn.Module, plan: CutPlan) -> None:
