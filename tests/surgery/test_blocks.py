@@ -1,6 +1,7 @@
 """Blocks of any call signature are cut, proven, saved and trained."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ def test_branches_outside_identities_can_be_cut() -> None:
         small = cut(model, plan_cut(trace(model, rows()), blocks=[branch]), rows())
         assert not any(name.startswith(f"{branch}.") for name in small.state_dict())
         assert any(name.startswith(f"{branch}.") for name in model.state_dict())
+
+
+def test_what_was_stuck_in_a_block_goes_with_it() -> None:
+    structure = replace(trace(Decoder("tensor", "mask"), rows()), stuck={"layers.0.mlp": "why", "layers.1.mlp": "why"})
+    assert after_removal(structure, {}, ["layers.0"]).stuck == {"layers.1.mlp": "why"}
 
 
 class Beside(nn.Module):

@@ -6,7 +6,7 @@ from itertools import chain
 
 from amsc.errors import CutError
 from amsc.structure.group_changes import followed, handed_on, joined, renumbering, shrunk_group, with_biases
-from amsc.structure.names import is_inside
+from amsc.structure.names import is_in_any, is_inside
 from amsc.structure.parts import PRODUCERS, Block, BlockCall, ChannelGroup, LayerCost, OutputLeaf
 from amsc.structure.stored_sizes import sizes_after
 from amsc.structure.structure import Structure
@@ -172,8 +172,9 @@ def after_removal(structure: Structure, channels: Mapping[str, Iterable[int]], b
         limits=tuple(replace(limit, costs=costs_outside(limit.costs, blocks)) for limit in structure.limits),
         pins=tuple(pin for pin in structure.pins if pin.parameter not in gone),
         sizes=sizes_after(structure.sizes, structure.channels, structure.shapes, positions),
+        stuck={name: why for name, why in structure.stuck.items() if not is_in_any(name, blocks)},
     )
-    left = [block for block in structure.blocks if not any(is_inside(block.name, name) for name in blocks)]
+    left = [block for block in structure.blocks if not is_in_any(block.name, blocks)]
     left = [block for block in left if not block.kind.is_dirac or keeps_shape(block.name, positions)]
     return replace(small, blocks=tuple(_block_now(small, block, gone, positions) for block in left))
 
@@ -206,7 +207,7 @@ def _checked(group: ChannelGroup, indices: Iterable[int]) -> tuple[int, ...]:
 
 def costs_outside(costs: Iterable[LayerCost], blocks: Iterable[str]) -> tuple[LayerCost, ...]:
     """The costs of what does not lie in these blocks."""
-    return tuple(cost for cost in costs if not any(is_inside(cost.module, block) for block in blocks))
+    return tuple(cost for cost in costs if not is_in_any(cost.module, blocks))
 
 
 def keeps_shape(convolution: str, removed: Mapping[tuple[str, int], tuple[int, ...]]) -> bool:
