@@ -15,6 +15,8 @@ from amsc.structure import BlockCall, OutputLeaf, Structure, trace
 from amsc.structure.cutting import after_removal
 from amsc.surgery import CutPlan, compose, cut, cuttable, load, plan_cut, plan_of, save
 from amsc.surgery.passthrough import PassThrough
+from amsc.training import Removal
+from amsc.training.removal.removed import compose_removals
 from blocks_nets import Branches, Decoder, Lent, PostNorm, rows
 
 KINDS = [("tensor", "mask"), ("none", "keywords"), ("bias", "keywords"), ("cache", "cache"), ("dict", "plain")]
@@ -71,10 +73,25 @@ def test_the_zeros_of_a_branch_are_as_wide_as_what_reads_them() -> None:
     for channels in ({"stem": [0, 1, 2]}, {"branch.2": [5]}, {"stem": [7], "branch.2": [0, 1], "near": [2]}):
         plan = plan_cut(structure, channels=channels, blocks=["branch"])
         small = cut(model, plan, images)
-        assert small.get_parameter("far.weight").shape[1] == 8, "nothing makes these channels any more: all stay zero"
+        width = 8 - len(channels.get("branch.2", ()))
+        assert small.get_parameter("far.weight").shape[1] == width
         again = cut(small, plan_cut(trace(small, images), channels={"near": [1]}), images)
-        assert again.get_parameter("far.weight").shape[1] == 8
+        assert again.get_parameter("far.weight").shape[1] == width
         assert from_json(CutPlan, to_json(plan)) == plan
+
+
+@pytest.mark.parametrize("first", [Removal((), {"branch.2": (0, 3)}), Removal(("branch",), {})])
+def test_a_branch_and_its_channels_in_either_order_are_one_cut(first: Removal) -> None:
+    model, images = Beside().eval(), torch.randn(2, 3, 4, 4)
+    structure = trace(model, images)
+    after = after_removal(structure, first.channels, first.blocks)
+    second = Removal(("branch",) if not first.blocks else (), {"stem": (1,)})
+    whole = compose_removals(structure, first, second)
+    one = cut(model, plan_cut(structure, channels=first.channels, blocks=first.blocks), images)
+    two = cut(one, plan_cut(after, channels=second.channels, blocks=second.blocks), images)
+    at_once = cut(model, plan_cut(structure, channels=whole.channels, blocks=whole.blocks), images)
+    torch.testing.assert_close(at_once(images), two(images))
+    at_once.load_state_dict(two.state_dict())
 
 
 class Summed(nn.Module):

@@ -49,7 +49,8 @@ def removed_positions(
 ) -> dict[tuple[str, int], tuple[int, ...]]:
     """(parameter, axis) -> sorted positions that go with these channels (group name -> indices).
 
-    Parameters of the removed blocks are left out: they go whole; so are channels produced by nothing else."""
+    Parameters of the removed blocks are left out: they go whole; so are channels produced by nothing else, unless the
+    zeros in their place have a width of their own."""
     blocks = tuple(blocks)
     gone = _block_parameters(structure, blocks)
     positions = _positions_gone(structure, channels, blocks)
@@ -66,7 +67,6 @@ def stand_in_calls(
     if not any(leaf.parameter for call in calls.values() for leaf in call.leaves):
         return calls
     gone = _positions_gone(structure, channels, blocks)
-
     return {name: narrowed(call, gone) for name, call in calls.items()}
 
 
@@ -85,10 +85,13 @@ def _positions_gone(
     """`removed_positions`, with what the blocks' own parameters would lose if they were not gone."""
     own = _made_by(structure, blocks)
     silent = _block_parameters(structure, [block for block in blocks if not structure.block(block).kind.is_dirac])
+    calls = filter(None, (structure.block(name).call for name in blocks))
+    widths = {(leaf.parameter, leaf.parameter_axis) for call in calls for leaf in call.leaves}
     positions: dict[tuple[str, int], set[int]] = {}
     for name, chosen in channels_gone(structure, channels, blocks).items():
         group = structure.group(name)
-        if name not in own and all(m.parameter in silent for m in group.members if m.role in PRODUCERS):
+        is_made = any(m.parameter not in silent for m in group.members if m.role in PRODUCERS)
+        if name not in own and not is_made and widths.isdisjoint((m.parameter, m.axis) for m in group.members):
             continue  # nothing produces these channels any more; the block's stand-in has all of them
         for member in group.members:
             owned = positions.setdefault((member.parameter, member.axis), set())
