@@ -1,6 +1,7 @@
 """Blocks of any call signature are cut, proven, saved and trained."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from amsc.records import from_json, to_json
-from amsc.structure import BlockCall, OutputLeaf, trace
+from amsc.structure import BlockCall, OutputLeaf, Structure, trace
 from amsc.structure.cutting import after_removal
 from amsc.surgery import CutPlan, compose, cut, cuttable, load, plan_cut, plan_of, save
 from amsc.surgery.passthrough import PassThrough
+from amsc.training import Removal
+from amsc.training.removal.removed import compose_removals
 from blocks_nets import Branches, Decoder, Lent, PostNorm, rows
 
 KINDS = [("tensor", "mask"), ("none", "keywords"), ("bias", "keywords"), ("cache", "cache"), ("dict", "plain")]
@@ -45,6 +48,11 @@ def test_branches_outside_identities_can_be_cut() -> None:
         assert any(name.startswith(f"{branch}.") for name in model.state_dict())
 
 
+def test_what_was_stuck_in_a_block_goes_with_it() -> None:
+    structure = replace(trace(Decoder("tensor", "mask"), rows()), stuck={"layers.0.mlp": "why", "layers.1.mlp": "why"})
+    assert after_removal(structure, {}, ["layers.0"]).stuck == {"layers.1.mlp": "why"}
+
+
 class Beside(nn.Module):
     """A branch that makes as many channels as it reads, which others read than those that read its input."""
 
@@ -65,10 +73,25 @@ def test_the_zeros_of_a_branch_are_as_wide_as_what_reads_them() -> None:
     for channels in ({"stem": [0, 1, 2]}, {"branch.2": [5]}, {"stem": [7], "branch.2": [0, 1], "near": [2]}):
         plan = plan_cut(structure, channels=channels, blocks=["branch"])
         small = cut(model, plan, images)
-        assert small.get_parameter("far.weight").shape[1] == 8, "nothing makes these channels any more: all stay zero"
+        width = 8 - len(channels.get("branch.2", ()))
+        assert small.get_parameter("far.weight").shape[1] == width
         again = cut(small, plan_cut(trace(small, images), channels={"near": [1]}), images)
-        assert again.get_parameter("far.weight").shape[1] == 8
+        assert again.get_parameter("far.weight").shape[1] == width
         assert from_json(CutPlan, to_json(plan)) == plan
+
+
+@pytest.mark.parametrize("first", [Removal((), {"branch.2": (0, 3)}), Removal(("branch",), {})])
+def test_a_branch_and_its_channels_in_either_order_are_one_cut(first: Removal) -> None:
+    model, images = Beside().eval(), torch.randn(2, 3, 4, 4)
+    structure = trace(model, images)
+    after = after_removal(structure, first.channels, first.blocks)
+    second = Removal(("branch",) if not first.blocks else (), {"stem": (1,)})
+    whole = compose_removals(structure, first, second)
+    one = cut(model, plan_cut(structure, channels=first.channels, blocks=first.blocks), images)
+    two = cut(one, plan_cut(after, channels=second.channels, blocks=second.blocks), images)
+    at_once = cut(model, plan_cut(structure, channels=whole.channels, blocks=whole.blocks), images)
+    torch.testing.assert_close(at_once(images), two(images))
+    at_once.load_state_dict(two.state_dict())
 
 
 class Summed(nn.Module):
@@ -76,22 +99,46 @@ class Summed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.wide, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
         self.branch = nn.Sequential(nn.Conv2d(8, 6, 1), nn.ReLU(), nn.Conv2d(6, 8, 1))
+        self.stem, self.wide, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x).relu()
-        return self.head((self.wide(x) + self.branch(x)).relu())
+        return self.head((self.branch(x) + self.wide(x)).relu())
+
+
+def stream_of(structure: Structure) -> str:
+    (name,) = (group.name for group in structure.channels if any(m.parameter == "wide.bias" for m in group.members))
+    return name
 
 
 def test_zeros_that_are_added_to_a_stream_lose_its_channels() -> None:
     model, images = Summed().eval(), torch.randn(2, 3, 4, 4)
     structure = trace(model, images)
     assert cuttable(model, structure, images) is structure
-    plan = plan_cut(structure, channels={"stem": [1, 2], "wide": [0, 3, 4]}, blocks=["branch"])
+    plan = plan_cut(structure, channels={"stem": [1, 2], stream_of(structure): [0, 3, 4]}, blocks=["branch"])
     small = cut(model, plan, images)
     assert small.get_parameter("head.weight").shape[1] == 5
     assert small.get_submodule("branch")(torch.ones(1, 6, 2, 2)).shape == (1, 5, 2, 2)
+
+
+@pytest.mark.parametrize("order", [("channels", "block"), ("block", "channels")])
+def test_zeros_lose_channels_cut_by_cut_as_at_once(order: tuple[str, str]) -> None:
+    model, images = Summed().eval(), torch.randn(2, 3, 4, 4)
+    structure = trace(model, images)
+    channels = {stream_of(structure): [0, 3, 4]}
+    steps: dict[str, dict[str, Any]] = {"channels": {"channels": channels}, "block": {"blocks": ["branch"]}}
+    once = cut(model, plan_cut(structure, **steps["channels"], **steps["block"]), images)
+    small: nn.Module = model
+    for step in order:
+        plan = plan_cut(structure, **steps[step])
+        small, structure = cut(small, plan, images), after_removal(structure, plan.channels, plan.blocks)
+    whole = plan_of(small)
+    assert whole is not None
+    assert whole.block_calls == plan_of(once).block_calls  # type: ignore[union-attr]
+    small.load_state_dict(once.state_dict())
+    torch.testing.assert_close(small(images), once(images))
+    torch.testing.assert_close(cut(model, whole, images)(images), once(images))
 
 
 def test_blocks_that_hold_a_module_of_another_can_be_cut() -> None:

@@ -246,6 +246,26 @@ class Asks(nn.AdaptiveAvgPool2d):
         return super().forward(x)
 
 
+class ReadsLarge(nn.Module):
+    """Counts its channels by a number of its own where the image is large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 4, 4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        return self.head((x.reshape(-1, 4, x.shape[2] * x.shape[3]) if x.shape[-1] > 24 else x.flatten(2)).mean(-1))
+
+
+def test_what_holds_on_a_corner_alone_is_tried_on_the_whole() -> None:
+    model, inputs = ReadsLarge(), torch.randn(1, 3, 192, 300)
+    structure = trace(model, inputs)
+    assert structure.group("stem").exact
+    assert cuttable(model, trace(model, inputs[..., :64, :96]), inputs[..., :64, :96]).group("stem").exact
+    assert not cuttable(model, structure, inputs).group("stem").exact
+
+
 def test_images_are_tried_on_a_corner_where_the_network_runs_on_it() -> None:
     sizes: list[tuple[int, ...]] = []
 

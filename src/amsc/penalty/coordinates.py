@@ -70,16 +70,18 @@ def find_coordinates(structure: Structure, bypassed: Collection[str] = (), *, st
             to it is in them then, so that the leaves under a block are no longer all of it: these are coordinates for
             gates, not for the penalty.
     """
-    frozen = {group.name for group in structure.channels if _is_frozen(group, structure)}
+    buffers = frozenset(structure.buffers)
+    frozen = {group.name for group in structure.channels if _is_frozen(group, buffers)}
+    free = [group for group in structure.channels if group.exact and group.name not in frozen]
     used = [block for block in structure.outer_blocks if not set(structure.unused).issuperset(block.parameters)]
     used = [block for block in used if frozen.isdisjoint(block.channels)]
     blocks = tuple(block for block in used if not block.kind.is_dirac)
     builder = _Builder(structure, blocks, bypassed)
-    for group in structure.channels:
-        if group.kind != "stream" and group.exact and group.name not in frozen:
+    for group in free:
+        if group.kind != "stream":
             builder.add_channels(group)
-    for group in structure.channels if streams else ():
-        if group.kind == "stream" and group.exact and group.name not in frozen:
+    for group in free if streams else ():
+        if group.kind == "stream":
             builder.add_channels(group, root=-1)
     for index, block in enumerate(blocks):
         builder.add_rest_of_block(index, block)
@@ -183,9 +185,9 @@ class _Builder:
         return self.slices.setdefault(parameter, fresh)[1]
 
 
-def _is_frozen(group: ChannelGroup, structure: Structure) -> bool:
-    """Whether a buffer has a share in what the channels are."""
-    return any(member.role in PRODUCERS and member.parameter in structure.buffers for member in group.members)
+def _is_frozen(group: ChannelGroup, buffers: Collection[str]) -> bool:
+    """Whether one of the buffers makes the channels, or scales or shifts them."""
+    return any(member.role in PRODUCERS and member.parameter in buffers for member in group.members)
 
 
 def _coordinate_members(group: ChannelGroup, order: Sequence[str], is_bypassed: bool) -> list[Member]:

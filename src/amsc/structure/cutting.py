@@ -1,12 +1,12 @@
 """What goes with channels and blocks, and the structure that is left."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
 from amsc.errors import CutError
 from amsc.structure.group_changes import followed, handed_on, joined, renumbering, shrunk_group, with_biases
-from amsc.structure.names import is_inside
+from amsc.structure.names import is_in_any, is_inside
 from amsc.structure.parts import PRODUCERS, Block, BlockCall, ChannelGroup, LayerCost, OutputLeaf
 from amsc.structure.stored_sizes import sizes_after
 from amsc.structure.structure import Structure
@@ -19,6 +19,7 @@ __all__ = [
     "folded_layers",
     "keeps_shape",
     "kept_shapes",
+    "narrowed",
     "removed_positions",
     "stand_in_calls",
     "with_new_biases",
@@ -48,7 +49,8 @@ def removed_positions(
 ) -> dict[tuple[str, int], tuple[int, ...]]:
     """(parameter, axis) -> sorted positions that go with these channels (group name -> indices).
 
-    Parameters of the removed blocks are left out: they go whole; so are channels produced by nothing else."""
+    Parameters of the removed blocks are left out: they go whole; so are channels produced by nothing else, unless the
+    zeros in their place have a width of their own."""
     blocks = tuple(blocks)
     gone = _block_parameters(structure, blocks)
     positions = _positions_gone(structure, channels, blocks)
@@ -65,14 +67,16 @@ def stand_in_calls(
     if not any(leaf.parameter for call in calls.values() for leaf in call.leaves):
         return calls
     gone = _positions_gone(structure, channels, blocks)
+    return {name: narrowed(call, gone) for name, call in calls.items()}
+
+
+def narrowed(call: BlockCall, gone: Mapping[tuple[str, int], Collection[int]]) -> BlockCall:
+    """The stand-in once the positions `gone` (by parameter and axis) are: zeros of their own width lose theirs."""
 
     def left(leaf: OutputLeaf) -> OutputLeaf:
         return replace(leaf, size=leaf.size - len(gone.get((leaf.parameter, leaf.parameter_axis), ())))
 
-    return {
-        name: replace(call, leaves=tuple(left(leaf) if leaf.parameter else leaf for leaf in call.leaves))
-        for name, call in calls.items()
-    }
+    return replace(call, leaves=tuple(left(leaf) if leaf.parameter else leaf for leaf in call.leaves))
 
 
 def _positions_gone(
@@ -81,10 +85,13 @@ def _positions_gone(
     """`removed_positions`, with what the blocks' own parameters would lose if they were not gone."""
     own = _made_by(structure, blocks)
     silent = _block_parameters(structure, [block for block in blocks if not structure.block(block).kind.is_dirac])
+    calls = filter(None, (structure.block(name).call for name in blocks))
+    widths = {(leaf.parameter, leaf.parameter_axis) for call in calls for leaf in call.leaves}
     positions: dict[tuple[str, int], set[int]] = {}
     for name, chosen in channels_gone(structure, channels, blocks).items():
         group = structure.group(name)
-        if name not in own and all(m.parameter in silent for m in group.members if m.role in PRODUCERS):
+        is_made = any(m.parameter not in silent for m in group.members if m.role in PRODUCERS)
+        if name not in own and not is_made and widths.isdisjoint((m.parameter, m.axis) for m in group.members):
             continue  # nothing produces these channels any more; the block's stand-in has all of them
         for member in group.members:
             owned = positions.setdefault((member.parameter, member.axis), set())
@@ -168,15 +175,20 @@ def after_removal(structure: Structure, channels: Mapping[str, Iterable[int]], b
         limits=tuple(replace(limit, costs=costs_outside(limit.costs, blocks)) for limit in structure.limits),
         pins=tuple(pin for pin in structure.pins if pin.parameter not in gone),
         sizes=sizes_after(structure.sizes, structure.channels, structure.shapes, positions),
+        stuck={name: why for name, why in structure.stuck.items() if not is_in_any(name, blocks)},
     )
-    left = [block for block in structure.blocks if not any(is_inside(block.name, name) for name in blocks)]
+    left = [block for block in structure.blocks if not is_in_any(block.name, blocks)]
     left = [block for block in left if not block.kind.is_dirac or keeps_shape(block.name, positions)]
-    return replace(small, blocks=tuple(_block_now(small, block, gone) for block in left))
+    return replace(small, blocks=tuple(_block_now(small, block, gone, positions) for block in left))
 
 
-def _block_now(structure: Structure, block: Block, gone: frozenset[str]) -> Block:
+def _block_now(
+    structure: Structure, block: Block, gone: frozenset[str], positions: Mapping[tuple[str, int], tuple[int, ...]]
+) -> Block:
+    """The block in the `structure` that is left without the parameters `gone` and these positions."""
     own = tuple(name for name in block.parameters if name not in gone)
-    return replace(block, parameters=own, macs=block_macs(structure, block.name))
+    call = None if block.call is None else narrowed(block.call, positions)
+    return replace(block, parameters=own, macs=block_macs(structure, block.name), call=call)
 
 
 def _made_by(structure: Structure, blocks: Iterable[str]) -> tuple[str, ...]:
@@ -198,7 +210,7 @@ def _checked(group: ChannelGroup, indices: Iterable[int]) -> tuple[int, ...]:
 
 def costs_outside(costs: Iterable[LayerCost], blocks: Iterable[str]) -> tuple[LayerCost, ...]:
     """The costs of what does not lie in these blocks."""
-    return tuple(cost for cost in costs if not any(is_inside(cost.module, block) for block in blocks))
+    return tuple(cost for cost in costs if not is_in_any(cost.module, blocks))
 
 
 def keeps_shape(convolution: str, removed: Mapping[tuple[str, int], tuple[int, ...]]) -> bool:

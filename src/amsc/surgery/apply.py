@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from amsc.borrowing import copied, named_tensors
 from amsc.errors import CutError, ModelError
+from amsc.structure.cutting import narrowed
 from amsc.structure.names import is_in_any
 from amsc.structure.own_buffers import own_buffers
 from amsc.structure.structure import BlockCall
 from amsc.surgery.attributes import follow_config, follow_cuts, owned_cuts, set_sizes_at, sizes_now
 from amsc.surgery.composition import compose
 from amsc.surgery.fold import fold_constants, give_biases
-from amsc.surgery.passthrough import PassThrough
+from amsc.surgery.passthrough import PassThrough, stand_in
 from amsc.surgery.plan import AxisCut, CutPlan
 
 __all__ = ["apply_plan", "cut_tensors", "masked", "plan_of"]
@@ -74,6 +75,7 @@ def apply_plan(
     config_changes = follow_cuts(small, owned, by_value=by_value)
     set_sizes_at(small, plan.sizes)
     whole = replace(whole, sizes=sizes_now(small, whole.sizes))
+    _narrow_stand_ins(small, plan)
     _replace_blocks(small, plan)
     follow_config(small, config_changes)
     setattr(small, PLAN_ATTRIBUTE, whole)
@@ -167,10 +169,17 @@ def _prepared(model: nn.Module, plan: CutPlan, shared: Mapping[int, Any] | None 
     return copy
 
 
+def _narrow_stand_ins(model: nn.Module, plan: CutPlan) -> None:
+    """Let zeros that earlier cuts left in place of blocks lose the channels that go now."""
+    for module in model.modules():
+        if isinstance(module, PassThrough):
+            module.call = narrowed(module.call, plan.positions)
+
+
 def _replace_blocks(model: nn.Module, plan: CutPlan) -> None:
     """Put a stand-in wherever the model holds one of the plan's blocks, also under a second name."""
     removed = [model.get_submodule(name) for name in plan.blocks]
-    new = {id(old): _stand_in(old, plan.block_calls.get(name)) for name, old in zip(plan.blocks, removed, strict=True)}
+    new = {id(old): _placed(old, plan.block_calls.get(name)) for name, old in zip(plan.blocks, removed, strict=True)}
     for module in list(model.modules()):
         for name, child in module._modules.items():
             if id(child) in new:
@@ -179,9 +188,9 @@ def _replace_blocks(model: nn.Module, plan: CutPlan) -> None:
             module.use_nested_tensor = False  # its fast path reads the weights of its first layer
 
 
-def _stand_in(removed: nn.Module, call: BlockCall | None) -> nn.Module:
-    """What takes the place of a block."""
-    new = nn.Identity() if call is None else PassThrough(call)
+def _placed(removed: nn.Module, call: BlockCall | None) -> nn.Module:
+    """What takes the place of a block, with what others read of it."""
+    new = stand_in(call)
     _remember(new, removed)
     return new.train(removed.training)
 

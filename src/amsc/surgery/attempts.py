@@ -148,13 +148,14 @@ class Attempts:
         return self._known[key]
 
     def fits(self, units: Sequence[Unit], share: Share) -> bool:
-        """Whether the network runs without these and returns tensors of the same shapes; with the same values where its
-        forward asks for values, which it does not get otherwise."""
+        """Whether the network runs without this share and returns tensors of the same shapes.
+
+        The run is on meta tensors, without values. Where the forward asks for values, these are compared as well."""
         if self._whole_shapes is None:
             return not self.failure(units, share)
         try:
             small = apply_plan(self._model, self._plan(units, share), self._inputs, shares=True)
-            return _shapes(small, self._inputs) == self._whole_shapes
+            return _output_shapes(small, self._inputs) == self._whole_shapes
         except AmscError:
             return False
 
@@ -162,7 +163,7 @@ class Attempts:
     def _whole_shapes(self) -> list[dict[str, tuple[int, ...]]] | None:
         """The shapes of what the network returns; None if it does not run without values."""
         try:
-            return _shapes(self._model, self._inputs)
+            return _output_shapes(self._model, self._inputs)
         except AmscError:
             return None
 
@@ -247,18 +248,17 @@ def little_garbage() -> Iterator[None]:
             gc.unfreeze()
 
 
-def _shapes(model: nn.Module, inputs: Any) -> list[dict[str, tuple[int, ...]]]:
+def _output_shapes(model: nn.Module, inputs: Any) -> list[dict[str, tuple[int, ...]]]:
     """The shapes of what the model returns for each call, without values.
 
     Raises:
         AmscError: its forward does not run without values.
     """
     without = {name: tensor.to("meta") for name, tensor in named_tensors(model).items()}
+    calls = [map_tensors(lambda tensor: tensor.to("meta"), call) for call in example_calls(inputs)]
+    own = OwnState.of(model)
     with borrowed(model):
-        outputs = [
-            run_model(model, map_tensors(lambda t: t.to("meta"), call), without) for call in example_calls(inputs)
-        ]
-        seen = [look_into(output, OwnState.of(model)) for output in outputs]
+        seen = [look_into(run_model(model, call, without), own) for call in calls]
     return [{name: tuple(tensor.shape) for name, tensor in one.tensors.items()} for one in seen]
 
 

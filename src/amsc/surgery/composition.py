@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import count, islice
 
 from amsc.errors import CutError
+from amsc.structure.cutting import narrowed
 from amsc.structure.names import is_in_any
 from amsc.surgery.plan import AxisCut, CutPlan, NewSize, outermost
 
@@ -21,7 +22,8 @@ def compose(first: CutPlan, second: CutPlan) -> CutPlan:
         CutError: `second` was not planned on the result of `first`.
     """
     blocks = outermost((*first.blocks, *second.blocks))
-    calls = {**first.block_calls, **second.block_calls}
+    earlier = {name: narrowed(call, second.positions) for name, call in first.block_calls.items()}
+    calls = {**earlier, **second.block_calls}
     return CutPlan(
         inputs=second.inputs,
         channels=_composed_channels(first.channels, second.channels),

@@ -65,8 +65,7 @@ def fold_constants(model: nn.Module, zeroed: nn.Module, plan: CutPlan, example_i
     with torch.no_grad():
         for name, constant in constants.items():
             weight, bias = sources[f"{name}.weight"], tensors[f"{name}.bias"]
-            columns = weight.index_select(1, torch.tensor(removed[name], device=weight.device))
-            columns = in_double(columns)
+            columns = in_double(weight.index_select(1, torch.tensor(removed[name], device=weight.device)))
             bias.add_((columns.reshape(*columns.shape[:2], -1).sum(-1) @ constant).to(bias))
 
 

@@ -19,9 +19,9 @@ def stand_in(call: BlockCall | None) -> nn.Module:
 class PassThrough(nn.Module):
     """A module without parameters that returns what a removed block returns with its parameters at zero.
 
-    Every leaf of the output is one of the arguments, whole or without any of its channels, zeros of an argument's
-    shape, or a constant. The arguments it does
-    not need may be anything, and each may come by position or by name.
+    Every leaf of the output is one of the arguments, whole or without any of its channels, zeros of an argument's shape
+    or of a width of their own, or a constant. The arguments it does not need may be anything, and each may come by
+    position or by name.
 
         PassThrough(BlockCall((OutputLeaf("input", 0, "hidden_states"), OutputLeaf("constant")), layout))(x, mask=m)
         # (x, None)

@@ -85,6 +85,11 @@ class CutPlan(Shown):
     sizes: tuple[NewSize, ...] = ()
 
     @property
+    def positions(self) -> dict[tuple[str, int], tuple[int, ...]]:
+        """The positions that go, by parameter and axis."""
+        return {(cut.parameter, cut.axis): cut.removed for cut in self.cuts}
+
+    @property
     def changes_nothing(self) -> bool:
         """Whether the cut network would be the old one."""
         return not self.cuts and not self.blocks

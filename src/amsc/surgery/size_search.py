@@ -91,7 +91,8 @@ class _Search:
         run = self._run(back) if back else first
         if back and run.stuck_in is None and self._is_right():
             return self._fewer(back)
-        back, run = (back, run) if run.calls > first.calls else ([], first)
+        if run.calls <= first.calls:  # without the guesses it comes no further: they are not what is wrong
+            back, run = [], first
         some, end = self._further(found, back, run)
         if some and end.stuck_in is None and self._is_right():
             return self._fewer(some) if back else some

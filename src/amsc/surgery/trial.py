@@ -40,13 +40,14 @@ def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Str
 
     Groups and blocks go from copies, and what is left is compared with the masked network:
 
-    - All groups together: all channels but one of each, then of each another number, so that of any two that have to
-      go alike it shows. What fails is divided until the groups are found that cannot be cut with the others
-      (`x.view(-1, 400)` follows them, say). Of alike layers one is tried for all when they fail together.
-    - With all groups blocks without each other: of alike ones every second without the rest, so that of any two kinds
-      there is a cut with the one and without the other; each without each other where blocks hold the same tensor.
-      Then all outer blocks, and all blocks inside others; without any channel all plain convolutions, and each without
-      each other.
+    - All groups together. First all channels but one go from each, then a different number from each: a cut that needs
+      the same number from two groups fails. What fails is divided until the groups are found that cannot be cut with
+      the others (`x.view(-1, 400)` follows them, say). Where alike layers fail together, the first and the last are
+      tried for all.
+    - Blocks, with all groups. For any two kinds of block some cut takes the one and leaves the other, and so for every
+      second block of a kind and the rest; for any two blocks, where blocks hold the same tensor. Then go all outer
+      blocks, and all blocks inside others.
+    - Plain convolutions, without any channel: all of them, then as the blocks above.
 
     Groups that can be cut together and not alone (the dimensions of keys and of values, where one attribute tells both)
     become one group, unit by unit, if two of them make up what works.
@@ -83,7 +84,7 @@ class _Trial:
 
     def __init__(self, model: nn.Module, structure: Structure, attempts: Attempts) -> None:
         self._structure, self._attempts = structure, attempts
-        self._shared = _shared_tensors(model, [block.name for block in structure.outer_blocks])
+        self._share_tensors = _share_tensors(model, [block.name for block in structure.outer_blocks])
         self._likeness: dict[Unit, tuple[int, str]] = {}
         self._groups, self._outer, self._inner, self._plain = list[Unit](), list[Unit](), list[Unit](), list[Unit]()
         for group in structure.channels:
@@ -130,6 +131,7 @@ class _Trial:
         )
 
     def _try_groups(self) -> None:
+        """Try all groups together; tell them apart only where they fail."""
         self._divide(self._groups, all_but_one)
         shares = different_shares({unit.groups[0]: self._size(unit) for unit in self._groups})
         if not any(self._attempts.failure(self._groups, share) for share in (every_second, *shares)):
@@ -160,7 +162,7 @@ class _Trial:
     def _apart(self, units: Sequence[Unit]) -> list[list[Unit]]:
         """Sets of the units such that for any two kinds, and halves of a kind, one holds the first and not the second;
         for any two units where some share a tensor."""
-        if self._shared:
+        if self._share_tensors:
             parts: list[Sequence[Unit]] = [(unit,) for unit in units]
         else:
             halves = (family[start::2] for family in self._families(units) for start in (0, 1))
@@ -236,9 +238,9 @@ class _Trial:
         self._groups = self._left(self._groups)
 
 
-def _shared_tensors(model: nn.Module, blocks: Iterable[str]) -> bool:
+def _share_tensors(model: nn.Module, blocks: Iterable[str]) -> bool:
     """Whether two of the blocks, none of which lies in another, hold one tensor."""
-    held = Counter(id(parameter) for name in blocks for parameter in set(model.get_submodule(name).parameters()))
+    held = Counter(id(parameter) for name in blocks for parameter in model.get_submodule(name).parameters())
     return any(number > 1 for number in held.values())
 
 

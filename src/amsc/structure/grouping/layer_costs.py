@@ -18,7 +18,7 @@ _MOST_UNITS = 1 << 32  # of a group: numbers of units are told apart by it
 Shapes = dict[str, tuple[int, ...]]
 
 
-def layer_costs(work: Sequence[Work], owners: "AxisOwners | None", shapes: Shapes) -> list[LayerCost]:
+def layer_costs(work: Sequence[Work], owners: "AxisOwners", shapes: Shapes) -> list[LayerCost]:
     """The multiply-adds of every operator. A product of activations follows the axis of the parameter that made them,
     which the `owners` tell; if there is none that may lose channels, its cost is fixed."""
     return [_layer_cost(one, owners, shapes) for one in work]
@@ -49,15 +49,17 @@ class AxisOwners:
     def of(self, labels: np.ndarray, module: str, number: int) -> Axis | None:
         """An axis that shrinks exactly in proportion to what has these labels, of a size that divides `number`; the
         nearest to `module`, since one in a block elsewhere would be gone with it."""
+        found = [axis for axis in self.in_proportion(labels) if number % len(axis.components) == 0]
+        return max(found, key=lambda axis: _common(axis.parameter, module), default=None)
+
+    def in_proportion(self, labels: np.ndarray) -> list[Axis]:
+        """The axes that shrink exactly in proportion to what has these labels."""
         kinds, counts = self._counted(self._component[labels])
-        found = [
+        return [
             axis
             for axis, own, own_counts in self._by_last[int(kinds[-1])]
-            if number % len(axis.components) == 0
-            and np.array_equal(own, kinds)
-            and (counts * own_counts[0] == own_counts * counts[0]).all()
+            if np.array_equal(own, kinds) and (counts * own_counts[0] == own_counts * counts[0]).all()
         ]
-        return max(found, key=lambda axis: _common(axis.parameter, module), default=None)
 
     def alike(self, labels: np.ndarray, others: np.ndarray) -> bool:
         """Whether the same goes from what has these labels and from what has the others, position by position."""
@@ -68,11 +70,11 @@ class AxisOwners:
         return np.unique(self._kind[components], return_counts=True)
 
 
-def _layer_cost(work: Work, owners: AxisOwners | None, shapes: Shapes) -> LayerCost:
+def _layer_cost(work: Work, owners: AxisOwners, shapes: Shapes) -> LayerCost:
     along = list(work.along)
     positions = work.macs // prod(shapes[name][axis] for name, axis in along) if work.macs else 0
     for array in work.arrays:
-        owner = owners.of(array.abs().numpy().ravel(), work.module, positions) if owners else None
+        owner = owners.of(array.abs().numpy().ravel(), work.module, positions)
         if owner is not None:
             along.append((owner.parameter, owner.axis))
             positions //= len(owner.components)

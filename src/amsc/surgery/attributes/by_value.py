@@ -31,8 +31,8 @@ def follow_values(module: nn.Module, owned: Mapping[nn.Module, tuple[AxisCut, ..
     `decided` are left alone.
 
     A number counts as a width where an axis has that many positions, or as many in each half or third, and the same
-    went from all of these. The nearest axes must agree on what it becomes, those of that size that stay among them;
-    where it is nowhere a whole axis, those that stay in so many halves or thirds as well.
+    went from all of these. The nearest axes must agree on what it becomes; those of that size that stay say that it
+    stays. Where no axis has that size as a whole, so do those that stay with halves or thirds of it.
     """
     axes = list(_axes(module, owned))
     if not any(cut is not None for _, _, cut in axes):
@@ -94,8 +94,10 @@ def _agreed(old: int, axes: list[_Axis]) -> int | None:
 
 
 def _is_part_of_what_stays(old: int, near: list[tuple[int, AxisCut | None]]) -> bool:
-    """Whether `old` is the size of no axis, and of a half or third of one that stays: three heads as wide as the stream
-    have the size of its thirds, which are nothing."""
+    """Whether `old` is the size of no whole axis, and that of a half or third of an axis that stays.
+
+    With three heads, the projections that stay are three head sizes wide. A stream of that width has thirds of the same
+    size by chance; that it was cut says nothing of the heads."""
     is_whole = any(size == old for size, _ in near)
     return not is_whole and any(cut is None and _falls_into(size, old) for size, cut in near)
 

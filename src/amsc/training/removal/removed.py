@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from amsc.records import ReconstructionRecord
 from amsc.structure.cutting import after_removal
-from amsc.structure.structure import Structure
+from amsc.structure.names import is_in_any
+from amsc.structure.structure import PRODUCERS, ChannelGroup, Structure
 
 __all__ = ["Leaf", "Removal", "Repair", "Shrink", "Shrunk", "channel_map", "compose_removals"]
 
@@ -60,6 +61,7 @@ def compose_removals(dense: Structure, first: Removal, second: Removal) -> Remov
     Channels of groups that lie wholly in a removed block are not listed: they go with it."""
     blocks = tuple(block.name for block in dense.blocks if block.name in {*first.blocks, *second.blocks})
     left = {group.name: group.size for group in after_removal(dense, {}, blocks).channels}
+    left |= {group.name: group.size for group in dense.channels if _are_gone_already(group, first, second)}
     channels = {}
     for name, size in left.items():
         gone = set(first.channels.get(name, ()))
@@ -68,6 +70,13 @@ def compose_removals(dense: Structure, first: Removal, second: Removal) -> Remov
         if gone:
             channels[name] = tuple(sorted(gone))
     return Removal(blocks, channels)
+
+
+def _are_gone_already(group: ChannelGroup, first: Removal, second: Removal) -> bool:
+    """Whether `first` took channels that others read of a group of which `second` takes all that makes it."""
+    is_inside = {m.parameter: is_in_any(m.parameter, second.blocks) for m in group.members}
+    makers = [m.parameter for m in group.members if m.role in PRODUCERS]
+    return group.name in first.channels and all(map(is_inside.get, makers)) and not all(is_inside.values())
 
 
 def channel_map(leaves: Iterable[Leaf]) -> dict[str, tuple[int, ...]]:
