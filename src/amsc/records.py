@@ -8,7 +8,18 @@ from amsc.words.json_text import from_json, to_json
 from amsc.words.page import Page
 from amsc.words.shown import Shown
 
-__all__ = ["Measurement", "PathPoint", "Record", "ScanPoint", "ScanRecord", "Timing", "from_json", "to_json"]
+__all__ = [
+    "Measurement",
+    "PathPoint",
+    "ReconstructionRecord",
+    "Record",
+    "RefittedLayer",
+    "ScanPoint",
+    "ScanRecord",
+    "Timing",
+    "from_json",
+    "to_json",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,3 +164,42 @@ class ScanRecord:
     seconds: Mapping[str, float]
     out_of_reach: tuple[float, ...] = ()
     lowest_share: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RefittedLayer:
+    """A layer of a reconstruction, refitted to its `target`: its "own" output in the dense network, or the "stream" to
+    which that is added.
+
+    The errors are those on the examples held out, squared, as shares of the variance of what it should be; `ridge` is
+    the strength that was best there, None where no change was better. A layer that was left alone has a `reason`."""
+
+    name: str
+    target: str = ""
+    error_before: float | None = None
+    error_after: float | None = None
+    ridge: float | None = None
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class ReconstructionRecord(Shown):
+    """What a reconstruction did: its layers, first those that were refitted, front to back; on how many `examples`, of
+    which none has a label; and in how many `seconds`."""
+
+    target: str
+    examples: int
+    seed: int
+    layers: tuple[RefittedLayer, ...]
+    seconds: float
+
+    def page(self) -> Page:
+        """Layer by layer, the error before and after."""
+        from amsc.words.record import reconstruction_page  # which reads records
+
+        return reconstruction_page(self)
+
+    def in_a_line(self) -> str:
+        """How many layers were refitted, on how many examples."""
+        refitted = sum(layer.ridge is not None for layer in self.layers)
+        return f"{refitted} layers refitted on {self.examples} examples in {self.seconds:.1f} s"

@@ -4,15 +4,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from amsc.records import Measurement, Record
+from amsc.records import Measurement, ReconstructionRecord, Record, RefittedLayer
 from amsc.words.alike import name_together
 from amsc.words.amounts import SHARES, format_bytes, format_count, format_score, format_seconds, ranges
 from amsc.words.page import Page, Section, first_rows
 
-__all__ = ["GroupRow", "Row", "before_after", "group_rows", "record_page"]
+__all__ = ["GroupRow", "Row", "before_after", "group_rows", "reconstruction_page", "record_page"]
 
 MOST_GROUPS = 8
 """In the words of a record; the report has all."""
+MOST_LAYERS = 24
+"""In the words of a reconstruction."""
 
 
 @dataclass(frozen=True)
@@ -110,3 +112,26 @@ def record_page(record: Record) -> Page:
         ),
         "more: record.path, record.removed_channels, record.to_json()",
     )
+
+
+def reconstruction_page(record: ReconstructionRecord) -> Page:
+    """Layer by layer the error before and after, and what was left alone, and why."""
+    tried = [layer for layer in record.layers if not layer.reason]
+    alone = [layer for layer in record.layers if layer.reason]
+    reasons = dict.fromkeys(layer.reason for layer in alone)
+    return Page(
+        f"Reconstruction: {record.in_a_line()}",
+        tuple(
+            f"left alone: {name_together([layer.name for layer in alone if layer.reason == reason])} ({reason})"
+            for reason in reasons
+        ),
+        first_rows(
+            ("layer", "target", ">error before", ">after", ">ridge"), [*map(_layer_row, tried)], MOST_LAYERS, "layers"
+        ),
+        "errors: squared, shares of the variance, on examples held out; more: to_json()",
+    )
+
+
+def _layer_row(layer: RefittedLayer) -> tuple[str, ...]:
+    errors = ("-" if error is None else f"{error:.3g}" for error in (layer.error_before, layer.error_after))
+    return (layer.name, layer.target, *errors, "as it was" if layer.ridge is None else f"{layer.ridge:g}")

@@ -1,0 +1,84 @@
+"""BatchNorm set to the statistics of what it normalises, with scale and shift such that evaluation is unchanged."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amsc.borrowing import borrowed, unfused_attention
+from amsc.reconstruction.batches import run
+from amsc.reconstruction.chain import argument
+from amsc.reconstruction.watch import Names, Watch
+
+__all__ = ["settle"]
+
+
+@dataclass(eq=False)
+class _Norm:
+    """A BatchNorm's own tensors, and the sums over what it normalises."""
+
+    mean: Tensor
+    variance: Tensor
+    scale: Tensor
+    shift: Tensor
+    epsilon: float
+    count: int
+    sums: Tensor
+    squares: Tensor
+
+    def add(self, values: Tensor) -> None:
+        """One batch, its channels along the second axis. Squares are taken from the running mean, which is near."""
+        rows = values.movedim(1, -1).flatten(0, -2).double() - self.mean.double()
+        self.count += len(rows)
+        self.sums += rows.sum(0)
+        self.squares += rows.square().sum(0)
+
+    def settle(self) -> None:
+        """Take on the new statistics, and give what they change to scale and shift."""
+        off = self.sums / self.count
+        variance = (self.squares / self.count - off.square()).clamp(min=0) * (self.count / max(1, self.count - 1))
+        ratio = ((variance + self.epsilon) / (self.variance.double() + self.epsilon)).sqrt()
+        old = self.scale.double() / (self.variance.double() + self.epsilon).sqrt()
+        if not bool((torch.isfinite(ratio) & torch.isfinite(off)).all()):
+            return
+        self.shift.add_((old * off).to(self.shift))
+        self.scale.mul_(ratio.to(self.scale))
+        self.mean.add_(off.to(self.mean))
+        self.variance.copy_(variance.to(self.variance))
+
+
+def settle(model: nn.Module, batches: Sequence[Any], means: Collection[str]) -> None:
+    """Let the BatchNorms with these running means agree in training and in evaluation, in place.
+
+    In evaluation they are the same function as before; so is a training batch, as nearly as its own statistics are
+    those of the `batches`. One that is called several times, or whose scale and shift are missing, frozen or shared,
+    stays as it is."""
+    watch = _Statistics(Names.of(model), means)
+    with borrowed(model), unfused_attention():
+        for batch in batches:
+            run(model, batch, watch)
+    with torch.no_grad():
+        for norm in watch.found.values():
+            if norm.count:
+                norm.settle()
+
+
+class _Statistics(Watch):
+    def __init__(self, names: Names, means: Collection[str]) -> None:
+        super().__init__(names)
+        self._means = means
+        self.found: dict[str, _Norm] = {}
+
+    def normalised(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        names = ("input", "running_mean", "running_var", "weight", "bias")
+        values, *own = (argument(args, kwargs, place, name, None) for place, name in enumerate(names))
+        name = self.names.of_own(own[0])
+        if name not in self._means or any(self.names.of_own(tensor) is None for tensor in own):
+            return
+        if name not in self.found:
+            zeros = torch.zeros(len(own[0]), dtype=torch.float64, device=own[0].device)
+            epsilon = argument(args, kwargs, 7, "eps", 1e-5)
+            self.found[name] = _Norm(*own, epsilon, 0, zeros, zeros.clone())
+        self.found[name].add(values)

@@ -1,0 +1,236 @@
+"""A cut network whose consumers are refitted to what the dense network has, front to back."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amsc.borrowing import copied, named_tensors
+from amsc.errors import CutError, ModelError, SettingsError
+from amsc.reconstruction.batches import calibration
+from amsc.reconstruction.fitting import Job, Target, refit
+from amsc.reconstruction.norms import settle
+from amsc.reconstruction.reading import read
+from amsc.reconstruction.survey import Consumer, survey
+from amsc.records import ReconstructionRecord, RefittedLayer
+from amsc.structure.names import is_in_any
+from amsc.surgery import CutPlan, plan_of
+from amsc.words.json_text import to_json
+from amsc.words.page import Page
+from amsc.words.shown import Shown
+
+__all__ = ["Reconstruction", "reconstruct"]
+
+LEAST_ROWS, ROWS_PER_INPUT = 2**14, 16
+"""Positions that are looked at for each consumer: so many, and so many for each number that one reads."""
+MOST_BYTES = 2**30
+"""What the dense network has at them is kept for as many consumers as fit into this."""
+KINDS = ("stream", "own")
+
+
+@dataclass(frozen=True, repr=False)
+class Reconstruction(Shown):
+    """The network `model`, and the `record` of what was done to it as plain data (JSON by `to_json`)."""
+
+    model: nn.Module
+    record: ReconstructionRecord
+
+    def page(self) -> Page:
+        """Layer by layer, the error before and after."""
+        return self.record.page()
+
+    def in_a_line(self) -> str:
+        """How many layers were refitted, on how many examples."""
+        return self.record.in_a_line()
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """The record as JSON text."""
+        return to_json(self.record, indent=indent)
+
+
+def reconstruct(
+    small: nn.Module,
+    dense: nn.Module,
+    inputs: Any,
+    *,
+    plan: CutPlan | None = None,
+    examples: int = 1024,
+    seed: int = 0,
+    target: str = "stream",
+) -> Reconstruction:
+    """`small` with the layers that read what was cut refitted, so that they come as near as they can to `dense`.
+
+    Each of them gets the weights W with the least squared error E |t - W u|^2 + mu |W - W0|^2, in closed form: u is what
+    it reads in the small network as it is by then, front to back, t what its output should be (He, Zhang and Sun 2017).
+    The strength mu is judged by examples held out, and the old weights W0 stay where nothing is gained. No labels are
+    needed, and nothing is trained. Neither network is changed.
+
+        small = amsc.cut(model, plan)
+        small = amsc.reconstruct(small, model, loader).model
+
+    Args:
+        small: what `cut(dense, plan)` gave, trained since or not.
+        dense: the network before this cut.
+        inputs: batches as forward takes them, or pairs of these and targets: a loader, a list, or amsc's own data.
+        plan: the plan of this cut; by default that of `small`, which leads to it from a network that was never cut.
+        examples: at most so many are looked at.
+        seed: draws the positions that are looked at.
+        target: "stream": what is added to a residual stream should make up for what the stream lacks by then, and for
+            blocks that are gone; "own": each layer should return what it returns in the dense network.
+
+    Raises:
+        CutError: there is no plan, or it does not lead from `dense` to `small`.
+        DataError: there are no examples.
+        InputError: `inputs` are not what forward takes.
+        SettingsError: `target` or `examples` has an impossible value.
+    """
+    start = time.perf_counter()
+    _check(small, dense, target, examples)
+    plan = _plan(small, dense, plan)
+    found = calibration(inputs, plan.inputs, examples)
+    model = copied(small)
+    with torch.inference_mode(False):
+        jobs, alone = _jobs(model, dense, plan, found.batches, target, seed)
+        layers = [layer for layer in _refitted(model, dense, found.batches, jobs) if layer is not None]
+        _settle(model, found.batches, jobs, layers)
+    record = ReconstructionRecord(target, found.count, seed, (*layers, *alone), time.perf_counter() - start)
+    return Reconstruction(model, record)
+
+
+def _check(small: Any, dense: Any, target: str, examples: int) -> None:
+    for model in (small, dense):
+        if not isinstance(model, nn.Module):
+            raise ModelError(f"expected two networks, the cut one and the dense one, got a {type(model).__name__}")
+    if target not in KINDS:
+        raise SettingsError(f"target must be {' or '.join(KINDS)}, not {target!r}")
+    if not isinstance(examples, int) or examples < 1:
+        raise SettingsError(f"examples must be a whole number of at least 1, not {examples!r}")
+
+
+def _plan(small: nn.Module, dense: nn.Module, plan: CutPlan | None) -> CutPlan:
+    """The plan, once it is known to lead from the one to the other."""
+    plan = plan or plan_of(small)
+    if plan is None:
+        raise CutError("the small network does not carry the plan of its cut; give it: reconstruct(..., plan=plan)")
+    before, after = named_tensors(dense), named_tensors(small)
+    made = {f"{layer}.bias" for layer in plan.folds}
+    kept = {(cut.parameter, cut.axis): len(cut.kept) for cut in plan.cuts}
+    for name, tensor in before.items():
+        shape = tuple(kept.get((name, axis), size) for axis, size in enumerate(tensor.shape))
+        got = tuple(after[name].shape) if name in after else None
+        if got != shape and not (got is None and is_in_any(name, plan.blocks)):
+            raise CutError(
+                f"the plan makes {name!r} of shape {tuple(tensor.shape)} one of shape {shape}, but in the small network"
+                f" it {'is missing' if got is None else f'has shape {got}'}; give the network before this cut, and its"
+                " plan: reconstruct(..., plan=plan)"
+            )
+    if unknown := [name for name in after if name not in before and name not in made]:
+        raise CutError(f"the small network has {unknown[0]!r}, which the dense one does not have; are they of one cut?")
+    return plan
+
+
+def _jobs(
+    model: nn.Module, dense: nn.Module, plan: CutPlan, batches: Sequence[Any], target: str, seed: int
+) -> tuple[list[Job], list[RefittedLayer]]:
+    """What is to be done, in order, and what is left alone."""
+    before, after = survey(dense, batches[0]), survey(model, batches[0])
+    inputs = _layers_with_fewer_inputs(model, plan)
+    jobs, alone = list[Job](), list[RefittedLayer]()
+    for name, consumer in after.items():
+        wide = before.get(name)
+        stream = target == "stream" and bool(wide and wide.stream and consumer.stream)
+        if not (name in inputs or stream or consumer.is_last):
+            continue
+        reason = consumer.reason or _mismatch(consumer, wide, plan)
+        if reason or wide is None:
+            alone.append(RefittedLayer(name.removesuffix(".weight"), reason=reason))
+            continue
+        kind = "stream" if stream else "own"
+        steps = (consumer.stream, wide.stream) if stream else (0, 0)
+        share = _share(consumer, len(batches))
+        jobs.append(Job(consumer, kind, *steps, _kept(wide, plan), share, seed))
+    unseen = "no linear operator reads it as it is: it is computed, a part of another, or read otherwise"
+    alone += [RefittedLayer(name, reason=unseen) for name in inputs if name not in after]
+    return jobs, alone
+
+
+def _layers_with_fewer_inputs(model: nn.Module, plan: CutPlan) -> list[str]:
+    """The parameters that lost positions which a masked network keeps: inputs of layers."""
+    parameters = dict(model.named_parameters())
+    names = (cut.parameter for cut in plan.cuts if not cut.zeroed)
+    return [name for name in dict.fromkeys(names) if name in parameters and parameters[name].ndim > 1]
+
+
+def _mismatch(consumer: Consumer, wide: Consumer | None, plan: CutPlan) -> str:
+    if wide is None:
+        return "the dense network does not run it"
+    if wide.reason:
+        return wide.reason
+    same = (wide.transposed, wide.positions) == (consumer.transposed, consumer.positions)
+    if not same or len(_kept(wide, plan)) != consumer.outputs:
+        return "the cut network does not run it as the dense one does"
+    return ""
+
+
+def _share(consumer: Consumer, num_batches: int) -> float:
+    rows = max(LEAST_ROWS, ROWS_PER_INPUT * consumer.row_size)
+    return rows / (consumer.positions * num_batches)
+
+
+def _kept(wide: Consumer, plan: CutPlan) -> tuple[int, ...]:
+    """Which outputs of the dense consumer are left."""
+    kept = {cut.axis: cut.kept for cut in plan.cuts if cut.parameter == wide.weight}
+    if not wide.transposed:
+        return kept.get(0, tuple(range(wide.outputs)))
+    inner = wide.outputs // wide.groups
+    groups = range(wide.groups)
+    if wide.groups > 1 and 0 in kept:
+        size = next(cut.size for cut in plan.cuts if (cut.parameter, cut.axis) == (wide.weight, 0)) // wide.groups
+        groups = sorted({position // size for position in kept[0]})
+    return tuple(group * inner + output for group in groups for output in kept.get(1, range(inner)))
+
+
+def _refitted(
+    model: nn.Module, dense: nn.Module, batches: Sequence[Any], jobs: Sequence[Job]
+) -> Iterator[RefittedLayer | None]:
+    for part in _parts(jobs, len(batches)):
+        targets = [_targets(dense, batch, number, part) for number, batch in enumerate(batches)]
+        for job in part:
+            yield refit(model, batches, job, [target.pop(job.name, None) for target in targets])
+
+
+def _parts(jobs: Sequence[Job], num_batches: int) -> Iterator[list[Job]]:
+    """The jobs in runs whose targets fit into memory together."""
+    part, size = list[Job](), 0.0
+    for job in jobs:
+        own = min(1.0, job.share) * job.consumer.positions * num_batches * len(job.kept) * 8
+        if part and size + own > MOST_BYTES:
+            yield part
+            part, size = [], 0.0
+        part.append(job)
+        size += own
+    if part:
+        yield part
+
+
+def _targets(dense: nn.Module, batch: Any, number: int, jobs: Sequence[Job]) -> dict[str, Target]:
+    """What the dense network has in one batch for each of the jobs."""
+    by_name = {job.name: job for job in jobs}
+    wanted = {job.name: job.dense_steps for job in jobs}
+    rows = read(dense, batch, wanted, lambda name, total: by_name[name].positions(number, total), inputs=False)
+    return {name: _kept_of(row.values, row.scale, by_name[name].kept) for name, row in rows.items()}
+
+
+def _kept_of(values: Tensor, scale: Tensor, kept: Sequence[int]) -> Target:
+    index = torch.tensor(kept, device=values.device)
+    return Target(values.index_select(1, index), scale.index_select(1, index))
+
+
+def _settle(model: nn.Module, batches: Sequence[Any], jobs: Sequence[Job], layers: Sequence[RefittedLayer]) -> None:
+    changed = {layer.name for layer in layers if layer.ridge is not None}
+    norms = {job.consumer.norm for job in jobs if job.name.removesuffix(".weight") in changed}
+    if means := {norm for norm in norms if norm is not None}:
+        settle(model, batches, means)
