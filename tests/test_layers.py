@@ -42,6 +42,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("training/gates",),
     ("training/path",),
     ("training",),
+    ("reconstruction",),
     ("limits",),
     ("jobs",),
     ("cli",),

@@ -4,6 +4,7 @@ structure = amsc.trace(model, example_inputs)      # what can go, what cannot, a
 structure = amsc.cuttable(model, structure, example_inputs)   # less what a trial shows cannot go
 plan = amsc.plan_cut(structure, channels={...}, blocks=[...])
 small = amsc.cut(model, plan)                      # a new, smaller model, verified
+small = amsc.reconstruct(small, model, batches).model   # most of what the cut cost is back, without training
 result = amsc.compress(model, example_inputs, data, target=amsc.Target(macs=0.5), out="runs/half")
 found = amsc.scan(model, example_inputs, data)     # the frontier in a minute, without training
 result = amsc.pick("runs/half", model, example_inputs, data, target=amsc.Target(macs=0.7))
@@ -32,6 +33,7 @@ __all__ = [
     "measure",
     "pick",
     "plan_cut",
+    "reconstruct",
     "round_channels",
     "save",
     "scan",

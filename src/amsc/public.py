@@ -9,6 +9,7 @@ from amsc.jobs.scan import Scan, scan
 from amsc.limits.target import Target
 from amsc.measurement import measure
 from amsc.penalty import Penalty
+from amsc.reconstruction import reconstruct
 from amsc.settings import Settings
 from amsc.structure import Structure, round_channels, select, trace
 from amsc.surgery import cut, cuttable, load, plan_cut, save
@@ -33,6 +34,7 @@ __all__ = [
     "measure",
     "pick",
     "plan_cut",
+    "reconstruct",
     "round_channels",
     "save",
     "scan",

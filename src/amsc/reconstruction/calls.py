@@ -99,9 +99,13 @@ def input_rows(call: LinearCall, output: Tensor, positions: Tensor) -> Tensor:
 
     What a position reads is ordered by place in the kernel, then by channel (see `weight_change`)."""
     values, places = _channels_last(call, call.input), _channels_last(call, output).shape[:-1]
-    index, inside = _read_places(call, values, torch.unravel_index(positions, places)) if call.num_axes else (
-        positions[:, None],
-        torch.ones_like(positions[:, None], dtype=torch.bool),
+    index, inside = (
+        _read_places(call, values, torch.unravel_index(positions, places))
+        if call.num_axes
+        else (
+            positions[:, None],
+            torch.ones_like(positions[:, None], dtype=torch.bool),
+        )
     )
     rows = values.flatten(0, -2).index_select(0, index.where(inside, 0).flatten())
     rows = rows.masked_fill(~inside.flatten()[:, None], 0)

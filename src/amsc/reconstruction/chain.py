@@ -12,14 +12,19 @@ __all__ = ["Step", "argument", "is_batch_norm", "pulled_back", "step_of"]
 
 _SUMS = ("add", "add_", "__add__", "__radd__", "__iadd__")
 _SCALES = frozenset(
-    (*_SUMS, "sub", "sub_", "rsub", "__sub__", "__rsub__", "__isub__", "subtract")
-    + ("mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply")
-    + ("div", "div_", "__truediv__", "__itruediv__", "__div__", "true_divide", "divide")
+    (
+        *(*_SUMS, "sub", "sub_", "rsub", "__sub__", "__rsub__", "__isub__", "subtract"),
+        *("mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply"),
+        *("div", "div_", "__truediv__", "__itruediv__", "__div__", "true_divide", "divide"),
+    )
 )
 _MOVES = frozenset(
-    ("view", "reshape", "view_as", "reshape_as", "permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis")
-    + ("flatten", "unflatten", "contiguous", "squeeze", "unsqueeze", "clone", "detach", "alias", "roll", "flip")
-    + ("narrow", "__getitem__", "pixel_shuffle", "pixel_unshuffle", "t", "to", "float", "double", "half", "bfloat16")
+    (
+        *("view", "reshape", "view_as", "reshape_as", "flatten", "unflatten", "contiguous", "squeeze", "unsqueeze"),
+        *("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "roll", "flip", "narrow"),
+        *("clone", "detach", "alias", "to", "float", "double", "half", "bfloat16"),
+        *("__getitem__", "pixel_shuffle", "pixel_unshuffle"),
+    )
 )
 _DROPOUTS = (
     *(functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d),
@@ -39,6 +44,11 @@ class Step:
     kwargs: Mapping[str, Any]
     place: int
     is_sum: bool
+
+    @property
+    def moves(self) -> bool:
+        """Whether numbers may get a new place."""
+        return getattr(self.function, "__name__", "") in _MOVES
 
     @property
     def batch_norm_mean(self) -> Tensor | None:
@@ -102,21 +112,37 @@ def is_batch_norm(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     return not argument(args, kwargs, 5, "training", False)
 
 
-def pulled_back(steps: Sequence[Step], output: Tensor, stream: Tensor) -> tuple[Tensor, Tensor]:
+def pulled_back(
+    steps: Sequence[Step], output: Tensor, stream: Tensor, scale: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The `stream` at the end of the steps from `output`, where the numbers of the output stand, and the scale by which
-    each of these gets there. Both are 0 where it is next to none.
+    each of these gets there (as it was given, if it was). The scale is 0 where it is next to none.
 
     The steps are y = P (s * z) + ..., P a change of places, so that the derivatives of <v, y> by z are s * P'v: for
     v = 1 they are the scales, and no step needs an inverse. Where several numbers of y are of one of z, it is their
     mean."""
-    if all(step.is_sum for step in steps):
-        return stream, torch.ones_like(stream)
+    if not any(step.moves for step in steps):
+        return stream, _scale(steps, output) if scale is None else scale
+    full = _scale(steps, output)
     with torch.enable_grad():
-        start = torch.zeros_like(output, requires_grad=True)
-        end = start.clone()
-        for step in steps:
-            end = step(end)
-        (scale,) = torch.autograd.grad(end, start, torch.ones_like(end), retain_graph=True)
+        start, end = _replayed(steps, output)
         (moved,) = torch.autograd.grad(end, start, stream.to(end.dtype))
-    is_silent = scale.abs() <= SILENT * scale.abs().max()
-    return (moved / scale).masked_fill(is_silent, 0), scale.masked_fill(is_silent, 0)
+    return (moved / full).masked_fill(full == 0, 0), full if scale is None else scale
+
+
+def _scale(steps: Sequence[Step], output: Tensor) -> Tensor:
+    if all(step.is_sum for step in steps):
+        return torch.ones_like(output)
+    with torch.enable_grad():
+        start, end = _replayed(steps, output)
+        (scale,) = torch.autograd.grad(end, start, torch.ones_like(end))
+    return scale.masked_fill(scale.abs() <= SILENT * scale.abs().max(), 0)
+
+
+def _replayed(steps: Sequence[Step], output: Tensor) -> tuple[Tensor, Tensor]:
+    """Zeros like the output, and what the steps make of them."""
+    start = torch.zeros_like(output, requires_grad=True)
+    end = start.clone()
+    for step in steps:
+        end = step(end)
+    return start, end

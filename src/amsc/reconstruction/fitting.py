@@ -1,7 +1,8 @@
 """One consumer: what its output lacks, and the weights with which it lacks least."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ FIT_SHARE = 0.75
 """Of the positions of each batch, where the batches are too few for whole ones to be held out."""
 HOLD_OUT = 4
 """Every fourth batch."""
+NO_DIFFERENCE = "no difference"
 MOST_READ = 12_000
 """Numbers that a position reads, of which the second moments are kept at once."""
 
@@ -51,78 +53,104 @@ class Job:
         """The weight's."""
         return self.consumer.weight
 
+    @property
+    def has_shift(self) -> bool:
+        """Whether a constant may be added to the output."""
+        return self.consumer.bias is not None or self.consumer.norm is not None
+
     def positions(self, batch: int, total: int) -> Tensor:
         """Those of a batch that are looked at."""
         return sampled(total, self.share, self.seed * 1_000_003 + batch)
 
 
-def refit(model: nn.Module, batches: Sequence[Any], job: Job, targets: Sequence[Target]) -> RefittedLayer | None:
+def refit(model: nn.Module, batches: Sequence[Any], job: Job, targets: Sequence[Target | None]) -> RefittedLayer | None:
     """Refit the consumer in place; None where its output is what it should be.
 
     Very wide rows are taken a part after the other, each for what the output lacks by then."""
     layer = RefittedLayer(job.name.removesuffix(".weight"), job.kind)
     for columns in _parts(job.consumer.row_size):
-        found = _measured(model, batches, job, targets, columns)
-        if found is None:
+        measured = _Measured(job, columns, len(batches))
+        reason = _measure(measured, model, batches, targets)
+        if reason == NO_DIFFERENCE:
             return None
-        if found.reason:
-            return RefittedLayer(layer.name, layer.target, reason=found.reason)
-        layer = _improved(model, job, found, columns, layer)
+        if reason:
+            return RefittedLayer(layer.name, layer.target, reason=reason)
+        layer = _improved(model, measured, layer)
     return layer
 
 
 def _parts(size: int) -> Iterator[slice]:
-    count = -(-size // MOST_READ)
-    step = -(-size // count)
+    step = -(-size // -(-size // MOST_READ))
     yield from (slice(start, min(start + step, size)) for start in range(0, size, step))
 
 
-@dataclass(eq=False)
 class _Measured:
-    """The moments of the examples to fit to and of those held out; the spread of what the outputs should be there."""
+    """The moments of the examples to fit to and of those held out, for some columns of what a consumer reads.
 
-    fit: Moments = field(default_factory=Moments)
-    held: Moments = field(default_factory=Moments)
-    center: Tensor | None = None
-    scales: Tensor | None = None
-    sums: Tensor | None = None
-    squares: Tensor | None = None
-    reason: str = ""
+    `center` is what is taken from the columns before a constant 1 is added to them, None where there is no shift;
+    `scales` are those by which each output reaches what is compared, shape (group, output); `wanted` are sums over what
+    should be there, and over its squares."""
+
+    def __init__(self, job: Job, columns: slice, num_batches: int) -> None:
+        self.job, self.columns, self._num_batches = job, columns, num_batches
+        self.fit, self.held = Moments(), Moments()
+        self.center: Tensor | None = None
+        self.scales = self._wanted = torch.zeros(())
+
+    def add(self, number: int, row: Rows, target: Target, lacking: Tensor) -> None:
+        """What one batch shows; `lacking` is what should be there less what is, where it is compared."""
+        assert row.inputs is not None
+        groups, scale = self.job.consumer.groups, row.scale.double()
+        scale = scale.where(target.scale != 0, 0.0)
+        residual = (lacking / scale).where(scale != 0, 0.0).unflatten(1, (groups, -1)).movedim(1, 0)
+        read = row.inputs[..., self.columns].double()
+        if self.job.has_shift:
+            self.center = read.mean(1, keepdim=True) if self.center is None else self.center
+            read = torch.cat([read - self.center, torch.ones_like(read[..., :1])], dim=-1)
+        is_held = self._is_held(number, row)
+        self.fit.add(read[:, ~is_held], residual[:, ~is_held])
+        self.held.add(read[:, is_held], residual[:, is_held])
+        wanted = target.values[is_held].double()
+        self._wanted = self._wanted + torch.stack([wanted.sum(0), wanted.square().sum(0)])
+        self.scales = scale.square().mean(0).sqrt().view(groups, -1)
+
+    def _is_held(self, number: int, row: Rows) -> Tensor:
+        """Whole batches are held out; where they are few, the last examples of each."""
+        if self._num_batches < HOLD_OUT:
+            return row.positions >= FIT_SHARE * row.total
+        return torch.full_like(row.positions, number % HOLD_OUT == HOLD_OUT - 1, dtype=torch.bool)
 
     @property
     def weights(self) -> Tensor:
-        """How much the squared error of each output counts: in the stream's units."""
-        assert self.scales is not None
+        """How much the squared error of each output counts."""
         return self.scales.square()
 
     @property
     def spread(self) -> float:
-        """Variance of what the outputs should be, summed over them; their mean square where they are constant."""
-        assert self.sums is not None and self.squares is not None
-        mean_squares = self.squares / self.held.count
-        variance = (mean_squares - (self.sums / self.held.count).square()).clamp(min=0)
-        return float(variance.sum()) or float(mean_squares.sum()) or 1.0
+        """Variance of what should be there, summed over the outputs; their mean squares where all are constant."""
+        mean, mean_square = self._wanted / self.held.count
+        return float((mean_square - mean.square()).clamp(min=0).sum()) or float(mean_square.sum()) or 1.0
 
 
-def _measured(
-    model: nn.Module, batches: Sequence[Any], job: Job, targets: Sequence[Target], columns: slice
-) -> _Measured | None:
-    """None where the first batch shows no difference."""
-    found = _Measured()
-    for number, (batch, target) in enumerate(zip(batches, targets, strict=True)):
-        rows = read(model, batch, {job.name: job.steps}, lambda _, n: job.positions(number, n), inputs=True)
-        row = rows.get(job.name)
-        if row is None or row.values.shape != target.values.shape:
-            return _Measured(reason="the cut network does not run it as the dense one does")
-        assert row.inputs is not None
-        lacking = target.values.double() - row.values.double()
-        if not bool(torch.isfinite(lacking).all() & torch.isfinite(row.inputs).all()):
-            return _Measured(reason="what it reads or returns is not finite")
-        if number == 0 and columns.start == 0 and _is_nothing(lacking, target.values):
-            return None
-        _add(found, job, row, target, lacking, columns, number, len(batches))
-    few = found.fit.count == 0 or found.held.count == 0
-    return _Measured(reason="there are too few examples to hold some out") if few else found
+def _measure(measured: _Measured, model: nn.Module, batches: Sequence[Any], targets: Sequence[Target | None]) -> str:
+    """Take the moments of all batches; says why that is not possible, "" if it is."""
+    job = measured.job
+
+    def positions(number: int, _: str, total: int) -> Tensor:
+        return job.positions(number, total)
+
+    with closing(read(model, batches, {job.name: job.steps}, positions, inputs=True)) as every:
+        for number, (rows, target) in enumerate(zip(every, targets, strict=True)):
+            row = rows.get(job.name)
+            if row is None or row.inputs is None or target is None or row.values.shape != target.values.shape:
+                return "the cut network does not run it as the dense one does"
+            lacking = target.values.double() - row.values.double()
+            if not bool(torch.isfinite(lacking).all() & torch.isfinite(row.inputs).all()):
+                return "what it reads or returns is not finite"
+            if number == 0 and measured.columns.start == 0 and _is_nothing(lacking, target.values):
+                return NO_DIFFERENCE
+            measured.add(number, row, target, lacking)
+    return "" if measured.fit.count and measured.held.count else "there are too few examples to hold some out"
 
 
 def _is_nothing(lacking: Tensor, values: Tensor) -> bool:
@@ -131,64 +159,32 @@ def _is_nothing(lacking: Tensor, values: Tensor) -> bool:
     return float(lacking.norm()) <= allowed * float(values.double().norm())
 
 
-def _add(
-    found: _Measured,
-    job: Job,
-    row: Rows,
-    target: Target,
-    lacking: Tensor,
-    columns: slice,
-    number: int,
-    num_batches: int,
-) -> None:
-    groups = job.consumer.groups
-    scale = row.scale.double()
-    reaches = (scale != 0) & (target.scale.to(scale.device) != 0)
-    residual = (lacking / scale).where(reaches, 0.0)
-    assert row.inputs is not None
-    read = row.inputs[..., columns].double()
-    if _has_shift(job):
-        found.center = read.mean(1, keepdim=True) if found.center is None else found.center
-        read = torch.cat([read - found.center, torch.ones_like(read[..., :1])], dim=-1)
-    residual = residual.unflatten(1, (groups, -1)).movedim(1, 0)
-    if found.scales is None:
-        found.scales = scale.where(reaches, 0.0).square().mean(0).sqrt().view(groups, -1)
-        found.sums = found.squares = torch.zeros_like(found.scales.flatten())
-    total = row.total
-    is_held = (row.positions >= FIT_SHARE * total) if num_batches < HOLD_OUT else (
-        torch.full_like(row.positions, number % HOLD_OUT == HOLD_OUT - 1, dtype=torch.bool)
-    )
-    found.fit.add(read[:, ~is_held], residual[:, ~is_held])
-    found.held.add(read[:, is_held], residual[:, is_held])
-    wanted = target.values[is_held].double()
-    found.sums, found.squares = found.sums + wanted.sum(0), found.squares + wanted.square().sum(0)
-
-
-def _has_shift(job: Job) -> bool:
-    return job.consumer.bias is not None or job.consumer.norm is not None
-
-
-def _improved(model: nn.Module, job: Job, found: _Measured, columns: slice, layer: RefittedLayer) -> RefittedLayer:
-    solution = solved(found.fit, found.held, found.weights, with_shift=_has_shift(job))
-    before = float((found.weights * found.held.residuals).sum()) / found.held.count / found.spread
+def _improved(model: nn.Module, measured: _Measured, layer: RefittedLayer) -> RefittedLayer:
+    fit, held, weights, with_shift = measured.fit, measured.held, measured.weights, measured.job.has_shift
+    solution = solved(fit, held, weights, with_shift=with_shift)
+    before = float((weights * held.residuals).sum()) / held.count / measured.spread
     first = before if layer.error_before is None else layer.error_before
     if solution is None:
-        return RefittedLayer(layer.name, job.kind, first, before, layer.ridge)
-    _write(model, job, solution, found.center, columns)
-    return RefittedLayer(layer.name, job.kind, first, solution.after / found.spread, solution.ridge)
+        return RefittedLayer(layer.name, layer.target, first, before, layer.ridge)
+    _write(model, measured, solution)
+    return RefittedLayer(layer.name, layer.target, first, solution.after / measured.spread, solution.ridge)
 
 
-def _write(model: nn.Module, job: Job, solution: Solution, center: Tensor | None, columns: slice) -> None:
-    consumer, tensors = job.consumer, named_tensors(model)
-    weight = tensors[job.name]
+def _write(model: nn.Module, measured: _Measured, solution: Solution) -> None:
+    consumer, tensors = measured.job.consumer, named_tensors(model)
+    weight, center = tensors[consumer.weight], measured.center
     groups, outputs, _ = solution.change.shape
     change = solution.change.new_zeros((groups, outputs, consumer.row_size))
-    change[..., columns] = solution.change
+    change[..., measured.columns] = solution.change
     with torch.no_grad():
         weight.add_(weight_change(weight, change, transposed=consumer.transposed).to(weight))
         if center is not None:
             shift = (solution.shift - (solution.change @ center.mT)[..., 0]).flatten()
-            if consumer.bias is not None:
-                tensors[consumer.bias].add_(shift.to(tensors[consumer.bias]))
-            elif consumer.norm is not None:
-                tensors[consumer.norm].sub_(shift.to(tensors[consumer.norm]))
+            _shift(tensors, consumer, shift)
+
+
+def _shift(tensors: Mapping[str, Tensor], consumer: Consumer, shift: Tensor) -> None:
+    if consumer.bias is not None:
+        tensors[consumer.bias].add_(shift.to(tensors[consumer.bias]))
+    elif consumer.norm is not None:
+        tensors[consumer.norm].sub_(shift.to(tensors[consumer.norm]))

@@ -24,9 +24,9 @@ class _Norm:
     scale: Tensor
     shift: Tensor
     epsilon: float
-    count: int
     sums: Tensor
     squares: Tensor
+    count: int = 0
 
     def add(self, values: Tensor) -> None:
         """One batch, its channels along the second axis. Squares are taken from the running mean, which is near."""
@@ -71,14 +71,18 @@ class _Statistics(Watch):
         self._means = means
         self.found: dict[str, _Norm] = {}
 
+    def is_followed(self, name: str) -> bool:
+        return False
+
     def normalised(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         names = ("input", "running_mean", "running_var", "weight", "bias")
-        values, *own = (argument(args, kwargs, place, name, None) for place, name in enumerate(names))
-        name = self.names.of_own(own[0])
-        if name not in self._means or any(self.names.of_own(tensor) is None for tensor in own):
+        values, mean, *own = (argument(args, kwargs, place, name, None) for place, name in enumerate(names))
+        name = self.names.of_own(mean)
+        if name is None or name not in self._means or any(self.names.of_own(tensor) is None for tensor in own):
             return
         if name not in self.found:
-            zeros = torch.zeros(len(own[0]), dtype=torch.float64, device=own[0].device)
+            zeros = torch.zeros(len(mean), dtype=torch.float64, device=mean.device)
+            variance, scale, shift = own
             epsilon = argument(args, kwargs, 7, "eps", 1e-5)
-            self.found[name] = _Norm(*own, epsilon, 0, zeros, zeros.clone())
+            self.found[name] = _Norm(mean, variance, scale, shift, epsilon, zeros, zeros.clone())
         self.found[name].add(values)

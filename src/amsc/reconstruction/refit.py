@@ -1,7 +1,7 @@
 """A cut network whose consumers are refitted to what the dense network has, front to back."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +63,8 @@ def reconstruct(
 ) -> Reconstruction:
     """`small` with the layers that read what was cut refitted, so that they come as near as they can to `dense`.
 
-    Each of them gets the weights W with the least squared error E |t - W u|^2 + mu |W - W0|^2, in closed form: u is what
-    it reads in the small network as it is by then, front to back, t what its output should be (He, Zhang and Sun 2017).
+    Each of them gets the weights W with the least E |t - W u|^2 + mu |W - W0|^2, in closed form: u is what it reads in
+    the small network as it is by then, front to back, t what its output should be (He, Zhang and Sun 2017).
     The strength mu is judged by examples held out, and the old weights W0 stay where nothing is gained. No labels are
     needed, and nothing is trained. Neither network is changed.
 
@@ -139,22 +139,32 @@ def _jobs(
     before, after = survey(dense, batches[0]), survey(model, batches[0])
     inputs = _layers_with_fewer_inputs(model, plan)
     jobs, alone = list[Job](), list[RefittedLayer]()
-    for name, consumer in after.items():
-        wide = before.get(name)
-        stream = target == "stream" and bool(wide and wide.stream and consumer.stream)
-        if not (name in inputs or stream or consumer.is_last):
-            continue
-        reason = consumer.reason or _mismatch(consumer, wide, plan)
-        if reason or wide is None:
+    for name in _candidates(after, inputs):
+        consumer, wide = after[name], before.get(name)
+        if reason := consumer.reason or _mismatch(consumer, wide, plan):
             alone.append(RefittedLayer(name.removesuffix(".weight"), reason=reason))
             continue
-        kind = "stream" if stream else "own"
-        steps = (consumer.stream, wide.stream) if stream else (0, 0)
-        share = _share(consumer, len(batches))
-        jobs.append(Job(consumer, kind, *steps, _kept(wide, plan), share, seed))
+        assert wide is not None
+        is_stream = target == "stream" and wide.stream > 0 and consumer.stream > 0
+        steps = (consumer.stream, wide.stream) if is_stream else (0, 0)
+        kind = "stream" if is_stream else "own"
+        jobs.append(Job(consumer, kind, *steps, _kept(wide, plan), _share(consumer, len(batches)), seed))
     unseen = "no linear operator reads it as it is: it is computed, a part of another, or read otherwise"
     alone += [RefittedLayer(name, reason=unseen) for name in inputs if name not in after]
     return jobs, alone
+
+
+def _candidates(consumers: Mapping[str, Consumer], inputs: Collection[str]) -> list[str]:
+    """Those with fewer inputs, those that write to a stream, and those for which no writer behind them makes up.
+
+    All others read something near to what they read before, and what they still lack the next writer takes up with the
+    rest: to refit them as well was no better (see benchmarks/evidence/reconstruction.py), and takes twice as long."""
+    found, is_made_up_for = list[str](), False
+    for name, consumer in reversed(list(consumers.items())):
+        if name in inputs or consumer.stream or consumer.is_last or not is_made_up_for:
+            found.append(name)
+        is_made_up_for |= consumer.stream > 0
+    return found[::-1]
 
 
 def _layers_with_fewer_inputs(model: nn.Module, plan: CutPlan) -> list[str]:
@@ -186,7 +196,7 @@ def _kept(wide: Consumer, plan: CutPlan) -> tuple[int, ...]:
     if not wide.transposed:
         return kept.get(0, tuple(range(wide.outputs)))
     inner = wide.outputs // wide.groups
-    groups = range(wide.groups)
+    groups: Sequence[int] = range(wide.groups)
     if wide.groups > 1 and 0 in kept:
         size = next(cut.size for cut in plan.cuts if (cut.parameter, cut.axis) == (wide.weight, 0)) // wide.groups
         groups = sorted({position // size for position in kept[0]})
@@ -197,7 +207,7 @@ def _refitted(
     model: nn.Module, dense: nn.Module, batches: Sequence[Any], jobs: Sequence[Job]
 ) -> Iterator[RefittedLayer | None]:
     for part in _parts(jobs, len(batches)):
-        targets = [_targets(dense, batch, number, part) for number, batch in enumerate(batches)]
+        targets = _targets(dense, batches, part)
         for job in part:
             yield refit(model, batches, job, [target.pop(job.name, None) for target in targets])
 
@@ -216,12 +226,18 @@ def _parts(jobs: Sequence[Job], num_batches: int) -> Iterator[list[Job]]:
         yield part
 
 
-def _targets(dense: nn.Module, batch: Any, number: int, jobs: Sequence[Job]) -> dict[str, Target]:
-    """What the dense network has in one batch for each of the jobs."""
+def _targets(dense: nn.Module, batches: Sequence[Any], jobs: Sequence[Job]) -> list[dict[str, Target]]:
+    """What the dense network has in each batch for each of the jobs."""
     by_name = {job.name: job for job in jobs}
     wanted = {job.name: job.dense_steps for job in jobs}
-    rows = read(dense, batch, wanted, lambda name, total: by_name[name].positions(number, total), inputs=False)
-    return {name: _kept_of(row.values, row.scale, by_name[name].kept) for name, row in rows.items()}
+
+    def positions(number: int, name: str, total: int) -> Tensor:
+        return by_name[name].positions(number, total)
+
+    return [
+        {name: _kept_of(row.values, row.scale, by_name[name].kept) for name, row in rows.items()}
+        for rows in read(dense, batches, wanted, positions, inputs=False)
+    ]
 
 
 def _kept_of(values: Tensor, scale: Tensor, kept: Sequence[int]) -> Target:

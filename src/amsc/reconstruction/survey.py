@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from amsc.borrowing import borrowed, look_into, unfused_attention
 from amsc.reconstruction.batches import run
@@ -52,6 +53,17 @@ class _Survey(Watch):
         super().__init__(names)
         self.calls: dict[str, list[tuple[_Shape, Link]]] = {}
         self.norms: dict[str, int] = {}
+        self._sources: Any = WeakIdKeyDictionary()
+
+    def sources(self, tensor: Tensor) -> frozenset[str]:
+        """The consumers from which it came without passing another."""
+        found: frozenset[str] = self._sources.get(tensor, frozenset())
+        return found
+
+    def made_of(self, given: Sequence[Tensor], made: Sequence[Tensor], name: str | None) -> None:
+        sources = frozenset[str]().union(*map(self.sources, given)) if name is None else frozenset({name})
+        for tensor in made:
+            self._sources[tensor] = sources
 
     def called(self, name: str, call: LinearCall, output: Tensor) -> None:
         shape = _Shape.of(call, output, self.names)

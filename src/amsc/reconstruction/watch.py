@@ -1,14 +1,13 @@
 """Watching a forward pass: which parameters linear operators read, and where what they return is added to a stream."""
 
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakIdKeyDictionary
 
 from amsc.reconstruction.calls import LinearCall, linear_call
@@ -70,10 +69,13 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.names = names
         self._links: Any = WeakIdKeyDictionary()
-        self._sources: Any = WeakIdKeyDictionary()
         self._static: Any = WeakIdKeyDictionary()
         for tensor in names.tensors.values():
             self._static[tensor] = True
+
+    def is_followed(self, name: str) -> bool:
+        """Whether what becomes of the output of the consumer of this name is of interest."""
+        return True
 
     def called(self, name: str, call: LinearCall, output: Tensor) -> None:
         """A linear operator has read the parameter `name`."""
@@ -84,10 +86,8 @@ class Watch(TorchFunctionMode):
     def normalised(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """A batch normalisation is about to run."""
 
-    def sources(self, tensor: Tensor) -> frozenset[str]:
-        """The consumers from which it came without passing another."""
-        found: frozenset[str] = self._sources.get(tensor, frozenset())
-        return found
+    def made_of(self, given: Sequence[Tensor], made: Sequence[Tensor], name: str | None) -> None:
+        """Tensors were made of others, by a consumer if it has a name."""
 
     def __torch_function__(
         self, function: Any, kinds: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -101,10 +101,10 @@ class Watch(TorchFunctionMode):
             self.normalised(args, kwargs)
         call = linear_call(function, args, kwargs)
         name = self.names.first.get(id(call.weight)) if call is not None else None
-        given = [leaf for leaf in pytree.arg_tree_leaves(*args, **kwargs) if isinstance(leaf, Tensor)]
-        steps = self._steps(function, args, kwargs, given)
+        given = [*_tensors((*args, *kwargs.values()))]
+        steps = self._steps(function, args, kwargs, given) if len(self._links) else []
         result = function(*args, **kwargs)
-        made = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+        made = [*_tensors((result,))]
         if not made and getattr(function, "__name__", "") == "__setitem__":
             made, steps = given[:1], [(link, None) for link, _ in steps]
         if made:
@@ -134,16 +134,18 @@ class Watch(TorchFunctionMode):
         call: LinearCall | None,
     ) -> None:
         is_static = all(self._is_static(tensor) for tensor in given)
-        sources = frozenset[str]().union(*(self.sources(tensor) for tensor in given)) if name is None else {name}
         for tensor in made:
-            self._links.pop(tensor, None)
-            self._sources[tensor] = frozenset(sources)
-            self._static.pop(tensor, None)
+            if steps:
+                self._links.pop(tensor, None)
             if is_static:
                 self._static[tensor] = True
+            else:
+                self._static.pop(tensor, None)
+        self.made_of(given, made, name)
         new = [self._next(link, step) for link, step in steps]
         if name is not None and call is not None:
-            self._links[made[0]] = [Link(name)]
+            if self.is_followed(name):
+                self._links[made[0]] = [Link(name)]
             self.called(name, call, made[0])
         elif len(made) == 1 and (links := [link for link in new if link is not None]):
             self._links[made[0]] = links
@@ -164,7 +166,18 @@ class Watch(TorchFunctionMode):
         return found
 
 
-def _unchecked(function: types.FunctionType) -> Callable[..., Any]:
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among them and in their containers."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from _tensors(value)
+        elif isinstance(value, dict):
+            yield from _tensors(value.values())
+
+
+def _unchecked(function: Any) -> Callable[..., Any]:
     """The same function of torch without its first question, whether somebody watches: within it, somebody does."""
     own = {**function.__globals__, "has_torch_function": lambda _: False}
     made = types.FunctionType(function.__code__, own, function.__name__, function.__defaults__, function.__closure__)
