@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["LinearCall", "input_rows", "linear_call", "output_rows", "weight_change"]
+__all__ = [
+    "LinearCall",
+    "input_rows",
+    "layout",
+    "linear_call",
+    "numbered",
+    "output_rows",
+    "put_back",
+    "row_order",
+    "weight_change",
+]
 
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
@@ -82,6 +92,12 @@ def _per_axis(value: Any, num_axes: int) -> tuple[int, ...]:
     return values * num_axes if len(values) == 1 else values
 
 
+def layout(call: LinearCall, output: Tensor) -> tuple[int, ...]:
+    """How the positions of an output lie."""
+    axis = output.ndim - 1 - call.num_axes
+    return tuple(size for number, size in enumerate(output.shape) if number != axis)
+
+
 def output_rows(call: LinearCall, output: Tensor, positions: Tensor) -> Tensor:
     """What these of its positions hold of an output, or of a tensor of its shape. Shape: (position, channel)."""
     return _channels_last(call, output).flatten(0, -2).index_select(0, positions)
@@ -92,6 +108,27 @@ def _channels_last(call: LinearCall, tensor: Tensor) -> Tensor:
     if not call.num_axes:
         return tensor if tensor.dim() > 1 else tensor[None]
     return (tensor if tensor.dim() > call.num_axes + 1 else tensor[None]).movedim(1, -1)
+
+
+def numbered(call: LinearCall, output: Tensor) -> Tensor:
+    """Whole numbers in the shape of the output: the number of the row times the channels, and that of the channel."""
+    lies = _channels_last(call, output)
+    numbers = torch.arange(output.numel(), device=output.device).view(lies.shape)
+    return (numbers.movedim(-1, 1) if call.num_axes else numbers).reshape(output.shape)
+
+
+def row_order(call: LinearCall, places: Tensor) -> Tensor:
+    """The rows in the order in which they lie where their numbers (`numbered`) have got to these `places`."""
+    numbers = places.flatten()
+    return numbers[numbers % call.num_outputs == 0] // call.num_outputs
+
+
+def put_back(call: LinearCall, output: Tensor, places: Tensor, end: Tensor) -> Tensor:
+    """What lies at the `end`, in the rows of the output from which it came; zeros where none got there. Shape: (row,
+    channel)."""
+    numbers = end.new_zeros(output.numel())
+    numbers[places.flatten()] = end.flatten()
+    return numbers.view(-1, call.num_outputs)
 
 
 def input_rows(call: LinearCall, output: Tensor, positions: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Step", "argument", "is_batch_norm", "pulled_back", "step_of"]
+__all__ = ["Step", "argument", "is_batch_norm", "places_of", "scale_of", "step_of"]
 
 _SUMS = ("add", "add_", "__add__", "__radd__", "__iadd__")
 _SCALES = frozenset(
@@ -20,12 +20,12 @@ _SCALES = frozenset(
 )
 _MOVES = frozenset(
     (
-        *("view", "reshape", "view_as", "reshape_as", "flatten", "unflatten", "contiguous", "squeeze", "unsqueeze"),
+        *("view", "reshape", "view_as", "reshape_as", "flatten", "unflatten", "squeeze", "unsqueeze"),
         *("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "roll", "flip", "narrow"),
-        *("clone", "detach", "alias", "to", "float", "double", "half", "bfloat16"),
         *("__getitem__", "pixel_shuffle", "pixel_unshuffle"),
     )
 )
+_COPIES = frozenset(("contiguous", "clone", "detach", "alias", "to", "float", "double", "half", "bfloat16"))
 _DROPOUTS = (
     *(functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d),
     *(functional.alpha_dropout, functional.feature_alpha_dropout),
@@ -48,7 +48,12 @@ class Step:
     @property
     def moves(self) -> bool:
         """Whether numbers may get a new place."""
-        return getattr(self.function, "__name__", "") in _MOVES
+        return _name(self.function) in _MOVES
+
+    @property
+    def scales(self) -> bool:
+        """Whether numbers may get a scale, or be left out."""
+        return not self.is_sum and _name(self.function) not in _COPIES
 
     @property
     def batch_norm_mean(self) -> Tensor | None:
@@ -72,7 +77,7 @@ def step_of(
     """The step that a call is for the tensor `carried`; None where it is more than a scale to each number and a new
     place, or something comes in by the inputs and is not added."""
     places = [place for place, value in enumerate(args) if value is carried]
-    name = getattr(function, "__name__", "")
+    name = _name(function)
     if len(places) != 1 or "out" in kwargs:
         return None
     others = [value for place, value in enumerate(args) if place != places[0]]
@@ -94,12 +99,16 @@ def _is_affine(
         return place == 0 and is_batch_norm(args, kwargs)
     if function in _DROPOUTS:
         return place == 0 and not argument(args, kwargs, 2, "training", function is not functional.alpha_dropout)
-    if name in _MOVES:
+    if name in _MOVES or name in _COPIES:
         return place == 0
     if name not in _SCALES or len(others) != 1 or (name.startswith(("div", "true", "__div")) and place):
         return False
     other, carried = others[0], args[place]
     return not isinstance(other, Tensor) or torch.broadcast_shapes(other.shape, carried.shape) == carried.shape
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", ""))
 
 
 def argument(args: Sequence[Any], kwargs: Mapping[str, Any], place: int, name: str, default: Any) -> Any:
@@ -112,37 +121,26 @@ def is_batch_norm(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     return not argument(args, kwargs, 5, "training", False)
 
 
-def pulled_back(
-    steps: Sequence[Step], output: Tensor, stream: Tensor, scale: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The `stream` at the end of the steps from `output`, where the numbers of the output stand, and the scale by which
-    each of these gets there (as it was given, if it was). The scale is 0 where it is next to none.
+def scale_of(steps: Sequence[Step], output: Tensor) -> Tensor:
+    """The scale by which each number of the output gets to the end of the steps; 0 where it is next to none.
 
-    The steps are y = P (s * z) + ..., P a change of places, so that the derivatives of <v, y> by z are s * P'v: for
-    v = 1 they are the scales, and no step needs an inverse. Where several numbers of y are of one of z, it is their
-    mean."""
-    if not any(step.moves for step in steps):
-        return stream, _scale(steps, output) if scale is None else scale
-    full = _scale(steps, output)
-    with torch.enable_grad():
-        start, end = _replayed(steps, output)
-        (moved,) = torch.autograd.grad(end, start, stream.to(end.dtype))
-    return (moved / full).masked_fill(full == 0, 0), full if scale is None else scale
-
-
-def _scale(steps: Sequence[Step], output: Tensor) -> Tensor:
-    if all(step.is_sum for step in steps):
+    The steps are y = P (s * z) + ..., P a change of places: the derivatives of the sum of y by z are s. Where several
+    numbers of y are of one of z, it is their sum."""
+    if not any(step.scales for step in steps):
         return torch.ones_like(output)
     with torch.enable_grad():
-        start, end = _replayed(steps, output)
+        start = torch.zeros_like(output, requires_grad=True)
+        end = start.clone()
+        for step in steps:
+            end = step(end)
         (scale,) = torch.autograd.grad(end, start, torch.ones_like(end))
     return scale.masked_fill(scale.abs() <= SILENT * scale.abs().max(), 0)
 
 
-def _replayed(steps: Sequence[Step], output: Tensor) -> tuple[Tensor, Tensor]:
-    """Zeros like the output, and what the steps make of them."""
-    start = torch.zeros_like(output, requires_grad=True)
-    end = start.clone()
+def places_of(steps: Sequence[Step], numbers: Tensor) -> Tensor | None:
+    """Where the `numbers` of the output are at the end of the steps; None where all have kept their places."""
+    if not any(step.moves for step in steps):
+        return None
     for step in steps:
-        end = step(end)
-    return start, end
+        numbers = step(numbers) if step.moves else numbers
+    return numbers

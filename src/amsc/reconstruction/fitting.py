@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from amsc.borrowing import named_tensors
 from amsc.reconstruction.calls import weight_change
 from amsc.reconstruction.moments import Moments
-from amsc.reconstruction.reading import Rows, read, sampled
+from amsc.reconstruction.reading import Rows, Wanted, read, sampled
 from amsc.reconstruction.solve import Solution, solved
 from amsc.reconstruction.survey import Consumer
 from amsc.records import RefittedLayer
@@ -37,13 +37,13 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A consumer that is to be refitted: `kind` "own" or "stream", the steps to the stream in the cut and in the dense
+    """A consumer that is to be refitted: `kind` "own" or "stream", what is read of it in the cut and in the dense
     network, which of the dense outputs are `kept`, and the `share` of the positions that is looked at."""
 
     consumer: Consumer
     kind: str
-    steps: int
-    dense_steps: int
+    wanted: Wanted
+    dense_wanted: Wanted
     kept: tuple[int, ...]
     share: float
     seed: int
@@ -117,7 +117,7 @@ class _Measured:
     def _is_held(self, number: int, row: Rows) -> Tensor:
         """Whole batches are held out; where they are few, the last examples of each."""
         if self._num_batches < HOLD_OUT:
-            return row.positions >= FIT_SHARE * row.total
+            return row.positions + 1 > FIT_SHARE * row.total
         return torch.full_like(row.positions, number % HOLD_OUT == HOLD_OUT - 1, dtype=torch.bool)
 
     @property
@@ -139,7 +139,7 @@ def _measure(measured: _Measured, model: nn.Module, batches: Sequence[Any], targ
     def positions(number: int, _: str, total: int) -> Tensor:
         return job.positions(number, total)
 
-    with closing(read(model, batches, {job.name: job.steps}, positions, inputs=True)) as every:
+    with closing(read(model, batches, {job.name: job.wanted}, positions, inputs=True)) as every:
         for number, (rows, target) in enumerate(zip(every, targets, strict=True)):
             row = rows.get(job.name)
             if row is None or row.inputs is None or target is None or row.values.shape != target.values.shape:
@@ -155,7 +155,7 @@ def _measure(measured: _Measured, model: nn.Module, batches: Sequence[Any], targ
 
 def _is_nothing(lacking: Tensor, values: Tensor) -> bool:
     """Whether a difference is rounding."""
-    allowed = min(1e3 * torch.finfo(values.dtype).eps, 1e-2)
+    allowed = min(torch.finfo(values.dtype).eps ** 0.6, 1e-2)
     return float(lacking.norm()) <= allowed * float(values.double().norm())
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from amsc.borrowing import borrowed, unfused_attention
 from amsc.reconstruction.batches import run
-from amsc.reconstruction.calls import LinearCall, input_rows, output_rows
-from amsc.reconstruction.chain import Step, pulled_back
+from amsc.reconstruction.calls import LinearCall, input_rows, numbered, output_rows, put_back, row_order
+from amsc.reconstruction.chain import Step, places_of, scale_of
 from amsc.reconstruction.watch import Link, Names, Watch
 
-__all__ = ["Positions", "Rows", "read", "sampled"]
+__all__ = ["Positions", "Rows", "Wanted", "read", "sampled"]
 
 Positions = Callable[[int, str, int], Tensor]
 """Which positions are read in the batch of this number, of the consumer of this name, which has so many."""
@@ -22,8 +22,8 @@ Positions = Callable[[int, str, int], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """At the `positions` of one consumer, of a `total`: `inputs`, what each reads, shape (group, position, read), if they
-    were asked for; `values`, the output or the stream it is added to, shape (position, channel); and the `scale` by
+    """At the `positions` of one consumer, of a `total`: `inputs`, what each reads, shape (group, position, read), if it
+    was asked for; `values`, the output or the stream it is added to, shape (position, channel); and the `scale` by
     which the output gets there, shape (position or 1, channel)."""
 
     positions: Tensor
@@ -31,6 +31,15 @@ class Rows:
     inputs: Tensor | None
     values: Tensor
     scale: Tensor
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is read of a consumer: the stream after so many `steps`, or at the places it has there its own output
+    (`is_own`). Without steps its output as it lies."""
+
+    steps: int = 0
+    is_own: bool = True
 
 
 def sampled(total: int, share: float, seed: int) -> Tensor:
@@ -42,10 +51,11 @@ def sampled(total: int, share: float, seed: int) -> Tensor:
 
 
 def read(
-    model: nn.Module, batches: Iterable[Any], wanted: Mapping[str, int], positions: Positions, *, inputs: bool
-) -> Generator[dict[str, Rows]]:
-    """For each batch the rows of the consumers `wanted` (with the steps to their streams; 0: the output itself), by
-    their names. The model runs no further than they need, and is given back when the iterator is closed."""
+    model: nn.Module, batches: Iterable[Any], wanted: Mapping[str, Wanted], positions: Positions, *, inputs: bool
+) -> Generator[dict[str, Rows], None, None]:
+    """For each batch the rows of the consumers `wanted` by their names.
+
+    The model runs no further than they need, and is given back when the generator is closed."""
     reader = _Reader(Names.of(model), wanted, positions, inputs)
     with borrowed(model), unfused_attention():
         for batch in batches:
@@ -59,11 +69,11 @@ class _ReadAllError(BaseException):
 
 
 class _Reader(Watch):
-    def __init__(self, names: Names, wanted: Mapping[str, int], positions: Positions, inputs: bool) -> None:
+    def __init__(self, names: Names, wanted: Mapping[str, Wanted], positions: Positions, inputs: bool) -> None:
         super().__init__(names)
         self._wanted, self._positions, self._with_inputs = wanted, positions, inputs
         self._batch = 0
-        self._open: dict[str, tuple[LinearCall, Tensor, Tensor, Tensor | None]] = {}
+        self._open: dict[str, tuple[LinearCall, Tensor]] = {}
         self._scales: dict[tuple[str, torch.Size], Tensor] = {}
         self._found: dict[str, Rows] = {}
 
@@ -74,35 +84,48 @@ class _Reader(Watch):
         return found
 
     def is_followed(self, name: str) -> bool:
-        return bool(self._wanted.get(name))
+        return name in self._wanted and self._wanted[name].steps > 0
 
     def called(self, name: str, call: LinearCall, output: Tensor) -> None:
         if name not in self._wanted:
             return
-        total = output.numel() // max(1, call.num_outputs)
-        positions = self._positions(self._batch, name, total).to(output.device)
-        inputs = input_rows(call, output, positions) if self._with_inputs else None
-        self._open[name] = (call, output, positions, inputs)
-        if not self._wanted[name]:
-            self._close(name, output, ())
+        if not self.is_followed(name):
+            self._close(name, call, output, output, ())
+            return
+        if self._with_inputs:  # what comes then may overwrite them
+            call = replace(call, input=call.input.clone())
+        self._open[name] = (call, output.clone() if self._wanted[name].is_own else output)
 
     def stepped(self, link: Link, output: Tensor) -> None:
         name = link.consumer
-        if name in self._open and len(link.steps) == self._wanted[name]:
-            self._close(name, output, link.steps)
+        if name in self._open and len(link.steps) == self._wanted[name].steps:
+            self._close(name, *self._open.pop(name), output, link.steps)
 
-    def _close(self, name: str, end: Tensor, steps: Sequence[Step]) -> None:
-        """Read the stream at the `end` of the steps. The scale is the same for all batches of a shape."""
-        call, output, positions, inputs = self._open.pop(name)
-        known = self._scales.get((name, output.shape))
-        values, scale = pulled_back(steps, output, end, known)
-        scales = known
-        if scales is None:
-            scales = output_rows(call, scale, positions)
-            every = output_rows(call, scale, torch.arange(output.numel() // scales.shape[1], device=scale.device))
-            if bool((every == every[:1]).all()):
-                scales = self._scales[name, output.shape] = every[:1].clone()
-        total = output.numel() // max(1, call.num_outputs)
-        self._found[name] = Rows(positions, total, inputs, output_rows(call, values, positions), scales)
+    def _close(self, name: str, call: LinearCall, output: Tensor, end: Tensor, steps: Sequence[Step]) -> None:
+        """Read what is wanted; positions are counted as they lie at the `end` of the steps."""
+        places = places_of(steps, numbered(call, output)) if steps else None
+        order = None if places is None else row_order(call, places)
+        total = len(order) if order is not None else output.numel() // max(1, call.num_outputs)
+        chosen = self._positions(self._batch, name, total).to(output.device)
+        rows = chosen if order is None else order[chosen]
+        is_own = self._wanted[name].is_own
+        if places is None or is_own:
+            values = output_rows(call, output if is_own else end, rows)
+        else:
+            values = put_back(call, output, places, end)[rows]
+        scale = torch.ones_like(values[:1]) if is_own else self._scale(name, call, output, steps, rows)
+        inputs = input_rows(call, output, rows) if self._with_inputs else None
+        self._found[name] = Rows(chosen, total, inputs, values, scale)
         if len(self._found) == len(self._wanted):
             raise _ReadAllError
+
+    def _scale(self, name: str, call: LinearCall, output: Tensor, steps: Sequence[Step], rows: Tensor) -> Tensor:
+        """One for each channel where that is so: then it is the same in all batches of a shape."""
+        if (known := self._scales.get((name, output.shape))) is not None:
+            return known
+        scale = scale_of(steps, output)
+        every = output_rows(call, scale, torch.arange(output.numel() // call.num_outputs, device=scale.device))
+        if not bool((every == every[:1]).all()):
+            return every[rows]
+        self._scales[name, output.shape] = every[:1].clone()
+        return every[:1]

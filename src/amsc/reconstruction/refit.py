@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from amsc.errors import CutError, ModelError, SettingsError
 from amsc.reconstruction.batches import calibration
 from amsc.reconstruction.fitting import Job, Target, refit
 from amsc.reconstruction.norms import settle
-from amsc.reconstruction.reading import read
+from amsc.reconstruction.reading import Wanted, read
 from amsc.reconstruction.survey import Consumer, survey
 from amsc.records import ReconstructionRecord, RefittedLayer
 from amsc.structure.names import is_in_any
@@ -92,7 +93,7 @@ def reconstruct(
     plan = _plan(small, dense, plan)
     found = calibration(inputs, plan.inputs, examples)
     model = copied(small)
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), torch.no_grad():
         jobs, alone = _jobs(model, dense, plan, found.batches, target, seed)
         layers = [layer for layer in _refitted(model, dense, found.batches, jobs) if layer is not None]
         _settle(model, found.batches, jobs, layers)
@@ -117,15 +118,20 @@ def _plan(small: nn.Module, dense: nn.Module, plan: CutPlan | None) -> CutPlan:
         raise CutError("the small network does not carry the plan of its cut; give it: reconstruct(..., plan=plan)")
     before, after = named_tensors(dense), named_tensors(small)
     made = {f"{layer}.bias" for layer in plan.folds}
-    kept = {(cut.parameter, cut.axis): len(cut.kept) for cut in plan.cuts}
+    kept = {(cut.parameter, cut.axis): cut for cut in plan.cuts}
     for name, tensor in before.items():
-        shape = tuple(kept.get((name, axis), size) for axis, size in enumerate(tensor.shape))
+        if name not in after and is_in_any(name, plan.blocks):
+            continue
+        cuts = [kept.get((name, axis)) for axis in range(tensor.ndim)]
+        sizes = zip(cuts, tensor.shape, strict=True)
+        fits = all(cut is None or cut.size == size for cut, size in zip(cuts, tensor.shape, strict=True))
+        shape = tuple(size if cut is None else len(cut.kept) for cut, size in sizes)
         got = tuple(after[name].shape) if name in after else None
-        if got != shape and not (got is None and is_in_any(name, plan.blocks)):
+        if got != shape or not fits:
             raise CutError(
-                f"the plan makes {name!r} of shape {tuple(tensor.shape)} one of shape {shape}, but in the small network"
-                f" it {'is missing' if got is None else f'has shape {got}'}; give the network before this cut, and its"
-                " plan: reconstruct(..., plan=plan)"
+                f"{name!r} has shape {tuple(tensor.shape)} in the dense network and"
+                f" {'is missing' if got is None else got} in the small one, which is not what the plan makes of it;"
+                " give the network as it was before this cut, and its plan: reconstruct(..., plan=plan)"
             )
     if unknown := [name for name in after if name not in before and name not in made]:
         raise CutError(f"the small network has {unknown[0]!r}, which the dense one does not have; are they of one cut?")
@@ -145,13 +151,21 @@ def _jobs(
             alone.append(RefittedLayer(name.removesuffix(".weight"), reason=reason))
             continue
         assert wide is not None
-        is_stream = target == "stream" and wide.stream > 0 and consumer.stream > 0
-        steps = (consumer.stream, wide.stream) if is_stream else (0, 0)
-        kind = "stream" if is_stream else "own"
-        jobs.append(Job(consumer, kind, *steps, _kept(wide, plan), _share(consumer, len(batches)), seed))
+        jobs.append(_job(consumer, wide, target, _kept(wide, plan), _share(consumer, len(batches)), seed))
     unseen = "no linear operator reads it as it is: it is computed, a part of another, or read otherwise"
     alone += [RefittedLayer(name, reason=unseen) for name in inputs if name not in after]
     return jobs, alone
+
+
+def _job(consumer: Consumer, wide: Consumer, target: str, kept: tuple[int, ...], share: float, seed: int) -> Job:
+    """The stream is followed for its sake, or where positions lie otherwise before it gets there: torch's attention has
+    the batch second, and what a cut makes of it has it first."""
+    has_stream = consumer.stream > 0 and wide.stream > 0
+    is_stream = has_stream and target == "stream"
+    wanted = [Wanted(), Wanted()]
+    if is_stream or consumer.layout != wide.layout:
+        wanted = [Wanted(each.stream, is_own=not is_stream) for each in (consumer, wide)]
+    return Job(consumer, "stream" if is_stream else "own", wanted[0], wanted[1], kept, share, seed)
 
 
 def _candidates(consumers: Mapping[str, Consumer], inputs: Collection[str]) -> list[str]:
@@ -179,8 +193,10 @@ def _mismatch(consumer: Consumer, wide: Consumer | None, plan: CutPlan) -> str:
         return "the dense network does not run it"
     if wide.reason:
         return wide.reason
-    same = (wide.transposed, wide.positions) == (consumer.transposed, consumer.positions)
-    if not same or len(_kept(wide, plan)) != consumer.outputs:
+    is_same = wide.transposed == consumer.transposed and wide.positions == consumer.positions
+    if wide.layout != consumer.layout and not (wide.stream and consumer.stream):
+        return "its positions do not lie as in the dense network"
+    if not is_same or len(_kept(wide, plan)) != consumer.outputs:
         return "the cut network does not run it as the dense one does"
     return ""
 
@@ -229,15 +245,15 @@ def _parts(jobs: Sequence[Job], num_batches: int) -> Iterator[list[Job]]:
 def _targets(dense: nn.Module, batches: Sequence[Any], jobs: Sequence[Job]) -> list[dict[str, Target]]:
     """What the dense network has in each batch for each of the jobs."""
     by_name = {job.name: job for job in jobs}
-    wanted = {job.name: job.dense_steps for job in jobs}
+    wanted = {job.name: job.dense_wanted for job in jobs}
 
     def positions(number: int, name: str, total: int) -> Tensor:
         return by_name[name].positions(number, total)
 
-    return [
-        {name: _kept_of(row.values, row.scale, by_name[name].kept) for name, row in rows.items()}
-        for rows in read(dense, batches, wanted, positions, inputs=False)
-    ]
+    with closing(read(dense, batches, wanted, positions, inputs=False)) as every:
+        return [
+            {name: _kept_of(row.values, row.scale, by_name[name].kept) for name, row in rows.items()} for rows in every
+        ]
 
 
 def _kept_of(values: Tensor, scale: Tensor, kept: Sequence[int]) -> Target:

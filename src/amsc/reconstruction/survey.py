@@ -1,5 +1,6 @@
 """The consumers of a network, in the order in which they run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from amsc.borrowing import borrowed, look_into, unfused_attention
 from amsc.reconstruction.batches import run
-from amsc.reconstruction.calls import LinearCall
+from amsc.reconstruction.calls import LinearCall, layout
 from amsc.reconstruction.watch import Link, Names, Watch
 
 __all__ = ["Consumer", "survey"]
@@ -21,8 +22,8 @@ class Consumer:
 
     `bias` and `norm` (the running mean of a BatchNorm that alone reads the output) take a shift; None where there is
     none that may be changed. `stream`: how many steps lead to the sum with a stream, 0 if none does. `is_last`: nothing
-    linear is between it and the output. `row_size` numbers are read by each of `positions` for each of `groups`.
-    `reason` says why it must be left alone."""
+    linear is between it and the output. Each position, which lie as `layout` says, reads `row_size` numbers for each of
+    `groups`. `reason` says why it must be left alone."""
 
     weight: str
     bias: str | None
@@ -32,9 +33,14 @@ class Consumer:
     groups: int
     outputs: int
     row_size: int
-    positions: int
+    layout: tuple[int, ...]
     transposed: bool
     reason: str = ""
+
+    @property
+    def positions(self) -> int:
+        """How many there are in the batch that was looked at."""
+        return math.prod(self.layout)
 
 
 def survey(model: nn.Module, batch: Any) -> dict[str, Consumer]:
@@ -80,15 +86,14 @@ class _Shape:
     groups: int
     outputs: int
     row_size: int
-    positions: int
+    layout: tuple[int, ...]
     transposed: bool
     bias: str | None
 
     @classmethod
     def of(cls, call: LinearCall, output: Tensor, names: Names) -> "_Shape":
-        positions = output.numel() // max(1, call.num_outputs)
         bias = names.of_own(call.bias)
-        return cls(call.groups, call.num_outputs, call.row_size, positions, call.transposed, bias)
+        return cls(call.groups, call.num_outputs, call.row_size, layout(call, output), call.transposed, bias)
 
 
 def _consumer(name: str, watch: _Survey, names: Names, is_last: bool) -> Consumer:
@@ -103,7 +108,7 @@ def _consumer(name: str, watch: _Survey, names: Names, is_last: bool) -> Consume
         groups=shape.groups,
         outputs=shape.outputs,
         row_size=shape.row_size,
-        positions=shape.positions,
+        layout=shape.layout,
         transposed=shape.transposed,
         reason=_reason(name, len(calls), names),
     )
