@@ -11,7 +11,7 @@ from reconstruction.fits import Encoder, Residual, drawn, made
 
 
 def found(model: nn.Module, inputs: Tensor) -> dict[str, Consumer]:
-    return {name.removesuffix(".weight"): each for name, each in survey(model, inputs).items()}
+    return {name.removesuffix(".weight"): each for name, each in survey(model, inputs).consumers.items()}
 
 
 def test_a_residual_network() -> None:

@@ -1,7 +1,7 @@
 """A cut network whose consumers are refitted to what the dense network has, front to back."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +14,9 @@ from amsc.errors import CutError, ModelError, SettingsError
 from amsc.reconstruction.batches import calibration
 from amsc.reconstruction.fitting import Job, Target, refit
 from amsc.reconstruction.norms import settle
-from amsc.reconstruction.reading import Wanted, read
-from amsc.reconstruction.survey import Consumer, survey
+from amsc.reconstruction.planning import Sample, narrower_layers, planned
+from amsc.reconstruction.reading import read
+from amsc.reconstruction.survey import survey
 from amsc.records import ReconstructionRecord, RefittedLayer
 from amsc.structure.names import is_in_any
 from amsc.surgery import CutPlan, plan_of
@@ -25,8 +26,6 @@ from amsc.words.shown import Shown
 
 __all__ = ["Reconstruction", "reconstruct"]
 
-LEAST_ROWS, ROWS_PER_INPUT = 2**14, 16
-"""Positions that are looked at for each consumer: so many, and so many for each number that one reads."""
 MOST_BYTES = 2**30
 """What the dense network has at them is kept for as many consumers as fit into this."""
 KINDS = ("stream", "own")
@@ -94,10 +93,16 @@ def reconstruct(
     found = calibration(inputs, plan.inputs, examples)
     model = copied(small)
     with torch.inference_mode(False), torch.no_grad():
-        jobs, alone = _jobs(model, dense, plan, found.batches, target, seed)
-        layers = [layer for layer in _refitted(model, dense, found.batches, jobs) if layer is not None]
-        _settle(model, found.batches, jobs, layers)
-    record = ReconstructionRecord(target, found.count, seed, (*layers, *alone), time.perf_counter() - start)
+        before, after = survey(dense, found.batches[0]), survey(model, found.batches[0])
+        inputs = narrower_layers(model, plan)
+        sample = Sample(target, len(found.batches), seed)
+        jobs, alone = planned(before.consumers, after.consumers, inputs, plan, sample)
+        done = [*_refitted(model, dense, found.batches, jobs)]
+        changed = [job.name for job, layer in done if layer.ridge is not None]
+        if changed:
+            settle(model, found.batches, after.norms_behind(changed[0]))
+    layers = (*(layer for _, layer in done), *alone)
+    record = ReconstructionRecord(target, found.count, seed, layers, time.perf_counter() - start)
     return Reconstruction(model, record)
 
 
@@ -138,94 +143,15 @@ def _plan(small: nn.Module, dense: nn.Module, plan: CutPlan | None) -> CutPlan:
     return plan
 
 
-def _jobs(
-    model: nn.Module, dense: nn.Module, plan: CutPlan, batches: Sequence[Any], target: str, seed: int
-) -> tuple[list[Job], list[RefittedLayer]]:
-    """What is to be done, in order, and what is left alone."""
-    before, after = survey(dense, batches[0]), survey(model, batches[0])
-    inputs = _layers_with_fewer_inputs(model, plan)
-    jobs, alone = list[Job](), list[RefittedLayer]()
-    for name in _candidates(after, inputs):
-        consumer, wide = after[name], before.get(name)
-        if reason := consumer.reason or _mismatch(consumer, wide, plan):
-            alone.append(RefittedLayer(name.removesuffix(".weight"), reason=reason))
-            continue
-        assert wide is not None
-        jobs.append(_job(consumer, wide, target, _kept(wide, plan), _share(consumer, len(batches)), seed))
-    unseen = "no linear operator reads it as it is: it is computed, a part of another, or read otherwise"
-    alone += [RefittedLayer(name, reason=unseen) for name in inputs if name not in after]
-    return jobs, alone
-
-
-def _job(consumer: Consumer, wide: Consumer, target: str, kept: tuple[int, ...], share: float, seed: int) -> Job:
-    """The stream is followed for its sake, or where positions lie otherwise before it gets there: torch's attention has
-    the batch second, and what a cut makes of it has it first."""
-    has_stream = consumer.stream > 0 and wide.stream > 0
-    is_stream = has_stream and target == "stream"
-    wanted = [Wanted(), Wanted()]
-    if is_stream or consumer.layout != wide.layout:
-        wanted = [Wanted(each.stream, is_own=not is_stream) for each in (consumer, wide)]
-    return Job(consumer, "stream" if is_stream else "own", wanted[0], wanted[1], kept, share, seed)
-
-
-def _candidates(consumers: Mapping[str, Consumer], inputs: Collection[str]) -> list[str]:
-    """Those with fewer inputs, those that write to a stream, and those for which no writer behind them makes up.
-
-    All others read something near to what they read before, and what they still lack the next writer takes up with the
-    rest: to refit them as well was no better (see benchmarks/evidence/reconstruction.py), and takes twice as long."""
-    found, is_made_up_for = list[str](), False
-    for name, consumer in reversed(list(consumers.items())):
-        if name in inputs or consumer.stream or consumer.is_last or not is_made_up_for:
-            found.append(name)
-        is_made_up_for |= consumer.stream > 0
-    return found[::-1]
-
-
-def _layers_with_fewer_inputs(model: nn.Module, plan: CutPlan) -> list[str]:
-    """The parameters that lost positions which a masked network keeps: inputs of layers."""
-    parameters = dict(model.named_parameters())
-    names = (cut.parameter for cut in plan.cuts if not cut.zeroed)
-    return [name for name in dict.fromkeys(names) if name in parameters and parameters[name].ndim > 1]
-
-
-def _mismatch(consumer: Consumer, wide: Consumer | None, plan: CutPlan) -> str:
-    if wide is None:
-        return "the dense network does not run it"
-    if wide.reason:
-        return wide.reason
-    is_same = wide.transposed == consumer.transposed and wide.positions == consumer.positions
-    if wide.layout != consumer.layout and not (wide.stream and consumer.stream):
-        return "its positions do not lie as in the dense network"
-    if not is_same or len(_kept(wide, plan)) != consumer.outputs:
-        return "the cut network does not run it as the dense one does"
-    return ""
-
-
-def _share(consumer: Consumer, num_batches: int) -> float:
-    rows = max(LEAST_ROWS, ROWS_PER_INPUT * consumer.row_size)
-    return rows / (consumer.positions * num_batches)
-
-
-def _kept(wide: Consumer, plan: CutPlan) -> tuple[int, ...]:
-    """Which outputs of the dense consumer are left."""
-    kept = {cut.axis: cut.kept for cut in plan.cuts if cut.parameter == wide.weight}
-    if not wide.transposed:
-        return kept.get(0, tuple(range(wide.outputs)))
-    inner = wide.outputs // wide.groups
-    groups: Sequence[int] = range(wide.groups)
-    if wide.groups > 1 and 0 in kept:
-        size = next(cut.size for cut in plan.cuts if (cut.parameter, cut.axis) == (wide.weight, 0)) // wide.groups
-        groups = sorted({position // size for position in kept[0]})
-    return tuple(group * inner + output for group in groups for output in kept.get(1, range(inner)))
-
-
 def _refitted(
     model: nn.Module, dense: nn.Module, batches: Sequence[Any], jobs: Sequence[Job]
-) -> Iterator[RefittedLayer | None]:
+) -> Iterator[tuple[Job, RefittedLayer]]:
     for part in _parts(jobs, len(batches)):
         targets = _targets(dense, batches, part)
         for job in part:
-            yield refit(model, batches, job, [target.pop(job.name, None) for target in targets])
+            layer = refit(model, batches, job, [target.pop(job.name, None) for target in targets])
+            if layer is not None:
+                yield job, layer
 
 
 def _parts(jobs: Sequence[Job], num_batches: int) -> Iterator[list[Job]]:
@@ -259,10 +185,3 @@ def _targets(dense: nn.Module, batches: Sequence[Any], jobs: Sequence[Job]) -> l
 def _kept_of(values: Tensor, scale: Tensor, kept: Sequence[int]) -> Target:
     index = torch.tensor(kept, device=values.device)
     return Target(values.index_select(1, index), scale.index_select(1, index))
-
-
-def _settle(model: nn.Module, batches: Sequence[Any], jobs: Sequence[Job], layers: Sequence[RefittedLayer]) -> None:
-    changed = {layer.name for layer in layers if layer.ridge is not None}
-    norms = {job.consumer.norm for job in jobs if job.name.removesuffix(".weight") in changed}
-    if means := {norm for norm in norms if norm is not None}:
-        settle(model, batches, means)

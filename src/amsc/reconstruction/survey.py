@@ -13,7 +13,7 @@ from amsc.reconstruction.batches import run
 from amsc.reconstruction.calls import LinearCall, layout
 from amsc.reconstruction.watch import Link, Names, Watch
 
-__all__ = ["Consumer", "survey"]
+__all__ = ["Consumer", "Survey", "survey"]
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,37 @@ class Consumer:
         return math.prod(self.layout)
 
 
-def survey(model: nn.Module, batch: Any) -> dict[str, Consumer]:
-    """All consumers of a model by the names of their weights, as one batch shows them, in order."""
+@dataclass(frozen=True)
+class Survey:
+    """The `consumers` by the names of their weights, in order; and the BatchNorms that are called once, by their
+    running means, with the number of consumers that run before each."""
+
+    consumers: Mapping[str, Consumer]
+    norms: Mapping[str, int]
+
+    def norms_behind(self, weight: str) -> list[str]:
+        """Those that run after this consumer."""
+        place = list(self.consumers).index(weight)
+        return [name for name, before in self.norms.items() if before > place]
+
+
+def survey(model: nn.Module, batch: Any) -> Survey:
+    """What a model has, as one batch shows it."""
     names = Names.of(model)
     watch = _Survey(names)
     with borrowed(model), unfused_attention():
         output = run(model, batch, watch)
         last = frozenset[str]().union(*(watch.sources(leaf) for leaf in look_into(output).tensors.values()))
     last |= {next(reversed(watch.calls))} if watch.calls else set()
-    return {name: _consumer(name, watch, names, name in last) for name in watch.calls}
+    consumers = {name: _consumer(name, watch, names, name in last) for name in watch.calls}
+    return Survey(consumers, {name: places[0] for name, places in watch.norms.items() if len(places) == 1 and name})
 
 
 class _Survey(Watch):
     def __init__(self, names: Names) -> None:
         super().__init__(names)
         self.calls: dict[str, list[tuple[_Shape, Link]]] = {}
-        self.norms: dict[str, int] = {}
+        self.norms: dict[str, list[int]] = {}
         self._sources: Any = WeakIdKeyDictionary()
 
     def sources(self, tensor: Tensor) -> frozenset[str]:
@@ -78,7 +93,7 @@ class _Survey(Watch):
     def normalised(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         mean = args[1] if len(args) > 1 else kwargs.get("running_mean")
         name = self.names.first.get(id(mean), "")
-        self.norms[name] = self.norms.get(name, 0) + 1
+        self.norms.setdefault(name, []).append(len(self.calls))
 
 
 @dataclass(frozen=True)
@@ -131,4 +146,4 @@ def _norm_behind(link: Link, watch: _Survey, names: Names) -> str | None:
         return None
     mean = link.next.steps[-1].batch_norm_mean
     name = names.of_own(mean)
-    return name if name is not None and watch.norms.get(name) == 1 else None
+    return name if name is not None and len(watch.norms[name]) == 1 else None
