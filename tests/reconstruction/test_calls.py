@@ -15,6 +15,7 @@ Case = tuple[Callable[..., Tensor], tuple[int, ...], tuple[int, ...], dict[str, 
 CASES: dict[str, Case] = {
     "linear": (functional.linear, (5, 3, 6), (4, 6), {}),
     "linear of one row": (functional.linear, (6,), (4, 6), {}),
+    "product with a matrix": (torch.matmul, (5, 3, 6), (6, 4), {}),
     "1d": (torch.conv1d, (2, 4, 9), (6, 4, 3), {"padding": 1}),
     "2d, stride and dilation": (torch.conv2d, (2, 4, 9, 8), (6, 4, 3, 2), {"stride": (2, 1), "dilation": (1, 2)}),
     "3d": (torch.conv3d, (2, 2, 4, 5, 3), (3, 2, 2, 3, 1), {"padding": (0, 1, 0)}),
@@ -53,4 +54,5 @@ def test_a_change_of_the_matrices_is_one_of_the_output(name: str) -> None:
 
 def test_other_functions_are_no_consumers() -> None:
     assert linear_call(functional.bilinear, (drawn(2, 3), drawn(2, 3), drawn(4, 3, 3)), {}) is None
-    assert linear_call(torch.matmul, (drawn(2, 3), drawn(3, 2)), {}) is None
+    assert linear_call(torch.addmm, (drawn(2), drawn(4, 3), drawn(3, 2)), {"beta": 0.5}) is None
+    assert linear_call(torch.matmul, (drawn(2, 3),), {"other": drawn(3, 2)}) is None

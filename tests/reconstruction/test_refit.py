@@ -21,9 +21,26 @@ from reconstruction.fits import (
     without,
 )
 
+
+class Conv1D(nn.Module):
+    """A linear layer with its weight the other way round, as in GPT-2."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs))
+        self.bias = nn.Parameter(torch.randn(outputs)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.bias is None:
+            return x @ self.weight
+        return torch.addmm(self.bias, x.flatten(0, -2), self.weight).unflatten(0, x.shape[:-1])
+
+
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(6, 5), (8, 6)),
     "linear without bias": (lambda: nn.Linear(6, 5, bias=False), (8, 3, 6)),
+    "of GPT-2": (lambda: Conv1D(6, 5), (8, 3, 6)),
+    "a product": (lambda: Conv1D(6, 5, bias=False), (8, 3, 6)),
     "1d": (lambda: nn.Conv1d(3, 4, 3, stride=2, padding=1), (4, 3, 11)),
     "2d, dilated": (lambda: nn.Conv2d(3, 4, 3, dilation=2, padding="same"), (3, 3, 8, 8)),
     "2d, reflecting": (lambda: nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), (3, 3, 6, 6)),
@@ -54,6 +71,41 @@ def test_a_layer_of_any_kind_is_found_again(name: str) -> None:
     assert largest_difference(dense, small, data[0]) > 0.1
     assert largest_difference(dense, found.model, drawn(*shape, seed=99)) < 1e-8
     torch.testing.assert_close(found.model.get_parameter("0.weight"), dense.get_parameter("0.weight"))
+
+
+class Windows(nn.Module):
+    """Adds to its input what a layer makes of shifted windows of it, as Swin does: padded, put back, cropped."""
+
+    def __init__(self, *, first: bool) -> None:
+        super().__init__()
+        self.layer, self.first = nn.Linear(3, 3), first
+        self.scale = nn.Parameter(torch.tensor([0.5, 2.0, -1.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.pad(x, (0, 0, 0, 1, 0, 3)).roll((1, 1), (1, 2))
+        n, height, width, _ = y.shape
+        y = y.view(n, height // 4, 4, width // 2, 2, 3).transpose(2, 3).reshape(-1, 8, 3)
+        y = self.scale * self.layer(y.tanh() if self.first else 2 * y.tanh() / 2)
+        y = y.view(n, height // 4, width // 2, 4, 2, 3).transpose(2, 3).reshape(n, height, width, 3)
+        return x + y.roll((-1, -1), (1, 2))[:, : x.shape[1], : x.shape[2]].contiguous()
+
+
+def test_windows_are_followed_to_where_they_lie_in_the_stream() -> None:
+    dense, data = made(lambda: nn.Sequential(Windows(first=True), Windows(first=False))), batches(4, 5, 7, 3)
+    small, plan = spoilt(dense, "0.layer.weight"), plan_of_nothing(dense, data[0])
+    found = reconstruct(small, dense, data, plan=plan)
+    assert [(layer.name, layer.target) for layer in found.record.layers] == [("0.layer", "stream")]
+    torch.testing.assert_close(found.model.get_parameter("0.layer.weight"), dense.get_parameter("0.layer.weight"))
+
+
+def test_channels_that_hardly_reach_the_stream_stay_as_they_are() -> None:
+    dense, data = made(lambda: nn.Sequential(Windows(first=True), nn.Linear(3, 2))), batches(4, 5, 7, 3)
+    with torch.no_grad():
+        dense.get_parameter("0.scale")[1] = 1e-9
+    small = spoilt(dense, "0.layer.weight")
+    found = reconstruct(small, dense, data, plan=plan_of_nothing(dense, data[0])).model.get_parameter("0.layer.weight")
+    torch.testing.assert_close(found[[0, 2]], dense.get_parameter("0.layer.weight")[[0, 2]])
+    assert torch.equal(found[1], small.get_parameter("0.layer.weight")[1])
 
 
 class Mixed(nn.Module):

@@ -22,9 +22,12 @@ __all__ = [
 ]
 
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_PRODUCT = ("input", "weight")
 _TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
 _ARGUMENTS: Mapping[Callable[..., Any], tuple[int, bool, tuple[str, ...]]] = {
     functional.linear: (0, False, ("input", "weight", "bias")),
+    torch.addmm: (0, True, ("bias", "input", "weight")),
+    **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm), (0, True, _PRODUCT)),
     **{f: (n, False, _CONVOLUTION) for n, f in enumerate((torch.conv1d, torch.conv2d, torch.conv3d), 1)},
     **{
         f: (n, True, _TRANSPOSED)
@@ -36,7 +39,8 @@ _ARGUMENTS: Mapping[Callable[..., Any], tuple[int, bool, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, eq=False)
 class LinearCall:
-    """A call of a linear layer (`num_axes` 0) or of a convolution over so many axes."""
+    """A call of a linear layer (`num_axes` 0) or of a convolution over so many axes; `transposed` ones, and products
+    with a matrix, have the outputs along the second axis of their weight."""
 
     input: Tensor
     weight: Tensor
@@ -75,6 +79,8 @@ def linear_call(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -
         return None
     num_axes, transposed, names = _ARGUMENTS[function]
     given = {**dict(zip(names, args, strict=False)), **kwargs}
+    if not isinstance(given.get("weight"), Tensor) or kwargs.keys() & {"beta", "alpha", "out"}:
+        return None
     dilation = _per_axis(given.get("dilation", 1), num_axes)
     padding, weight = given.get("padding", 0), given["weight"]
     if isinstance(padding, str):

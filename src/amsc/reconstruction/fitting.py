@@ -155,8 +155,8 @@ def _measure(measured: _Measured, model: nn.Module, batches: Sequence[Any], targ
 
 def _is_nothing(lacking: Tensor, values: Tensor) -> bool:
     """Whether a difference is rounding."""
-    allowed = min(torch.finfo(values.dtype).eps ** 0.6, 1e-2)
-    return float(lacking.norm()) <= allowed * float(values.double().norm())
+    allowed = min(float(torch.finfo(values.dtype).eps) ** 0.6, 1e-2)
+    return bool(lacking.norm() <= allowed * values.double().norm())
 
 
 def _improved(model: nn.Module, measured: _Measured, layer: RefittedLayer) -> RefittedLayer:

@@ -107,7 +107,8 @@ class _Shape:
 
     @classmethod
     def of(cls, call: LinearCall, output: Tensor, names: Names) -> "_Shape":
-        bias = names.of_own(call.bias)
+        takes_shift = call.bias is not None and call.bias.shape == (call.num_outputs,)
+        bias = names.of_own(call.bias) if takes_shift else None
         return cls(call.groups, call.num_outputs, call.row_size, layout(call, output), call.transposed, bias)
 
 
