@@ -132,6 +132,15 @@ def test_networks_of_different_cuts_are_an_error() -> None:
         reconstruct(made(Residual), nn.Identity(), data, plan=plan_of_nothing(dense, data[0]))
 
 
+def test_a_frozen_dense_network_is_as_good_as_any() -> None:
+    dense, data = made(Pair), batches(9, 4)
+    small = without(dense, data[0], "first", [1])
+    expected = reconstruct(small, dense, data).record.layers
+    assert reconstruct(small, dense.requires_grad_(False), data).record.layers == expected
+    with torch.inference_mode():
+        assert reconstruct(small, dense, data).record.layers == expected
+
+
 def test_settings_that_make_no_sense_are_errors() -> None:
     dense = made(Pair)
     small = without(dense, drawn(3, 4), "first", [1])

@@ -137,10 +137,8 @@ def scale_of(steps: Sequence[Step], output: Tensor) -> Tensor:
     return scale.masked_fill(scale.abs() <= SILENT * scale.abs().max(), 0)
 
 
-def places_of(steps: Sequence[Step], numbers: Tensor) -> Tensor | None:
-    """Where the `numbers` of the output are at the end of the steps; None where all have kept their places."""
-    if not any(step.moves for step in steps):
-        return None
+def places_of(steps: Sequence[Step], numbers: Tensor) -> Tensor:
+    """Where the `numbers` of the output are at the end of the steps."""
     for step in steps:
         numbers = step(numbers) if step.moves else numbers
     return numbers

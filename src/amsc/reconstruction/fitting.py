@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from amsc.borrowing import named_tensors
 from amsc.reconstruction.calls import weight_change
-from amsc.reconstruction.moments import Moments
+from amsc.reconstruction.moments import Moments, exact
 from amsc.reconstruction.reading import Rows, Wanted, read, sampled
 from amsc.reconstruction.solve import Solution, solved
 from amsc.reconstruction.survey import Consumer
@@ -23,6 +23,8 @@ FIT_SHARE = 0.75
 HOLD_OUT = 4
 """Every fourth batch."""
 NO_DIFFERENCE = "no difference"
+MOST_NUMBERS = 2**23
+"""Of the rows that are multiplied at once."""
 MOST_READ = 12_000
 """Numbers that a position reads, of which the second moments are kept at once."""
 
@@ -97,22 +99,28 @@ class _Measured:
         self.center: Tensor | None = None
         self.scales = self._wanted = torch.zeros(())
 
-    def add(self, number: int, row: Rows, target: Target, lacking: Tensor) -> None:
-        """What one batch shows; `lacking` is what should be there less what is, where it is compared."""
+    def add(self, number: int, row: Rows, target: Target) -> None:
+        """What one batch shows, some of its rows at a time."""
         assert row.inputs is not None
-        groups, scale = self.job.consumer.groups, row.scale.double()
-        scale = scale.where(target.scale != 0, 0.0)
-        residual = (lacking / scale).where(scale != 0, 0.0).unflatten(1, (groups, -1)).movedim(1, 0)
-        read = row.inputs[..., self.columns].double()
-        if self.job.has_shift:
-            self.center = read.mean(1, keepdim=True) if self.center is None else self.center
-            read = torch.cat([read - self.center, torch.ones_like(read[..., :1])], dim=-1)
-        is_held = self._is_held(number, row)
-        self.fit.add(read[:, ~is_held], residual[:, ~is_held])
-        self.held.add(read[:, is_held], residual[:, is_held])
-        wanted = target.values[is_held].double()
+        if self.job.has_shift and self.center is None:
+            self.center = exact(row.inputs[..., self.columns]).mean(1, keepdim=True)
+        scale = exact(row.scale).where(exact(target.scale) != 0, 0.0)
+        is_held, lacking = self._is_held(number, row).to(scale.device), exact(target.values) - exact(row.values)
+        residual = (lacking / scale).where(scale != 0, 0.0).unflatten(1, (self.job.consumer.groups, -1)).movedim(1, 0)
+        step = max(1, MOST_NUMBERS // (self.job.consumer.groups * self.job.consumer.row_size))
+        for rows in torch.arange(len(is_held), device=scale.device).split(step):
+            for moments, chosen in ((self.fit, rows[~is_held[rows]]), (self.held, rows[is_held[rows]])):
+                moments.add(self._read(row.inputs, chosen), residual[:, chosen])
+        wanted = exact(target.values)[is_held]
         self._wanted = self._wanted + torch.stack([wanted.sum(0), wanted.square().sum(0)])
-        self.scales = scale.square().mean(0).sqrt().view(groups, -1)
+        self.scales = scale.square().mean(0).sqrt().view(self.job.consumer.groups, -1)
+
+    def _read(self, inputs: Tensor, rows: Tensor) -> Tensor:
+        """What these rows read, less the center and with a constant 1 where there is a shift."""
+        read = exact(inputs[:, rows.to(inputs.device), self.columns])
+        if self.center is None:
+            return read
+        return torch.cat([read - self.center, torch.ones_like(read[..., :1])], dim=-1)
 
     def _is_held(self, number: int, row: Rows) -> Tensor:
         """Whole batches are held out; where they are few, the last examples of each."""
@@ -144,19 +152,18 @@ def _measure(measured: _Measured, model: nn.Module, batches: Sequence[Any], targ
             row = rows.get(job.name)
             if row is None or row.inputs is None or target is None or row.values.shape != target.values.shape:
                 return "the cut network does not run it as the dense one does"
-            lacking = target.values.double() - row.values.double()
-            if not bool(torch.isfinite(lacking).all() & torch.isfinite(row.inputs).all()):
+            if not all(bool(torch.isfinite(each).all()) for each in (row.inputs, row.values, target.values)):
                 return "what it reads or returns is not finite"
-            if number == 0 and measured.columns.start == 0 and _is_nothing(lacking, target.values):
+            if number == 0 and measured.columns.start == 0 and _is_as_before(row.values, target.values):
                 return NO_DIFFERENCE
-            measured.add(number, row, target, lacking)
+            measured.add(number, row, target)
     return "" if measured.fit.count and measured.held.count else "there are too few examples to hold some out"
 
 
-def _is_nothing(lacking: Tensor, values: Tensor) -> bool:
+def _is_as_before(values: Tensor, wanted: Tensor) -> bool:
     """Whether a difference is rounding."""
-    allowed = min(float(torch.finfo(values.dtype).eps) ** 0.6, 1e-2)
-    return bool(lacking.norm() <= allowed * values.double().norm())
+    allowed = min(float(torch.finfo(wanted.dtype).eps) ** 0.6, 1e-2)
+    return bool((exact(values) - exact(wanted)).norm() <= allowed * exact(wanted).norm())
 
 
 def _improved(model: nn.Module, measured: _Measured, layer: RefittedLayer) -> RefittedLayer:

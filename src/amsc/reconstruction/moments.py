@@ -5,10 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-__all__ = ["Moments"]
-
-MOST_NUMBERS = 2**23
-"""Of the rows that are multiplied at once."""
+__all__ = ["Moments", "exact"]
 
 
 @dataclass(eq=False)
@@ -24,17 +21,19 @@ class Moments:
     residuals: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def add(self, read: Tensor, lacking: Tensor) -> None:
-        """More rows. Shapes: (group, row, read) and (group, row, output)."""
+        """More rows, in float64. Shapes: (group, row, read) and (group, row, output)."""
         if not self.count:
             groups, _, size = read.shape
             outputs = lacking.shape[2]
-            self.inputs = read.new_zeros((groups, size, size), dtype=torch.float64)
-            self.products = read.new_zeros((groups, outputs, size), dtype=torch.float64)
-            self.residuals = read.new_zeros((groups, outputs), dtype=torch.float64)
+            self.inputs = read.new_zeros((groups, size, size))
+            self.products = read.new_zeros((groups, outputs, size))
+            self.residuals = read.new_zeros((groups, outputs))
         self.count += read.shape[1]
-        step = max(1, MOST_NUMBERS // max(1, read.shape[0] * read.shape[2]))
-        for u, r in zip(read.split(step, dim=1), lacking.split(step, dim=1), strict=True):
-            u, r = u.double(), r.double()
-            self.inputs.baddbmm_(u.mT, u)
-            self.products.baddbmm_(r.mT, u)
-            self.residuals.add_(r.square().sum(1))
+        self.inputs.baddbmm_(read.mT, read)
+        self.products.baddbmm_(lacking.mT, read)
+        self.residuals.add_(lacking.square().sum(1))
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """The same in float64, where it is if that device has it, else on the CPU."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from amsc.borrowing import borrowed, unfused_attention
 from amsc.reconstruction.batches import run
 from amsc.reconstruction.chain import argument
+from amsc.reconstruction.moments import exact
 from amsc.reconstruction.watch import Names, Watch
 
 __all__ = ["settle"]
@@ -30,7 +31,7 @@ class _Norm:
 
     def add(self, values: Tensor) -> None:
         """One batch, its channels along the second axis. Squares are taken from the running mean, which is near."""
-        rows = values.movedim(1, -1).flatten(0, -2).double() - self.mean.double()
+        rows = exact(values.movedim(1, -1).flatten(0, -2)) - exact(self.mean)
         self.count += len(rows)
         self.sums += rows.sum(0)
         self.squares += rows.square().sum(0)
@@ -39,8 +40,8 @@ class _Norm:
         """Take on the new statistics, and give what they change to scale and shift."""
         off = self.sums / self.count
         variance = (self.squares / self.count - off.square()).clamp(min=0) * (self.count / max(1, self.count - 1))
-        ratio = ((variance + self.epsilon) / (self.variance.double() + self.epsilon)).sqrt()
-        old = self.scale.double() / (self.variance.double() + self.epsilon).sqrt()
+        ratio = ((variance + self.epsilon) / (exact(self.variance) + self.epsilon)).sqrt()
+        old = exact(self.scale) / (exact(self.variance) + self.epsilon).sqrt()
         if not bool((torch.isfinite(ratio) & torch.isfinite(off)).all()):
             return
         self.shift.add_((old * off).to(self.shift))
@@ -81,7 +82,7 @@ class _Statistics(Watch):
         if name is None or name not in self._means or any(self.names.of_own(tensor) is None for tensor in own):
             return
         if name not in self.found:
-            zeros = torch.zeros(len(mean), dtype=torch.float64, device=mean.device)
+            zeros = torch.zeros_like(exact(mean))
             variance, scale, shift = own
             epsilon = argument(args, kwargs, 7, "eps", 1e-5)
             self.found[name] = _Norm(mean, variance, scale, shift, epsilon, zeros, zeros.clone())

@@ -15,6 +15,7 @@ __all__ = ["Sample", "narrower_layers", "planned"]
 
 LEAST_ROWS, ROWS_PER_INPUT = 2**14, 16
 """Positions that are looked at for each consumer: so many, and so many for each number that one reads."""
+MOST_ROWS = 2**17
 UNSEEN = "no linear operator reads it as it is: it is computed, a part of another, or read otherwise"
 
 
@@ -28,7 +29,7 @@ class Sample:
 
     def share(self, consumer: Consumer) -> float:
         """Of the consumer's positions in each batch."""
-        rows = max(LEAST_ROWS, ROWS_PER_INPUT * consumer.row_size)
+        rows = min(max(LEAST_ROWS, ROWS_PER_INPUT * consumer.row_size), MOST_ROWS)
         return rows / (consumer.positions * self.num_batches)
 
 
@@ -87,8 +88,8 @@ def _candidates(consumers: Mapping[str, Consumer], inputs: Collection[str]) -> l
 def _mismatch(consumer: Consumer, wide: Consumer | None, plan: CutPlan) -> str:
     if wide is None:
         return "the dense network does not run it"
-    if wide.reason:
-        return wide.reason
+    if wide.num_calls > 1:
+        return f"the dense network uses it {wide.num_calls} times in one forward pass"
     is_same = wide.transposed == consumer.transposed and wide.positions == consumer.positions
     if wide.layout != consumer.layout and not (wide.stream and consumer.stream):
         return "its positions do not lie as in the dense network"

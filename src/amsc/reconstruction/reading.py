@@ -103,7 +103,7 @@ class _Reader(Watch):
 
     def _close(self, name: str, call: LinearCall, output: Tensor, end: Tensor, steps: Sequence[Step]) -> None:
         """Read what is wanted; positions are counted as they lie at the `end` of the steps."""
-        places = places_of(steps, numbered(call, output)) if steps else None
+        places = places_of(steps, numbered(call, output)) if any(step.moves for step in steps) else None
         order = None if places is None else row_order(call, places)
         total = len(order) if order is not None else output.numel() // max(1, call.num_outputs)
         chosen = self._positions(self._batch, name, total).to(output.device)

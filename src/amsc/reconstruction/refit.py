@@ -90,13 +90,11 @@ def reconstruct(
     start = time.perf_counter()
     _check(small, dense, target, examples)
     plan = _plan(small, dense, plan)
-    found = calibration(inputs, plan.inputs, examples)
-    model = copied(small)
     with torch.inference_mode(False), torch.no_grad():
+        found, model = calibration(inputs, plan.inputs, examples), copied(small)
         before, after = survey(dense, found.batches[0]), survey(model, found.batches[0])
-        inputs = narrower_layers(model, plan)
         sample = Sample(target, len(found.batches), seed)
-        jobs, alone = planned(before.consumers, after.consumers, inputs, plan, sample)
+        jobs, alone = planned(before.consumers, after.consumers, narrower_layers(model, plan), plan, sample)
         done = [*_refitted(model, dense, found.batches, jobs)]
         changed = [job.name for job, layer in done if layer.ridge is not None]
         if changed:

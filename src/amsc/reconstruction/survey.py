@@ -35,6 +35,7 @@ class Consumer:
     row_size: int
     layout: tuple[int, ...]
     transposed: bool
+    num_calls: int = 1
     reason: str = ""
 
     @property
@@ -126,6 +127,7 @@ def _consumer(name: str, watch: _Survey, names: Names, is_last: bool) -> Consume
         row_size=shape.row_size,
         layout=shape.layout,
         transposed=shape.transposed,
+        num_calls=len(calls),
         reason=_reason(name, len(calls), names),
     )
 
@@ -138,6 +140,8 @@ def _reason(name: str, num_calls: int, names: Names) -> str:
         return f"it is used {num_calls} times in one forward pass"
     if not isinstance(weight, nn.Parameter):
         return "it is a buffer, not a parameter"
+    if weight.is_complex():
+        return "it is complex"
     return "" if weight.requires_grad else "it is frozen (requires_grad=False)"
 
 
