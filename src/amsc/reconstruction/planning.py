@@ -21,7 +21,7 @@ UNSEEN = "no linear operator reads it as it is: it is computed, a part of anothe
 
 @dataclass(frozen=True)
 class Sample:
-    """What is asked for: the `target`, "stream" or "own", of all layers or not of `inner` ones; and positions of so many
+    """What is asked for: the `target`, "stream" or "own", whether of `inner` layers too, and positions of so many
     batches, drawn with a seed."""
 
     target: str
