@@ -10,7 +10,6 @@ Result: benchmarks/results/reconstruction.json. The dense network, trained for t
 """
 
 import argparse
-import contextlib
 import copy
 import json
 import statistics
@@ -18,7 +17,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import nn
@@ -130,11 +128,9 @@ def ways(
     anew = copy.deepcopy(small)
     reestimate_batchnorm(anew, data)
     yield "BatchNorm anew", {"accuracy": accuracy(anew, data)}
-    every = mock.patch("amsc.reconstruction.planning._candidates", lambda consumers, inputs: list(consumers))
-    for way, patch in (("own", contextlib.nullcontext()), ("stream", contextlib.nullcontext()), ("all", every)):
+    for way in ("own", "stream", "all"):
         target, start = "own" if way == "own" else "stream", time.process_time()
-        with patch:
-            found = reconstruct(small, dense, data, examples=options.examples, seed=seed, target=target)
+        found = reconstruct(small, dense, data, examples=options.examples, seed=seed, target=target, inner=way == "all")
         yield way, {"cpu_seconds": round(time.process_time() - start, 2), **described(found, data)}
 
 

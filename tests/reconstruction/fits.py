@@ -104,6 +104,6 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
             y = layer["norm1"](x)
-            x = x + layer["attention"](y, y, y, need_weights=False)[0]
+            x = layer["attention"](y, y, y, need_weights=False)[0].add_(x)
             x = x + layer["down"](torch.relu(layer["up"](layer["norm2"](x))))
         return self.head(self.norm(x).mean(1))

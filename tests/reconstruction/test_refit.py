@@ -98,6 +98,41 @@ def test_windows_are_followed_to_where_they_lie_in_the_stream() -> None:
     torch.testing.assert_close(found.model.get_parameter("0.layer.weight"), dense.get_parameter("0.layer.weight"))
 
 
+class Overwriting(nn.Module):
+    """A pre-norm attention whose output, and what it reads, are overwritten before the sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.scale = nn.Linear(4, 4), nn.Parameter(torch.rand(4) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = x.sin()
+        y = self.layer(u).mul_(self.scale)
+        u.zero_()
+        return y.add_(x)
+
+
+def test_what_is_overwritten_later_was_read_before() -> None:
+    dense, data = made(lambda: nn.Sequential(Overwriting())), batches(40, 4)
+    small = spoilt(dense, "0.layer.weight")
+    for target in ("stream", "own"):
+        found = reconstruct(small, dense, data, plan=plan_of_nothing(dense, data[0]), target=target).model
+        torch.testing.assert_close(found.get_parameter("0.layer.weight"), dense.get_parameter("0.layer.weight"))
+
+
+def test_own_outputs_of_attention_are_met_where_they_lie_in_the_stream() -> None:
+    data = batches(16, 5, 8, count=8)
+    dense = made(Encoder)
+    structure = amsc.trace(dense, data[0])
+    heads = next(g.name for g in structure.channels if g.kind == "head" and g.name.startswith("layers.0"))
+    small = amsc.cut(dense, amsc.plan_cut(structure, channels={heads: [1]}), data[0])
+    found = reconstruct(small, dense, data, target="own")
+    assert (found.record.layers[0].name, found.record.layers[0].target) == ("layers.0.attention.out_proj", "own")
+    along = reconstruct(small, dense, data).record.layers[0]
+    spread = [layer.error_before / layer.error_after for layer in (found.record.layers[0], along)]  # type: ignore[operator]
+    assert spread[0] == pytest.approx(spread[1], rel=1e-6)
+
+
 def test_channels_that_hardly_reach_the_stream_stay_as_they_are() -> None:
     dense, data = made(lambda: nn.Sequential(Windows(first=True), nn.Linear(3, 2))), batches(4, 5, 7, 3)
     with torch.no_grad():
@@ -179,6 +214,15 @@ def test_a_cut_of_a_residual_network_costs_less_than_before(target: str) -> None
         assert layer.error_after is not None
         assert layer.error_before is not None
         assert layer.error_after <= layer.error_before
+
+
+def test_inner_layers_are_refitted_where_they_are_asked_for() -> None:
+    data = batches(8, 3, 8, 8, count=8)
+    dense = with_statistics(made(lambda: Residual(nn.ReLU, nn.ReLU)), data)
+    small = without(dense, data[0], "blocks.0.conv1", [0, 3])
+    few, every = (reconstruct(small, dense, data, inner=inner).record.layers for inner in (False, True))
+    assert [layer.name for layer in few] == ["blocks.0.conv2", "blocks.1.conv2", "head"]
+    assert [layer.name for layer in every] == ["blocks.0.conv2", "blocks.1.conv1", "blocks.1.conv2", "head"]
 
 
 def test_nothing_changes_where_nothing_was_cut() -> None:

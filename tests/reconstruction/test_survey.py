@@ -61,6 +61,8 @@ BRANCHES: dict[str, tuple[Callable[[Branch, Tensor, Tensor], Tensor], int]] = {
     "activated in place": (lambda it, x, y: x + y.relu_(), 0),
     "gated by the input": (lambda it, x, y: x + y * x.sigmoid(), 0),
     "read by two": (lambda it, x, y: x + y + y.sum(), 0),
+    "read again behind the sum": (lambda it, x, y: (x + y) + 0 * y.relu(), 0),
+    "read again by another layer": (lambda it, x, y: x + y * 1 + it.other(y), 0),
     "divided into": (lambda it, x, y: x + 1 / y, 0),
     "written into": (lambda it, x, y: written(x, y), 0),
     "broadcast": (lambda it, x, y: x + y[:1], 0),
@@ -69,9 +71,9 @@ BRANCHES: dict[str, tuple[Callable[[Branch, Tensor, Tensor], Tensor], int]] = {
 
 
 def written(x: Tensor, y: Tensor) -> Tensor:
-    z = torch.zeros_like(x)
-    z[:] = y
-    return z + x
+    """A gate is written into what is added."""
+    y[:, 0] = x[:, 1].sigmoid()
+    return y + x
 
 
 @pytest.mark.parametrize("name", BRANCHES)
@@ -107,6 +109,15 @@ class Heads(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         y = self.body(x).relu()
         return {"left": self.left(y).softmax(-1), "right": self.right(y)}
+
+
+def test_what_is_frozen_takes_no_shift() -> None:
+    model = made(lambda: nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2)))
+    model.get_parameter("0.bias").requires_grad_(False)
+    assert [each.bias for each in found(model, drawn(2, 3)).values()] == [None, "1.bias"]
+    assert [each.reason for each in found(model, drawn(2, 3)).values()] == ["", ""]
+    model.requires_grad_(False)
+    assert all("frozen" in each.reason for each in found(model, drawn(2, 3)).values())
 
 
 def test_several_heads_are_all_last() -> None:

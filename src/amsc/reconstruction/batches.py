@@ -1,5 +1,6 @@
 """The examples that a reconstruction looks at: batches of inputs as forward takes them."""
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from amsc.borrowing import InputSpec, call_arguments, copied_inputs, named_tensors, run_model
+from amsc.borrowing import InputSpec, call_arguments, copied_inputs, run_model
 from amsc.data import Data, batch_size_of, moved, some_rows, spread_batches
 from amsc.errors import DataError, InputError
 
@@ -33,9 +34,8 @@ def run(model: nn.Module, batch: Any, watch: Any) -> Any:
     Raises:
         InputError: forward fails on it.
     """
-    tensors = named_tensors(model).values()
-    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
-    inputs = copied_inputs(moved(batch, device))
+    tensor = next(itertools.chain(model.parameters(), model.buffers()), torch.zeros(()))
+    inputs = copied_inputs(moved(batch, tensor.device))
     torch.manual_seed(SEED)
     with watch:
         return run_model(model, inputs)

@@ -21,9 +21,11 @@ UNSEEN = "no linear operator reads it as it is: it is computed, a part of anothe
 
 @dataclass(frozen=True)
 class Sample:
-    """What is asked for: the `target`, "stream" or "own", and positions of so many batches, drawn with a seed."""
+    """What is asked for: the `target`, "stream" or "own", whether of `inner` layers too, and positions of so many
+    batches, drawn with a seed."""
 
     target: str
+    inner: bool
     num_batches: int
     seed: int
 
@@ -50,7 +52,7 @@ def planned(
     """What is to be done, in order, and what is left alone, where consumers were as `before` and are now as `after`,
     and those of `inputs` have fewer inputs."""
     jobs, alone = list[Job](), list[RefittedLayer]()
-    for name in _candidates(after, inputs):
+    for name in _candidates(after, inputs, inner=sample.inner):
         consumer, wide = after[name], before.get(name)
         reason = consumer.reason or _mismatch(consumer, wide, plan)
         if reason or wide is None:
@@ -72,11 +74,13 @@ def _job(consumer: Consumer, wide: Consumer, kept: tuple[int, ...], sample: Samp
     return Job(consumer, kind, wanted[0], wanted[1], kept, sample.share(consumer), sample.seed)
 
 
-def _candidates(consumers: Mapping[str, Consumer], inputs: Collection[str]) -> list[str]:
+def _candidates(consumers: Mapping[str, Consumer], inputs: Collection[str], *, inner: bool) -> list[str]:
     """Those with fewer inputs, those that write to a stream, and those for which no writer behind them makes up.
 
     All others read something near to what they read before, and what they still lack the next writer takes up with the
-    rest: to refit them as well was no better (see benchmarks/evidence/reconstruction.py), and takes twice as long."""
+    rest: where they are not asked for as `inner` ones, they stay as they are."""
+    if inner:
+        return list(consumers)
     found, is_made_up_for = list[str](), False
     for name, consumer in reversed(list(consumers.items())):
         if name in inputs or consumer.stream or consumer.is_last or not is_made_up_for:

@@ -60,6 +60,7 @@ def reconstruct(
     examples: int = 1024,
     seed: int = 0,
     target: str = "stream",
+    inner: bool = False,
 ) -> Reconstruction:
     """`small` with the layers that read what was cut refitted, so that they come as near as they can to `dense`.
 
@@ -81,6 +82,9 @@ def reconstruct(
         target: "stream": what is added to a residual stream should make up for what the stream lacks by then, and for
             blocks that are gone; "own": each layer should return what it returns in the dense network.
 
+        inner: also refit layers that have all of their inputs and write to no stream. On ResNet-20 that was better by
+            .7 points in the mean, by 2.6 at 30 % of the MACs, and took half as long again (one seed).
+
     Raises:
         CutError: there is no plan, or it does not lead from `dense` to `small`.
         DataError: there are no examples.
@@ -93,7 +97,7 @@ def reconstruct(
     with torch.inference_mode(False), torch.no_grad():
         found, model = calibration(inputs, plan.inputs, examples), copied(small)
         before, after = survey(dense, found.batches[0]), survey(model, found.batches[0])
-        sample = Sample(target, len(found.batches), seed)
+        sample = Sample(target, inner, len(found.batches), seed)
         jobs, alone = planned(before.consumers, after.consumers, narrower_layers(model, plan), plan, sample)
         done = [*_refitted(model, dense, found.batches, jobs)]
         changed = [job.name for job, layer in done if layer.ridge is not None]

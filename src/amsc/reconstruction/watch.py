@@ -157,7 +157,7 @@ class Watch(TorchFunctionMode):
         if step is None:
             return None
         new = Link(link.consumer, (*link.steps, step))
-        link.next = new if link.uses == 1 else None
+        link.next = new
         return new
 
     def start_of(self, output: Tensor) -> Link:
