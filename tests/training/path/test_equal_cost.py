@@ -1,6 +1,7 @@
 """Depth at equal cost: networks at the target, judged; and the walk that begins with the best of them."""
 
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,15 +15,15 @@ from amsc.structure import Structure
 from amsc.structure.costing import predicted_cost, predicted_macs
 from amsc.surgery import plan_cut, stand_in
 from amsc.training import Removal, Shrunk, Trail, WalkSettings, evaluate, walk
+from amsc.training.gates.scan_gates import find_gates
 from amsc.training.path import equal_cost
 from amsc.training.path.equal_cost import EqualCost, depth_at_equal_cost
+from amsc.training.removal.to_cost import lowest_cost
 from amsc.training.steps.optimizers import OptimizerChoice
 from training.small import TASK, same_tensors, shrink, small_data, traced, trained_net
 
 DATA = small_data()
-SETTINGS = WalkSettings(
-    epochs=2, points=2, optimizer=OptimizerChoice(0.05), depth_rule="equal-cost", reconstruction=256
-)
+SETTINGS = WalkSettings(epochs=2, points=2, optimizer=OptimizerChoice(0.05), depth_rule="equal-cost", reconstruction=48)
 
 
 def repair(cut: Shrunk, before: nn.Module, structure: Structure, removal: Removal, examples: int) -> Shrunk:
@@ -53,7 +54,7 @@ def found(dense: nn.Module, structure: Structure) -> EqualCost:
 def test_every_candidate_is_at_the_target_and_has_other_blocks(structure: Structure, found: EqualCost) -> None:
     assert len(found.candidates) > 1
     gone = [set(one.thinned.removal.blocks) for one in found.candidates]
-    assert all(fewer < more for fewer, more in zip(gone, gone[1:], strict=False))
+    assert all(fewer < more for fewer, more in pairwise(gone))
     for one, row in zip(found.candidates, found.rows(), strict=True):
         removal = one.narrowed.removal
         assert row.macs == predicted_macs(structure, removal.channels, removal.blocks)
@@ -77,20 +78,22 @@ def test_channels_of_thinned_networks_are_whole(structure: Structure, found: Equ
 
 
 def test_what_channels_alone_do_not_reach_is_reached_with_fewer_blocks(dense: nn.Module, structure: Structure) -> None:
-    found = depth_at_equal_cost(trail_of(dense, structure), int(0.12 * predicted_macs(structure)), stand_in)
+    lowest = lowest_cost(structure, find_gates(structure, dense)[1].channels)
+    found = depth_at_equal_cost(trail_of(dense, structure), lowest - 1, stand_in)
     assert min(one.num_blocks for one in found.candidates) > 0
+    assert all(predicted_cost(one.narrowed.live.structure) < lowest for one in found.candidates)
     with pytest.raises(TargetError, match="cannot be reached; the lowest is"):
         depth_at_equal_cost(trail_of(dense, structure), 1, stand_in)
 
 
-@pytest.mark.parametrize(("peak", "last", "most"), [(0, 20, 4), (1, 20, 5), (3, 20, 6), (6, 20, 8), (12, 12, 9)])
+@pytest.mark.parametrize(("peak", "last", "most"), [(0, 20, 3), (1, 20, 4), (3, 20, 6), (6, 20, 7), (12, 12, 7)])
 def test_few_numbers_of_blocks_are_tried(peak: int, last: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores that rise up to a number of blocks and fall behind it: that number is found in a few steps."""
     search = equal_cost._Search.__new__(equal_cost._Search)
     search._trail, search._target_cost, search._found = SimpleNamespace(task=TASK), 1, {}
     search._thinned = [SimpleNamespace(number=number) for number in range(last + 1)]
     monkeypatch.setattr(search, "_fewest", lambda: 0)
-    monkeypatch.setattr(search, "_can_thin", lambda number, floor: number <= last)
+    monkeypatch.setattr(search, "_most", lambda number: min(number, last))
 
     def candidate(thinned: Any) -> Any:
         return SimpleNamespace(
@@ -99,7 +102,7 @@ def test_few_numbers_of_blocks_are_tried(peak: int, last: int, most: int, monkey
 
     monkeypatch.setattr(search, "_candidate", candidate)
     tried = [one.number for one in search.candidates()]
-    assert peak in tried
+    assert min(abs(number - peak) for number in tried) <= peak // 4
     assert len(tried) <= most
 
 
@@ -145,5 +148,5 @@ def test_with_training_the_walk_goes_on_without_those_blocks(dense: nn.Module, s
 
 @pytest.mark.parametrize("method", ["proximal", "gates"])
 def test_cuts_of_a_path_are_repaired(dense: nn.Module, structure: Structure, method: str) -> None:
-    steps = walked(dense, structure, method=method, depth_rule="share", epochs=0.5, points=2)
+    steps = walked(dense, structure, method=method, depth_rule="share", epochs=0.2, points=1)
     assert any(point.repaired and any(one.ridge is not None for one in point.repaired.layers) for point, _, _ in steps)

@@ -110,13 +110,14 @@ class _Search:
 
     def candidates(self) -> list[Candidate]:
         """Those that the search came to, by the number of blocks that are gone."""
-        best = first = self._fewest()
-        ahead, worse = 0, 0
-        while worse < PATIENCE and self._is_tried(first + ahead):
-            worse = 0 if self._best() != best or first + ahead == best else worse + 1
-            best, ahead = self._best(), max(1, 2 * ahead)
+        best = first = number = self._fewest()
+        worse = 0
+        while worse < PATIENCE and number not in self._found:
+            self._try(number)
+            worse = 0 if self._best() == number else worse + 1
+            best, number = self._best(), self._most(first + max(1, 2 * (number - first)))
         while (between := self._between(best)) is not None:
-            self._is_tried(between)
+            self._try(between)
             best = self._best()
         return [self._found[number] for number in sorted(self._found)]
 
@@ -125,7 +126,7 @@ class _Search:
         number = 0
         while self._lowest(self._thinned[number].live) > self._target_cost:
             number += 1
-            if not self._can_thin(number, floor=0):
+            if self._most(number, floor=0) < number:
                 lowest = self._lowest(self._thinned[-1].live)
                 raise TargetError(f"a cost of {self._target_cost} cannot be reached; the lowest is {lowest}")
         return number
@@ -139,28 +140,23 @@ class _Search:
         return max(self._found, key=lambda number: float(_worth(self._found[number], self._trail.task).mean()))
 
     def _between(self, best: int) -> int | None:
-        """A number of blocks that was not tried, half way between the best and its nearest neighbours."""
+        """A number of blocks half way between the best and its neighbours, if these are not near."""
         numbers = sorted(self._found)
-        place = numbers.index(best)
-        gaps = [(low, high) for low, high in pairwise(numbers[max(0, place - 1) : place + 2]) if high - low > 1]
+        place, near = numbers.index(best), 1 + best // 4
+        gaps = [(low, high) for low, high in pairwise(numbers[max(0, place - 1) : place + 2]) if high - low > near]
         low, high = max(gaps, key=lambda gap: gap[1] - gap[0], default=(0, 0))
         return (low + high) // 2 if gaps else None
 
-    def _is_tried(self, number: int) -> bool:
-        """Try so many blocks less; False if so many cannot go."""
-        if not self._can_thin(number, floor=self._target_cost):
-            return False
-        if number not in self._found:
-            self._found[number] = self._candidate(self._thinned[number])
-        return True
+    def _try(self, number: int) -> None:
+        self._found[number] = self._candidate(self._thinned[number])
 
-    def _can_thin(self, number: int, *, floor: int) -> bool:
-        while len(self._thinned) <= number:
-            block = self._cheapest(self._thinned[-1], floor)
-            if block is None:
-                return False
+    def _most(self, number: int, *, floor: int | None = None) -> int:
+        """So many blocks, or as many as can go without falling below the floor (by default the target), once networks
+        without them are there."""
+        floor = self._target_cost if floor is None else floor
+        while len(self._thinned) <= number and (block := self._cheapest(self._thinned[-1], floor)) is not None:
             self._thinned.append(self._without(self._thinned[-1], Removal((block,))))
-        return True
+        return min(number, len(self._thinned) - 1)
 
     def _cheapest(self, cut: Cut, floor: int) -> str | None:
         """The block with the lowest price among those that can go without falling below the floor. Those that were
