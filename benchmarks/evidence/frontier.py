@@ -36,7 +36,7 @@ from cifar10_jpeg import TASK, adapted, score
 from rivals import l1_removal, random_removal
 from torch import Tensor, nn
 
-from amsc import Settings, Target, compress, cut, plan_cut, scan, trace
+from amsc import Settings, Target, compress, cut, plan_cut, reconstruct, scan, trace
 from amsc.data import Data, open_data
 from amsc.measurement import count_macs, machine_stamp
 from amsc.models import open_model
@@ -46,6 +46,8 @@ from amsc.surgery import plan_of
 from amsc.training import OptimizerChoice, Speed, TrainSettings, finetune, reestimate_batchnorm
 
 RESULTS = Path(__file__).parents[1] / "results" / "frontier.json"
+EXAMPLES = 1024
+"""Training images, without labels, of each reconstruction."""
 Arm = Callable[[nn.Module, Data, float, int, argparse.Namespace], nn.Module]
 
 
@@ -54,15 +56,18 @@ def tuning(options: argparse.Namespace, seed: int) -> TrainSettings:
     return TrainSettings("finetune", options.epochs, OptimizerChoice(options.learning_rate), seed=seed, speed=speed)
 
 
-def path(**choices: Any) -> Arm:
-    """A run of `compress` with these settings."""
+def path(*, walks: bool = True, **choices: Any) -> Arm:
+    """A run of `compress` with these settings, without reconstruction if they do not say otherwise; one that does not
+    walk cuts to the target before all training."""
 
     def run(dense: nn.Module, data: Data, share: float, seed: int, options: argparse.Namespace) -> nn.Module:
-        said = {"path_points": options.path_points, "path_learning_rate": options.path_learning_rate, **choices}
+        said = {"path_points": options.path_points, "path_learning_rate": options.path_learning_rate}
+        said |= {"reconstruction": 0, **choices}
+        path_epochs = options.path_epochs if walks else 0.0
         settings = Settings(
             seed=seed,
-            path_epochs=options.path_epochs,
-            finetune_epochs=options.epochs - options.path_epochs,
+            path_epochs=path_epochs,
+            finetune_epochs=options.epochs - path_epochs,
             finetune_learning_rate=options.learning_rate,
             precision="bfloat16",
             channels_last=True,
@@ -73,14 +78,27 @@ def path(**choices: Any) -> Arm:
     return run
 
 
+def repaired(arm: Arm) -> Arm:
+    """The same arm, with what its cut cost given back before it is fine-tuned."""
+
+    def run(dense: nn.Module, data: Data, share: float, seed: int, options: argparse.Namespace) -> nn.Module:
+        model = arm(dense, data, share, seed, argparse.Namespace(**{**vars(options), "epochs": 0.0}))
+        model = reconstruct(model, dense, data, examples=EXAMPLES, seed=seed).model
+        finetune(model, data, TASK, tuning(options, seed))
+        return model
+
+    return run
+
+
 def at_once(removal: Callable[[nn.Module, Structure, Data, float, int], Mapping[str, Any]]) -> Arm:
     """Cut what `removal` says (as `plan_cut` takes it), then fine-tune."""
 
     def run(dense: nn.Module, data: Data, share: float, seed: int, options: argparse.Namespace) -> nn.Module:
         structure = trace(dense, data.example_inputs())
         model = cut(dense, plan_cut(structure, **removal(dense, structure, data, share, seed)))
-        reestimate_batchnorm(model, data)
-        finetune(model, data, TASK, tuning(options, seed))
+        if options.epochs:
+            reestimate_batchnorm(model, data)
+            finetune(model, data, TASK, tuning(options, seed))
         return model
 
     return run
@@ -121,8 +139,15 @@ def longer(dense: nn.Module, data: Data, share: float, seed: int, options: argpa
     return model
 
 
+L1 = uniform(lambda structure, macs, dense, seed: l1_removal(structure, macs, dense))
+WIDTH = {"reconstruction": EXAMPLES, "method": "gates", "depth_share": 0.0, "path_points": 1}
 ARMS: dict[str, Arm] = {
     "proximal": path(),
+    "proximal, repaired": path(reconstruction=EXAMPLES),
+    "equal cost, repaired, then proximal": path(reconstruction=EXAMPLES, depth_rule="equal-cost"),
+    "equal cost, repaired, at once": path(walks=False, reconstruction=EXAMPLES, depth_rule="equal-cost"),
+    "gates, repaired": path(reconstruction=EXAMPLES, method="gates"),
+    "width only, repaired, at once": path(walks=False, **WIDTH),
     "gates": path(method="gates"),
     "gates at once": path(method="gates", path_points=1),
     "proximal, width only": path(depth_share=0.0),
@@ -136,7 +161,8 @@ ARMS: dict[str, Arm] = {
     "rw weights": path(weights="rw", currency="params"),
     "scan, width only": scanned("width"),
     "scan": scanned("both"),
-    "L1, uniform": uniform(lambda structure, macs, dense, seed: l1_removal(structure, macs, dense)),
+    "L1, uniform": L1,
+    "L1, uniform, repaired": repaired(L1),
     "Taylor": ranked(taylor),
     "random, uniform": uniform(lambda structure, macs, dense, seed: random_removal(structure, macs, seed)),
     "Fisher per MAC": ranked(lambda it: fisher(it) / it.sizes["macs"]),
@@ -150,7 +176,8 @@ def run_one(
     start = time.perf_counter()
     model = ARMS[name](copy.deepcopy(dense), data, share, seed, options)
     seconds = time.perf_counter() - start
-    reestimate_batchnorm(model, data)
+    if options.epochs:  # not what has just been reconstructed
+        reestimate_batchnorm(model, data)
     example = data.example_inputs()
     plan = plan_of(model)
     return {
