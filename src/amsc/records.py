@@ -96,7 +96,7 @@ class Record(Shown):
     Scores are the metric on the test split. `verification_error` is the largest relative difference
     between the masked and the cut model. `warnings` say what makes the outcome useless, such as a dense network that
     had learnt nothing, or a small one that lost it. Two runs with the same settings, seed and machine agree in
-    everything but `seconds`, the latencies and the peak memory.
+    everything but `seconds` (of the stages and of reconstructions), the latencies and the peak memory.
     """
 
     model: str
