@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amsc.errors import RunFolderError, SettingsError
-from amsc.settings import RunSettings, Settings, read_settings, write_settings
+from amsc.settings import EFFORTS, RunSettings, Settings, read_settings, write_settings
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,19 @@ def test_every_number_has_a_range_and_every_word_its_choices() -> None:
         "minimum",
         "plain",
     }  # checked by pattern and by type
+
+
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_an_effort_is_a_set_of_settings_that_can_be_overridden(effort: str) -> None:
+    settings = Settings.of(effort, seed=7)
+    changed = {key for key, value in dataclasses.asdict(settings).items() if value != getattr(Settings(), key)}
+    assert changed == {*EFFORTS[effort], "seed"}
+    assert Settings.of(effort, finetune_epochs=3.0).finetune_epochs == 3
+
+
+def test_an_unknown_effort_is_named_with_those_that_there_are() -> None:
+    with pytest.raises(SettingsError, match=r"expected one of instant, .*got 'quik'; did you mean quick\?"):
+        Settings.of("quik")
 
 
 def test_streams_go_with_the_gates_alone() -> None:

@@ -26,6 +26,7 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 __all__ = [
+    "EFFORTS",
     "RunSettings",
     "Settings",
     "nearest",
@@ -43,6 +44,22 @@ CHOICES = {
     "optimizer": ("sgd", "adamw"),
     "precision": ("float32", "bfloat16"),
 }
+
+EFFORTS: Mapping[str, Mapping[str, Any]] = {
+    "instant": {"path_epochs": 0.0, "finetune_epochs": 0.0, "depth_rule": "equal-cost"},
+    "quick": {"path_epochs": 0.0, "finetune_epochs": 1.6, "depth_rule": "equal-cost"},
+    "standard": {},
+    "thorough": {"path_epochs": 32.0, "path_points": 16, "finetune_epochs": 64.0},
+    "paper": {
+        "weights": "amsc",
+        "currency": "params",
+        "path_epochs": 64.0,
+        "path_points": 16,
+        "finetune_epochs": 64.0,
+        "reconstruction": 0,
+    },
+}
+"""What each effort sets; all else is as by default."""
 
 FROM_COMMAND = "# Everything needed to run this again: amsc compress --settings FILE\n"
 FROM_PYTHON = """\
@@ -83,8 +100,9 @@ class Settings:
     """Every choice of a run.
 
     The dense network is first trained for `dense_epochs` (0: taken as it is). The path takes `path_epochs` in
-    `path_points` pieces, of which depth may use at most `depth_share` of the cost to be saved; then `finetune_epochs`
-    follow. Epochs may be fractions. Learning rates: `dense_learning_rate` and `finetune_learning_rate` follow a
+    `path_points` pieces, of which depth may use at most `depth_share` of the cost to be saved (with the rule
+    "equal-cost" as much as is worth it, unless the share is 0); then `finetune_epochs` follow. Epochs may be
+    fractions. Learning rates: `dense_learning_rate` and `finetune_learning_rate` follow a
     cosine to zero, `path_learning_rate` is constant but for the settling end of each piece. `label_smoothing` is that
     of all training for classification. Fine-tuning may learn from the dense network too: `distillation` is the weight
     of its soft targets at this `temperature`; with `ema` above 0 its outcome is the moving average of the weights with
@@ -107,7 +125,7 @@ class Settings:
     finetune_epochs: float = 8.0
     path_points: int = 8
     depth_share: float = 0.5
-    depth_rule: str = "one-standard-error"  # or "share": depth takes its whole share of the budget
+    depth_rule: str = "one-standard-error"  # or "share": depth takes its whole share of the budget; or "equal-cost"
     weights: str = "fisher"  # or the paper's amsc, and its ablations ssl, gl, rw
     theta_hat: str = "dense"  # where adaptive weights come from; or a first group-lasso piece, or refreshed at each
     currency: str = "target"  # what a group's size is counted in: what the target is about, macs or params
@@ -148,6 +166,23 @@ class Settings:
                 'streams: channels of residual streams can go with method="gates" (--method gates); the penalty leaves '
                 "them, since its groups would overlap"
             )
+
+    @classmethod
+    def of(cls, effort: str, **choices: Any) -> "Settings":
+        """The settings of an effort, with other choices on top: "instant" (no training), "quick" (a tenth of the
+        usual epochs), "standard" (the defaults), "thorough" (four to eight times as many), or "paper" (its weights and
+        sizes of groups, long schedules, no reconstruction).
+
+            amsc.compress(..., settings=amsc.Settings.of("instant", seed=1))
+
+        Raises:
+            SettingsError: there is no such effort, or a value is impossible.
+        """
+        if effort not in EFFORTS:
+            raise SettingsError(
+                f"effort: expected one of {', '.join(EFFORTS)}, got {effort!r}{nearest(effort, EFFORTS)}"
+            )
+        return cls(**{**EFFORTS[effort], **choices})
 
     def rounding(self, structure: Structure) -> Rounding:
         """How many channels may be left in the groups of `structure`.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amsc.cli.parser import UsageError
-from amsc.settings import CHOICES, RunSettings, Settings, read_settings
+from amsc.settings import CHOICES, EFFORTS, RunSettings, Settings, read_settings
 
 __all__ = [
     "TASK_HELP",
@@ -29,7 +29,12 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     "finetune_epochs": (float, "E", "epochs of fine-tuning after the cut"),
     "path_points": (int, "N", "pieces of the path; one point is recorded after each"),
     "depth_share": (float, "S", "share of the saving that depth may take, 0 (width only) to 1 (depth only)"),
-    "depth_rule": (str, "", "how depth ends: by the paired one-standard-error rule, or at its whole share"),
+    "depth_rule": (
+        str,
+        "",
+        "how depth ends: by the paired one-standard-error rule, at its whole share, or where networks at the target are"
+        " better with more blocks (equal-cost)",
+    ),
     "penalty_weights": (
         str,
         "",
@@ -167,6 +172,9 @@ def add_setting_flags(
     """One flag for each of `names`, with its default in the help."""
     values = defaults or Settings()
     group = parser.add_argument_group("choices")
+    if names == tuple(SETTING_FLAGS):
+        efforts = "from no training at all to the paper's schedule; --help shows the defaults of standard"
+        group.add_argument("--effort", choices=tuple(EFFORTS), help=f"how much to train: {efforts}")
     for name in names:
         kind, placeholder, words = SETTING_FLAGS[name]
         field = FIELDS.get(name, name)
@@ -179,12 +187,18 @@ def add_setting_flags(
 
 
 def run_settings(args: argparse.Namespace, *, defaults: Settings | None = None) -> RunSettings:
-    """The run that was asked for: `defaults`, under the settings file, under the flags.
+    """The run that was asked for: `defaults` (those of an effort if one is given), under the settings file, under the
+    flags.
 
     Raises:
         SettingsError: the file cannot be read, or a value is impossible.
+        UsageError: an effort is given beside a file.
     """
     given = vars(args)
+    if given.get("effort"):
+        if given.get("settings"):
+            raise UsageError("--effort and --settings both say all choices: give one of them, and flags for the rest")
+        defaults = Settings.of(given["effort"])
     run = read_settings(given["settings"]) if given.get("settings") else RunSettings(settings=defaults or Settings())
     names = [*COMMON_SETTINGS, *SETTING_FLAGS, *LIMITS]
     choices = {FIELDS.get(name, name): given.get(name) for name in names}

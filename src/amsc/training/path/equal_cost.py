@@ -82,8 +82,9 @@ def depth_at_equal_cost(trail: Trail, target_cost: int, stand_in: StandIn) -> Eq
     Blocks go in the order of their prices, each asked again when others are gone: what the training loss rises by when
     a block is gone and what that cost is given back, for each unit of cost that it saves. Channels go as a scan says.
     Numbers of blocks are tried in steps that double, until two are worse in turn, and then between the best and its
-    neighbours. Of networks that are as good as the best, by half a paired standard error, the one with the fewest
-    blocks is taken: a block saves more time than channels of the same cost.
+    neighbours. With a `depth_share` of 0 no block goes that need not. Of networks that are as good as the best, by half
+    a paired standard error, the one with the fewest blocks is taken: a block saves more time than channels of the same
+    cost.
 
     Args:
         target_cost: in the units of the structure's cost.
@@ -164,7 +165,8 @@ class _Search:
         structure = cut.live.structure
         spare = [block.name for block in structure.outer_blocks if not block.kind.is_dirac]
         spare = [name for name in spare if predicted_cost(structure, {}, (name,)) >= floor]
-        if not spare:
+        is_wanted = self._trail.settings.depth_share > 0 or not floor
+        if not spare or not is_wanted:
             return None
         base = self._loss(cut)
         asked = sorted(spare, key=lambda name: self._prices.get(name, 0.0))

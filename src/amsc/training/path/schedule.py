@@ -42,4 +42,4 @@ def schedule_of(settings: WalkSettings, structure: Structure, steps_per_epoch: i
     has_depth, at_equal_cost = share > 0 and bool(structure.outer_blocks), settings.depth_rule == "equal-cost"
     depth_pieces = min(count - 1, max(1, int(share * count))) if has_depth and not at_equal_cost else 0
     goal = round(dense - share * (dense - target_cost))
-    return Schedule(sizes, depth_pieces, goal, target_cost, has_depth and at_equal_cost)
+    return Schedule(sizes, depth_pieces, goal, target_cost, at_equal_cost and (has_depth or not steps))
