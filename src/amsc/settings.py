@@ -104,8 +104,8 @@ class Settings:
     "equal-cost" as much as is worth it, unless the share is 0); then `finetune_epochs` follow. Epochs may be
     fractions. Learning rates: `dense_learning_rate` and `finetune_learning_rate` follow a
     cosine to zero, `path_learning_rate` is constant but for the settling end of each piece. `label_smoothing` is that
-    of all training for classification. Fine-tuning may learn from the dense network too: `distillation` is the weight
-    of its soft targets at this `temperature`; with `ema` above 0 its outcome is the moving average of the weights with
+    of all training for classification. Fine-tuning learns from the dense network too: `distillation` is the weight
+    of its soft targets at this `temperature` (None: 0.9 for classification, 0 for other tasks); with `ema` above 0 its outcome is the moving average of the weights with
     this decay per step. `batch_size` and `limit` (which caps the training examples) are for data that amsc opens by
     name: data that come as an object decide themselves, and a run notes what they have. `reconstruction` is the number
     of training examples, without their labels, from which what a cut costs is given back (0: it is not). `threads` are
@@ -137,8 +137,8 @@ class Settings:
     momentum: float = 0.9  # with adamw the first beta
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0
-    distillation: float = 0.0
-    temperature: float = 2.0
+    distillation: float | None = None  # 0.9 where the task is classification, else 0
+    temperature: float = 4.0
     ema: float = 0.0
     precision: str = "float32"  # or bfloat16: training computes under autocast
     channels_last: bool = False  # for networks of 2-d convolutions that run in that layout

@@ -55,13 +55,14 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     "momentum": (float, "M", "momentum of SGD, first beta of AdamW"),
     "weight_decay": (float, "D", "weight decay"),
     "label_smoothing": (float, "S", "label smoothing of all training"),
-    "distillation": (float, "W", "weight of the dense network's soft targets in fine-tuning, 0 (none) to 1"),
+    "distillation": (float, "W", "weight of the dense network's soft targets in fine-tuning, 0 to 1"),
     "temperature": (float, "T", "temperature of these soft targets"),
     "ema": (float, "D", "fine-tuning ends with the moving average of its weights, of this decay per step (0: none)"),
     "precision": (str, "", "training computes in float32, or under autocast in bfloat16"),
     "limit": (int, "N", "use at most N training examples"),
 }
 FIELDS = {"penalty_weights": "weights"}
+NOTHING_SAID = {"limit": "all", "distillation": "0.9 for classification, else 0"}
 COMMON_SETTINGS = ("seed", "deterministic", "device", "threads", "channels_last")
 TASK_HELP = "classification (the default), regression, segmentation or module:function"
 LIMITS = ("keep", "only", "streams", "plain", "round_to", "min_channels", "minimum")
@@ -179,7 +180,7 @@ def add_setting_flags(
         kind, placeholder, words = SETTING_FLAGS[name]
         field = FIELDS.get(name, name)
         default = getattr(values, field)
-        shown = "all" if default is None else default
+        shown = NOTHING_SAID[name] if default is None else default
         options: dict[str, Any] = {"metavar": placeholder} if placeholder else {"choices": CHOICES[field]}
         group.add_argument(
             "--" + name.replace("_", "-"), dest=name, type=kind, help=f"{words} (default: {shown})", **options

@@ -9,7 +9,7 @@ from torch import nn
 
 from amsc.data import Data
 from amsc.jobs.checks import check_kinds, check_target, chosen_task
-from amsc.jobs.preparation import settings_used, threads_and_determinism
+from amsc.jobs.preparation import settings_used, taught, threads_and_determinism
 from amsc.jobs.request import Request
 from amsc.jobs.run_folder import RunFolder, check_usable
 from amsc.jobs.run_identity import run_identity
@@ -51,7 +51,7 @@ def requested(
         data,
         target,
         judge,
-        settings_used(settings, data, tell=tell),
+        taught(settings_used(settings, data, tell=tell), judge),
         name or type(model).__name__,
         None if out is None else Path(out),
         progress or NoProgress(),

@@ -18,8 +18,13 @@ from amsc.records import Timing
 from amsc.settings import Settings
 from amsc.structure import Structure, select, trace, without_frozen, without_plain
 from amsc.surgery import cuttable
+from amsc.tasks import Classification, Task
 
-__all__ = ["prepared", "removable", "settings_used", "threads_and_determinism"]
+__all__ = ["prepared", "removable", "settings_used", "taught", "threads_and_determinism"]
+
+DISTILLATION = 0.9
+"""Of the loss, what the dense network's soft targets have: worth two to four points after short training
+(docs/decisions/2026-11-23-recovery.md)."""
 
 
 def prepared(wanted: Request, timing: Timing | None = None) -> Budget:
@@ -86,6 +91,13 @@ def settings_used(settings: Settings, data: Data, *, tell: bool = True) -> Setti
             stacklevel=4,
         )
     return replace(settings, batch_size=size, limit=limit)
+
+
+def taught(settings: Settings, task: Task) -> Settings:
+    """The settings with the weight of the dense network's soft targets: what the task allows, where nothing is said."""
+    if settings.distillation is not None:
+        return settings
+    return replace(settings, distillation=DISTILLATION if isinstance(task, Classification) else 0.0)
 
 
 @contextmanager
