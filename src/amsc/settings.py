@@ -105,10 +105,11 @@ class Settings:
     fractions. Learning rates: `dense_learning_rate` and `finetune_learning_rate` follow a
     cosine to zero, `path_learning_rate` is constant but for the settling end of each piece. `label_smoothing` is that
     of all training for classification. Fine-tuning learns from the dense network too: `distillation` is the weight
-    of its soft targets at this `temperature` (None: 0.9 for classification, 0 for other tasks); with `ema` above 0 its outcome is the moving average of the weights with
-    this decay per step. `batch_size` and `limit` (which caps the training examples) are for data that amsc opens by
-    name: data that come as an object decide themselves, and a run notes what they have. `reconstruction` is the number
-    of training examples, without their labels, from which what a cut costs is given back (0: it is not). `threads` are
+    of its soft targets at this `temperature` (None: 0.9 for classification, 0 for other tasks); with `ema` above 0 its
+    outcome is the moving average of the weights with this decay per step. `batch_size` and `limit` (which caps the
+    training examples) are for data that amsc opens by name: data that come as an object decide themselves, and a run
+    notes what they have. `reconstruction` is the number of training examples, without their labels, from which what a
+    cut costs is given back (0: it is not). `threads` are
     torch's (0: as it is set). `keep` and `only` are names or globs of what must not be touched, or of all that may be
     (see `amsc.structure.select`); what is left of a group that loses channels is a multiple of `round_to`, at least
     `min_channels` (see `amsc.structure.Rounding`); each text in `minimum`, such as "layer3.*=16", says how many must be
