@@ -220,8 +220,10 @@ class _Trial:
                 return dict.fromkeys(every, ends[0])
         parts = families if len(families) > 1 else _halves(every)
         middle = len(parts) // 2
+        known = self._attempts.structure
         bad = self._divided(good, parts[:middle], share)
-        return bad | self._divided(good, parts[middle:], share, None if bad else why)
+        is_still_so = not bad and self._attempts.structure is known  # no number was found to follow in between
+        return bad | self._divided(good, parts[middle:], share, why if is_still_so else None)
 
     def _families(self, units: Iterable[Unit]) -> list[Family]:
         """The units, those of alike layers together; groups before blocks."""
