@@ -10,7 +10,7 @@ from torch import nn
 
 from amsc.data import Data
 from amsc.errors import SettingsError, TargetError
-from amsc.jobs.checks import check_data, check_kinds, chosen_task
+from amsc.jobs.checks import check_data, check_kinds, check_listener, chosen_settings, chosen_task
 from amsc.jobs.preparation import removable, threads_and_determinism
 from amsc.jobs.scan_look import Look, LossCheck
 from amsc.jobs.stages.record import versions
@@ -162,7 +162,8 @@ def scan(
         TrainingError: the loss is not finite.
         VerificationError: a cut network differs from the masked one.
     """
-    settings, listener, clock = settings or Settings(), progress or NoProgress(), _Clock()
+    check_listener(progress)
+    settings, listener, clock = chosen_settings(settings, Settings()), progress or NoProgress(), _Clock()
     task = _checked(model, data, task, settings, examples, power, dimensions, shares)
     with threads_and_determinism(settings):
         splits = ("train", "validation") if evaluate else ("train",)
