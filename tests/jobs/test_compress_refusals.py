@@ -85,6 +85,10 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path, monkeypatch: p
     _refused(monkeypatch, RunFolderError, "already holds notes.txt", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     _refused(monkeypatch, RunFolderError, "is a file", tmp_path / "notes.txt")
+    (tmp_path / "run" / "state").mkdir(parents=True)
+    (tmp_path / "run" / "state" / "state.pt").write_bytes(b"")
+    words = r"or go on with the run in it: resume=True in Python, or amsc resume .*run$"
+    _refused(monkeypatch, RunFolderError, words, tmp_path / "run")
 
 
 def test_a_folder_that_holds_only_its_settings_is_new(tmp_path: Path) -> None:

@@ -211,9 +211,10 @@ def check_named(run: RunSettings, needs: Sequence[str] = tuple(NEEDED)) -> None:
         trained = (
             "; the function for MODEL returns the trained network, or give its --weights" if "model" in lost else ""
         )
+        names = " and ".join(NEEDED[key][0] for key in lost)
         raise UsageError(
-            f"{' and '.join(NEEDED[key][0] for key in lost)} {'are' if len(lost) > 1 else 'is'} missing: the settings file is of a run that was "
-            f"started from Python with {objects}, which it cannot hold; say what makes them again: {flags}{trained}"
+            f"{names} {'are' if len(lost) > 1 else 'is'} missing: the settings file is of a run that was started from "
+            f"Python with {objects}, which it cannot hold; say what makes them again: {flags}{trained}"
         )
     for key in needs:
         if key != "task":
