@@ -216,15 +216,17 @@ def _remember(place: Any, removed: nn.Module) -> None:
 
 
 def misfit(model: nn.Module, plan: CutPlan) -> str:
-    """What of the plan the model does not have; "" if the plan fits."""
+    """What of the plan the model does not have, biases that the plan makes aside; "" if the plan fits."""
     tensors, modules = named_tensors(model), dict(model.named_modules())
+    made = {f"{layer}.bias" for layer in plan.folds}
     for name in (*(cut.parameter for cut in plan.cuts), *plan.block_parameters):
-        if name not in tensors:
+        if name not in tensors and name not in made:
             return f"the model has no parameter or buffer {name!r}"
     for name in plan.blocks:
         if not name or name not in modules:
             return f"the model has no block {name!r}"
-    return next(filter(None, (_axis_misfit(cut, tensors[cut.parameter]) for cut in plan.cuts)), "")
+    present = (cut for cut in plan.cuts if cut.parameter in tensors)
+    return next(filter(None, (_axis_misfit(cut, tensors[cut.parameter]) for cut in present)), "")
 
 
 def _check_fit(model: nn.Module, plan: CutPlan) -> None:
