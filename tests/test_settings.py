@@ -35,8 +35,8 @@ from amsc.settings import EFFORTS, RunSettings, Settings, read_settings, write_s
         ("path_epochs", "8", "a number"),
         ("round_to", 0, "1 or more"),
         ("min_channels", 0, "1 or more"),
-        ("keep", "layer1", "a tuple of names"),
-        ("only", ("a", 3), "a tuple of names"),
+        ("keep", "layer1", "a list of names"),
+        ("only", ("a", 3), "a list of names"),
     ],
 )
 def test_an_impossible_value_says_what_was_expected_and_what_came(key: str, value: object, expected: str) -> None:
@@ -45,6 +45,12 @@ def test_an_impossible_value_says_what_was_expected_and_what_came(key: str, valu
     assert str(caught.value).startswith(f"{key}: expected ")
     assert expected in str(caught.value)
     assert repr(value) in str(caught.value)
+
+
+def test_lists_of_names_are_taken_as_tuples() -> None:
+    given = Settings(keep=["a", "b*"], only=["c"], minimum=["c=2"])  # type: ignore[arg-type]
+    assert given == Settings(keep=("a", "b*"), only=("c",), minimum=("c=2",))
+    assert hash(given) == hash(Settings(keep=("a", "b*"), only=("c",), minimum=("c=2",)))
 
 
 def test_every_number_has_a_range_and_every_word_its_choices() -> None:

@@ -1,8 +1,9 @@
 """How long-running work says how far it is, without knowing who listens."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
-__all__ = ["NoProgress", "Progress"]
+__all__ = ["Naming", "NoProgress", "Progress"]
 
 
 class Progress(Protocol):
@@ -11,7 +12,8 @@ class Progress(Protocol):
     def update(self, phase: str, step: int, steps: int, **values: float) -> None:
         """`step` of `steps` of `phase` ("dense", "depth", "width" or "finetune") are done.
 
-        `values` are the latest of `loss`, `blocks`, `channels`, `macs` and `score`, as far as they are known.
+        `values` are the latest of `loss`, `blocks`, `channels`, `macs` and `score`, as far as they are known; `cost` is
+        that of the network being fine-tuned, as a share of the dense one's.
         """
 
 
@@ -20,3 +22,14 @@ class NoProgress:
 
     def update(self, phase: str, step: int, steps: int, **values: float) -> None:
         """Nothing happens."""
+
+
+class Naming:
+    """Hands on what it hears to a listener, with values of its own: of which network it is."""
+
+    def __init__(self, listener: Progress, values: Mapping[str, float]) -> None:
+        self._listener, self._values = listener, values
+
+    def update(self, phase: str, step: int, steps: int, **values: float) -> None:
+        """Hand it on."""
+        self._listener.update(phase, step, steps, **self._values, **values)

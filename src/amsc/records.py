@@ -136,6 +136,9 @@ class ScanPoint:
     `share` is the share of the dense MACs it was made for; `predicted_increase` how much the loss is predicted to grow,
     never less than 0. It is 0 where it `is_beyond_model`: there the loss would fall by more than chance, as the network
     is not at its minimum, and the model, which is one of a minimum, knows nothing of what is lost.
+    `seen_increase` is how much the loss of a few training examples grows with what goes set to zero; the prediction
+    `is_far_off` where that is more than ten times as much, as of a network that fits its examples so well that their
+    loss has hardly any slope.
     Where it was asked for: `score` and `score_reestimated` on the validation split, with the running statistics of
     BatchNorm as they were and estimated anew; `latency_seconds` with its interquartile range.
     """
@@ -153,6 +156,13 @@ class ScanPoint:
     score_reestimated: float | None = None
     latency_seconds: float | None = None
     latency_spread_seconds: float | None = None
+    seen_increase: float | None = None
+    is_far_off: bool = False
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether `predicted_increase` is to be trusted."""
+        return not self.is_beyond_model and not self.is_far_off
 
 
 @dataclasses.dataclass(frozen=True)

@@ -113,7 +113,7 @@ class Settings:
     torch's (0: as it is set). `keep` and `only` are names or globs of what must not be touched, or of all that may be
     (see `amsc.structure.select`); what is left of a group that loses channels is a multiple of `round_to`, at least
     `min_channels` (see `amsc.structure.Rounding`); each text in `minimum`, such as "layer3.*=16", says how many must be
-    left where it names groups, as `keep` would.
+    left where it names groups, as `keep` would. Lists of these become tuples.
 
     Raises:
         SettingsError: a value has the wrong type or is impossible.
@@ -160,6 +160,9 @@ class Settings:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if hints[field.name] == tuple[str, ...] and isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, field.name, value)
             _check_type(field.name, value, hints[field.name])
             _check_value(field.name, value)
         if self.streams and self.method != "gates":
@@ -228,7 +231,7 @@ class RunSettings:
 def _check_type(key: str, value: Any, kind: Any) -> None:
     if kind == tuple[str, ...]:
         if not isinstance(value, tuple) or not all(isinstance(each, str) and each for each in value):
-            raise SettingsError(f"{key}: expected a tuple of names or globs, got {value!r}")
+            raise SettingsError(f"{key}: expected a list of names or globs such as ['layer1*'], got {value!r}")
         return
     allowed = typing.get_args(kind) or (kind,)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -314,9 +317,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _from_toml(kind: Any, value: Any) -> Any:
-    """TOML tells 8 from 8.0, and a setting that may be a fraction takes both; its lists are tuples here."""
-    if kind == tuple[str, ...] and isinstance(value, list):
-        return tuple(value)
+    """TOML tells 8 from 8.0, and a setting that may be a fraction takes both."""
     return float(value) if kind is float and type(value) is int else value
 
 

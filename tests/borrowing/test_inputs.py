@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from amsc.borrowing import Calls, InputSpec, call_arguments, copied_inputs, example_calls, random_inputs
+from amsc.borrowing import Calls, InputSpec, call_arguments, copied_inputs, example_calls, random_inputs, run_model
 from amsc.errors import InputError
 from amsc.records import from_json, to_json
 
@@ -28,10 +28,41 @@ def test_what_forward_is_called_with(given: Any, arguments: Any) -> None:
     assert (args, kwargs) == arguments
 
 
-@pytest.mark.parametrize(("calls", "words"), [((), "holds no call"), ((X, Calls(X)), "takes single calls")])
+@pytest.mark.parametrize(
+    ("calls", "words"),
+    [
+        ((), "holds no call"),
+        ((X, Calls(X)), "takes single calls"),
+        (([X, (X, "depth")],), "each call as an argument of its own"),
+        (([X, {"x": X, "head": "depth"}],), "each call as an argument of its own"),
+    ],
+)
 def test_calls_are_calls(calls: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         Calls(*calls)
+
+
+class Picky(torch.nn.Module):
+    """Knows one head, and says in different ways that it does not know another."""
+
+    def forward(self, x: Any, head: Any = "one", way: str = "key") -> Any:
+        if way == "text" and head != "one":
+            raise ValueError(f"no head {head}, only one")
+        return {"one": x}[head]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ((X, (IDS, "depth")), r"shape \(2, 3\), \(4,\): KeyError of tuple\(Tensor, 'depth'\)$"),
+        ((X, (IDS, "depth"), "text"), r"no head \(tensor\(\.\.\.\)$"),
+        ((X, "depth"), r"shape \(2, 3\): 'depth'$"),
+        ((X, "depth", "text"), "no head depth, only one$"),
+    ],
+)
+def test_a_forward_that_fails_is_explained_without_the_numbers_of_tensors(inputs: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        run_model(Picky(), inputs)
 
 
 def test_several_calls_are_data_and_come_back_at_random() -> None:

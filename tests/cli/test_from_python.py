@@ -90,6 +90,20 @@ def test_picking_and_resuming_ask_for_both(folder: Path, capsys: pytest.CaptureF
         assert "with data called 'loader'; give them: --data" in capsys.readouterr().err
 
 
+def test_settings_of_a_run_with_objects_say_what_has_to_be_given(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compress", "--settings", str(folder / "settings.toml"), "--out", str(tmp_path / "again"), "--quiet"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "MODEL and --data DATA are missing: the settings file is of a run that was started from Python" in said
+    assert "with a model of class Net and data called 'loader', which it cannot hold" in said
+    assert main([*words, "handed_over:build", "--data", "handed_over:loaders"]) == 0
+    one, two = (json.loads((path / "record.json").read_text()) for path in (folder, tmp_path / "again"))
+    assert one["target"] == two["target"]
+    assert one["before"]["macs"] == two["before"]["macs"]
+
+
 def test_it_is_picked_from_and_the_pick_needs_no_more_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pick", str(folder), "--target", "macs=85%", *BOTH, "--quiet"]) == 0
     picked = folder / "picks" / "macs-0.85"

@@ -35,6 +35,35 @@ def test_a_file_gets_a_line_per_quarter_and_per_change_of_the_network() -> None:
     ]
 
 
+def told_of(*updates: tuple[str, dict[str, float]], stream: io.StringIO | None = None) -> list[str]:
+    stream = stream or io.StringIO()
+    console = Console(io.StringIO(), stream)
+    if stream.isatty():
+        console.notes = RichConsole(file=stream, width=140, force_terminal=True, _environ={"TERM": "xterm"})
+    with progress(console) as listener:
+        for phase, values in updates:
+            listener.update(phase, 0, 10, **values)
+    return stream.getvalue().splitlines()
+
+
+def test_blocks_that_come_back_are_explained_once() -> None:
+    back = ("depth", {"blocks": 3}), ("width", {"blocks": 4}), ("width", {"blocks": 4})
+    for stream in (io.StringIO(), _Terminal()):
+        said = [line for line in told_of(*back, stream=stream) if "width goes on from an earlier network" in line]
+        assert len(said) == 1
+        assert "with 4 blocks and not 3: " in said[0]
+    for usual in ((("depth", {"blocks": 3}), ("width", {"blocks": 3})), (("width", {"blocks": 4}),)):
+        assert not any("earlier" in line for line in told_of(*usual))
+
+
+def test_each_network_that_is_fine_tuned_has_a_name() -> None:
+    lines = told_of(("finetune", {"cost": 0.5, "loss": 1.0}), ("finetune", {"cost": 0.75, "loss": 1.0}))
+    assert lines == [
+        "finetune 0/10: the network of 50.0% of the cost, loss 1.0000",
+        "finetune 0/10: the network of 75.0% of the cost, loss 1.0000",
+    ]
+
+
 def test_a_terminal_gets_bars_with_the_numbers() -> None:
     text = _told(_Terminal())
     for word in ("width", "  1%", "1 M MACs"):

@@ -35,10 +35,11 @@ def test_one_object_and_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert payload["points"][0]["share"] == 1.0
     assert [point["share"] for point in payload["points"][1:]] == [0.6, 0.3]
     assert all(point["score"] is not None and point["latency_seconds"] > 0 for point in payload["points"])
+    assert all(point["seen_increase"] is not None for point in payload["points"])
     record = from_json(ScanRecord, (tmp_path / "seen" / "scan.json").read_text())
     assert record == from_json(ScanRecord, json.dumps(payload))
     page = (tmp_path / "seen" / "scan.html").read_text()
-    assert page.count("<circle") == sum(not point["is_beyond_model"] for point in payload["points"])
+    assert page.count("<circle") == len(payload["points"])
     assert "http" not in page
     assert main([*words, "--out", str(tmp_path / "seen")]) == 8, "what is there is not overwritten"
 

@@ -21,6 +21,14 @@ def _essential(record: dict[str, object]) -> dict[str, object]:
     return {key: record[key] for key in ESSENTIAL}
 
 
+def test_a_pick_is_named_after_its_target(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    targets = [("drop=90%", "drop-90-percent"), ("params=250k, macs=90%", "macs-0.9-params-250k")]
+    for target, name in targets:
+        assert main(["pick", str(run_folder), "--target", target, "--finetune-epochs", "0", "--json"]) == 0
+        (picked,) = json.loads(capsys.readouterr().out)["picks"]
+        assert Path(picked["run"]).name == name
+
+
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work") / "run"
@@ -105,7 +113,9 @@ def test_ctrl_c_says_how_to_go_on_and_resume_ends_as_if_nothing_had_happened(
     with monkeypatch.context() as patch:
         patch.setattr("amsc.cli.working.progress", lambda console: Context())
         assert main([*WORDS, "--out", str(out)]) == 130
-    assert f"amsc resume {out}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"amsc resume {out}" in said
+    assert said.count(f"run folder: {out}") == 1
     assert not (out / "record.json").exists()
     assert main(["resume", str(out), "--json"]) == 0
     record = json.loads(capsys.readouterr().out)["record"]
@@ -126,7 +136,9 @@ def test_a_target_out_of_reach_says_what_is_within_it_and_leaves_no_folder(
 ) -> None:
     words = ["compress", "digits_resnet", "--data", "digits", "--target", "macs=0.1%", "--out", str(tmp_path / "run")]
     assert main(words) == 5
-    assert "lowest reachable target" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "lowest reachable target" in said
+    assert "run folder" not in said, "there is none"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -113,7 +113,8 @@ def test_the_run_folder_holds_all_of_it(result: Result, folder: Path) -> None:
     assert [json.loads(line)["phase"] for line in lines] == [point.phase for point in result.record.path]
     saved = load(folder / "model", small_net).eval()
     inputs = DATA.example_inputs(4)
-    assert torch.equal(saved(inputs), result.model.eval()(inputs))
+    assert not any(module.training for module in result.model.modules()), "as loaded"
+    assert torch.equal(saved(inputs), result.model(inputs))
     for point in result.record.path:
         assert point.weights is None or (folder / "points" / point.weights).is_file()
     assert result.record.path[0].weights == "000.safetensors"

@@ -18,7 +18,7 @@ from amsc.data import ImageData, ImageSplit, LoaderData
 from amsc.errors import AmscError, DataError, ModelError, RunFolderError, SettingsError, TargetError, TrainingError
 from amsc.models.resnet_cifar import CifarResNet
 from amsc.tasks import Classification, Regression
-from amsc.training import load_state
+from amsc.training import evaluate, load_state
 from small_runs import DATA, SETTINGS, TARGET, run_small
 from training.small import small_data, small_net
 
@@ -54,6 +54,12 @@ ROWS = list(zip(torch.randn(20, 1, 8, 8), torch.zeros(20, dtype=torch.long), str
 LOADED = LoaderData(*(DataLoader(ROWS, 10) for _ in range(3)))  # type: ignore[arg-type]
 
 
+WIDE = [(torch.randn(2, 3, 8, 8), torch.zeros(2, dtype=torch.long))]
+WRONG = (
+    r"does not take a batch of the {} split of loader: CifarResNet.forward failed on a batch of shape \(2, 3, 8, 8\)"
+)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("refusals") / "run"
@@ -79,6 +85,10 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path, monkeypatch: p
     _refused(monkeypatch, RunFolderError, "already holds notes.txt", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     _refused(monkeypatch, RunFolderError, "is a file", tmp_path / "notes.txt")
+    (tmp_path / "run" / "state").mkdir(parents=True)
+    (tmp_path / "run" / "state" / "state.pt").write_bytes(b"")
+    words = r"or go on with the run in it: resume=True in Python, or amsc resume .*run$"
+    _refused(monkeypatch, RunFolderError, words, tmp_path / "run")
 
 
 def test_a_folder_that_holds_only_its_settings_is_new(tmp_path: Path) -> None:
@@ -185,6 +195,11 @@ def test_data_and_model_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"data": LoaderData}, DataError, "the class LoaderData is not"),
         ({"model": nn.Linear}, ModelError, "got the class Linear"),
         ({"data": dataclasses.replace(LOADED, num_classes=1)}, DataError, "a single class"),
+        ({"settings": {"device": "cpu"}}, SettingsError, r"got dict; write Settings\(\*\*settings\)"),
+        ({"settings": {}}, SettingsError, "expected an amsc.Settings"),
+        ({"progress": True}, SettingsError, "an object with update.*got bool"),
+        ({"data": dataclasses.replace(LOADED, validation=WIDE)}, DataError, WRONG.format("validation")),
+        ({"data": dataclasses.replace(LOADED, test=WIDE)}, DataError, WRONG.format("test")),
     ],
 )
 def test_arguments_of_the_wrong_kind_are_refused(options: dict[str, Any], error: type[AmscError], words: str) -> None:
@@ -197,6 +212,12 @@ def test_arguments_of_the_wrong_kind_are_refused(options: dict[str, Any], error:
     }
     with pytest.raises(error, match=words):
         compress(**arguments)
+
+
+def test_a_later_batch_of_another_kind_is_told_with_its_split() -> None:
+    mixed = dataclasses.replace(LOADED, validation=[*LOADED.validation, *WIDE])
+    with pytest.raises(DataError, match=WRONG.format("validation")):
+        evaluate(small_net(), mixed, "validation", Classification())
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

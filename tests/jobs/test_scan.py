@@ -19,12 +19,12 @@ from amsc.errors import DataError, RunFolderError, SettingsError, TargetError
 from amsc.jobs.scan import SHARES, Scan, scan
 from amsc.measurement import count_macs
 from amsc.models import open_model
-from amsc.records import ScanRecord, from_json, to_json
+from amsc.records import ScanPoint, ScanRecord, from_json, to_json
 from amsc.report import render_scan
 from amsc.structure.costing import predicted_macs, predicted_parameters
 from amsc.structure.cutting import after_removal
 from amsc.tasks import Classification
-from amsc.training import evaluate, gate_derivatives
+from amsc.training import evaluate, gate_derivatives, mean_loss
 from amsc.training.gates.gradients import GateGradients
 from blocks_nets import Decoder, rows
 from penalty.nets import randomized
@@ -128,7 +128,8 @@ def test_the_frontier_is_monotone(scanned: tuple[nn.Module, Data, Scan]) -> None
     points = scanned[2].points[1:]
     for before, after in itertools.pairwise(points):
         assert after.macs <= before.macs
-        assert after.predicted_increase >= before.predicted_increase or before.is_beyond_model or after.is_beyond_model
+        is_predicted = before.is_predicted and after.is_predicted
+        assert after.predicted_increase >= before.predicted_increase or not is_predicted
         assert min(before.predicted_increase, after.predicted_increase) >= 0
 
 
@@ -351,3 +352,31 @@ def test_a_report_is_written_whole_or_not_at_all(
     with pytest.raises(RunFolderError, match="No space left"):
         found.report(tmp_path / "scan.html")
     assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == [text]
+
+
+def test_a_network_whose_loss_has_no_slope_is_not_said_to_lose_nothing() -> None:
+    model, data = resnet()
+    model.eval()
+    with torch.no_grad():
+        images = torch.cat([inputs for inputs, _ in data.batches("train")])
+        first, second = model(images).topk(2).values.unbind(1)
+        images = images[(first - second).topk(80).indices]  # which it is sure of
+        for parameter in list(model.parameters())[-2:]:
+            parameter *= 300  # so that nothing is left of their loss
+        fitted = ListData(((images, model(images).argmax(1)),), num_classes=10)
+        found = scan(model, images[:1], fitted, evaluate=True)
+        losses = {point.share: loss_without(model, found, point, fitted) for point in found.points}
+    assert all(point.predicted_increase < 1e-3 for point in found.points)
+    ruined = [point for point in found.points if point.score is not None and point.score < 0.7]
+    assert len(ruined) > 3
+    assert all(point.is_far_off and not point.is_predicted for point in ruined)
+    assert not found.points[0].is_far_off
+    for point in found.points:
+        assert point.seen_increase == pytest.approx(losses[point.share] - losses[1.0], rel=0.5, abs=1.0)
+    assert "far off" in str(found)
+
+
+def loss_without(model: nn.Module, found: Scan, point: ScanPoint, data: Data) -> float:
+    removal = {"channels": point.removed_channels, "blocks": point.removed_blocks}
+    small = amsc.cut(model, amsc.plan_cut(found.structure, **removal)) if point.share < 1 else model
+    return mean_loss(small, data, Classification())

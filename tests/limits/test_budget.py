@@ -226,7 +226,11 @@ def test_the_smallest_network_within_a_drop_is_found(kept: Path) -> None:
 
 
 def test_another_drop_is_picked_from_the_same_path_and_resumed(kept: Path, tmp_path: Path) -> None:
-    whole = pick(kept, small_net(), INPUTS, DATA, target=Target(drop=0.5), settings=SETTINGS)
+    heard = Costs()
+    whole = pick(kept, small_net(), INPUTS, DATA, target=Target(drop=0.5), settings=SETTINGS, progress=heard)
+    record = whole.record
+    tried = [point.macs / record.before.macs for point in record.path if point.phase == "finetune"]
+    assert sorted(heard.costs) == pytest.approx(sorted(tried)), "each network that is fine-tuned is named"
     options: dict[str, Any] = {"target": Target(drop=0.5), "settings": SETTINGS, "out": tmp_path / "run"}
     with pytest.raises(KeyboardInterrupt):
         pick(kept, small_net(), INPUTS, DATA, progress=StopIn(2), **options)
@@ -234,6 +238,16 @@ def test_another_drop_is_picked_from_the_same_path_and_resumed(kept: Path, tmp_p
     assert resumed.record.removed_channels == whole.record.removed_channels
     assert [point.score for point in resumed.record.path] == [point.score for point in whole.record.path]
     assert whole.record.after.macs <= 0.5 * whole.record.before.macs
+
+
+class Costs:
+    """The costs of the networks that are fine-tuned."""
+
+    def __init__(self) -> None:
+        self.costs: set[float] = set()
+
+    def update(self, phase: str, step: int, steps: int, **values: float) -> None:
+        self.costs |= {values["cost"]} if phase == "finetune" else set()
 
 
 class StopIn:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from amsc.borrowing import Calls
 from amsc.errors import InputError, SettingsError
 from amsc.measurement import input_bytes, machine_stamp, measure, peak_memory, time_model, weight_bytes
 from amsc.records import Measurement, from_json, to_json
@@ -124,6 +125,8 @@ def test_of_a_view_only_the_view_counts() -> None:
     batch = torch.zeros(16, MIB // 4)
     assert peak_memory(Steps(1), batch[:1]) == 3 * MIB
     assert input_bytes((batch[:1], batch[1:3])) == 3 * MIB
+    for given in ((batch[:1],), {"x": batch[:1]}, Calls(batch[:1]), Calls({"x": batch[:1]}, batch[:2])):
+        assert peak_memory(Steps(1), given) == 3 * MIB
 
     class Two(nn.Module):
         def forward(self, x: Tensor, y: Tensor) -> Tensor:

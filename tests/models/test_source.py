@@ -17,6 +17,7 @@ from torch import nn
 def build(): return nn.Linear(2, 3)
 def number(): return 3
 def broken(): raise KeyError("size")
+def sized(width): return nn.Linear(width, 3)
 """
 
 
@@ -71,6 +72,7 @@ def test_users_function() -> None:
         ("user_nets:biuld", "no function 'biuld'; did you mean 'build'"),
         ("user_nets:number", "returned int, expected a torch.nn.Module"),
         ("user_nets:broken", "user_nets:broken.. failed: KeyError: 'size'"),
+        ("user_nets:sized", "missing 1 required .*; it is called without arguments"),
         ("user_broken:build", "no_such_package"),
         ("user_absent:build", "cannot import 'user_absent'"),
         ("timm:resnet18", "timm: is not supported"),

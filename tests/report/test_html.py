@@ -8,6 +8,7 @@ from pathlib import Path
 from amsc.records import Record, from_json, to_json
 from amsc.report import render
 from amsc.report.chart import path_chart
+from amsc.words.record import path_remarks, shown_path
 from report.fixed import fixed_record
 
 GOLDEN = Path(__file__).with_name("golden.html")
@@ -106,3 +107,27 @@ def test_chart_of_a_single_point_has_a_scale() -> None:
     assert chart is not None
     assert len(chart.y_ticks) >= 2
     assert chart.top < chart.marks[0].y < chart.bottom
+
+
+def test_a_path_without_fine_tuning_has_no_row_of_that_name() -> None:
+    usual = fixed_record()
+    assert shown_path(usual) == usual.path
+    *points, tuned = usual.path
+    walked = fixed_record(settings={"finetune_epochs": 0.0})
+    assert [point.phase for point in shown_path(walked)] == ["dense", "depth", "width"]
+    smaller = dataclasses.replace(tuned, macs=tuned.macs - 1)
+    cut = fixed_record(settings={"finetune_epochs": 0.0}, path=(*points, smaller))
+    assert [point.phase for point in shown_path(cut)] == ["dense", "depth", "width", "end"]
+    assert "finetune 0" not in render(walked) + render(cut)
+    assert "end 0" in render(cut)
+
+
+def test_blocks_that_come_back_are_explained() -> None:
+    usual = fixed_record()
+    assert path_remarks(usual) == ()
+    dense, depth, width, tuned = usual.path
+    back = fixed_record(path=(dense, depth, dataclasses.replace(width, blocks_left=3), tuned))
+    (remark,) = path_remarks(back)
+    assert remark.startswith("width goes on from an earlier network, with 3 blocks and not 2: ")
+    assert "Width goes on from an earlier network" in render(back)
+    assert remark in str(back)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from amsc.records import ScanPoint, ScanRecord
 from amsc.report import frontier_page, render_scan, scan_columns, scan_remarks, scan_rows
+from amsc.report.scan_page import scan_chart
 from amsc.words.page import as_text
 
 DENSE = ScanPoint(1.0, 1000, 500, 3, 40, 0.0, (), {})
@@ -48,7 +49,7 @@ def test_lines_are_aligned() -> None:
 
 def test_a_network_that_loses_nothing_has_no_bars() -> None:
     flat = replace(RECORD, points=(DENSE, replace(HALF, predicted_increase=-0.1)))
-    assert [row[7] for row in scan_rows(flat)] == ["", ""]
+    assert [row[scan_columns(flat).index("")] for row in scan_rows(flat)] == ["", ""]
     assert "polyline" in render_scan(flat)
 
 
@@ -79,3 +80,22 @@ def test_shares_with_one_network_out_of_reach_and_beyond_the_model_are_told() ->
     assert page.count("<circle") == 3
     assert out in page
     assert scan_remarks(RECORD) == ()
+
+
+def test_a_prediction_far_from_what_was_seen_is_marked_and_what_was_seen_is_shown() -> None:
+    seen = (
+        replace(DENSE, seen_increase=0.0),
+        replace(HALF, predicted_increase=0.0, seen_increase=2.25, is_far_off=True),
+        replace(LESS, seen_increase=4.5),
+    )
+    record = replace(RECORD, points=seen)
+    column = {name: [row[i] for row in scan_rows(record)] for i, name in enumerate(scan_columns(record))}
+    assert column["predicted loss"] == ["+0", "+0, far off", "+2"]
+    assert column["loss, as cut"] == ["+0", "+2.25", "+4.5"]
+    assert [len(bar) for bar in column[""]] == [0, 12, 24]
+    (remark,) = scan_remarks(record)
+    assert remark.startswith("far off: the loss of the network as cut")
+    page = render_scan(record)
+    assert "far off: the loss" in page
+    assert "loss as cut +2.25, predicted loss +0, far off" in page
+    assert scan_chart(record) != scan_chart(RECORD)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from amsc.errors import CutError, ModelError
+from amsc.structure import round_channels, select
 from amsc.structure.cutting import after_removal
-from amsc.surgery import AxisCut, CutPlan, apply_plan, cut, cut_tensors, masked, plan_cut
+from amsc.surgery import AxisCut, CutPlan, apply_plan, cut, cut_tensors, cuttable, masked, plan_cut
 from surgery.nets import SmallNet, images, randomized, small_structure
 
 PLANS: dict[str, dict[str, Any]] = {
@@ -202,6 +203,24 @@ def test_model_that_cannot_be_copied_is_refused_with_advice(net: nn.Module) -> N
     net.lock = threading.Lock()  # type: ignore[assignment]
     with pytest.raises(ModelError, match=r"SmallNet cannot be copied.*__deepcopy__"):
         cut(net, plan_of_kind("inner"))
+
+
+def test_arguments_in_the_wrong_order_are_refused(net: nn.Module) -> None:
+    structure, plan = small_structure(), plan_of_kind("inner")
+    act: Any
+    for act, arguments, error, words in (
+        (cut, (plan, net), ModelError, "the model comes first"),
+        (cut, (net, structure), CutError, "expected the plan that .* got Structure"),
+        (cuttable, (structure, net, images()), ModelError, r"write cuttable\(model, structure"),
+        (cuttable, (net, plan, images()), ModelError, "expected the structure that .* got CutPlan"),
+        (plan_cut, (net,), ModelError, "expected the structure that .* got SmallNet"),
+        (select, (net,), ModelError, "expected the structure"),
+        (round_channels, (net, {}), ModelError, "expected the structure"),
+    ):
+        with pytest.raises(error, match=words):
+            act(*arguments)
+    with pytest.raises(CutError, match="channels must be a dict of group names"):
+        plan_cut(structure, channels=["conv1"])  # type: ignore[arg-type]
 
 
 def test_something_else_than_a_model_is_refused() -> None:

@@ -175,6 +175,10 @@ def test_shared_memory_and_strides_are_saved(tmp_path: Path) -> None:
         (lambda: nn.Linear(3, 4), r"another network.*'bn1\.bias'"),
         (lambda: nn.Sequential(SmallNet()), r"another network.*'bn1\.bias'"),
         (lambda: "resnet", "must return the dense torch.nn.Module, not str"),
+        (SmallNet(), r"expected a function that builds .* lambda: SmallNet\(\.\.\.\); got a network"),
+        ("SmallNet", "expected a function that builds .* got str"),
+        (lambda classes: SmallNet(), "build.. failed: TypeError: .*a function without arguments"),
+        (lambda: nn.Sequential(SmallNet()), r"no parameter or buffer .* as it was before it was cut$"),
     ],
 )
 def test_another_network_is_refused_by_name(tmp_path: Path, build: Any, words: str) -> None:
@@ -244,6 +248,19 @@ def edit(folder: Path, **changes: Any) -> None:
 
 def shorten(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
+
+
+def test_a_run_folder_says_where_its_model_is(tmp_path: Path) -> None:
+    save(small_net(), tmp_path / "run" / "model")
+    with pytest.raises(RunFolderError, match=r"no config.json in it; the run in it has one: .*run.model$"):
+        load(tmp_path / "run", SmallNet)
+
+
+def test_arguments_of_save_in_the_wrong_order_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"write save\(model, folder\)"):
+        save("model", SmallNet())  # type: ignore[arg-type]
+    with pytest.raises(RunFolderError, match="got a network"):
+        load(SmallNet(), SmallNet)  # type: ignore[arg-type]
 
 
 def test_missing_folder_is_refused(tmp_path: Path) -> None:

@@ -32,7 +32,11 @@ def test_the_group_before_a_written_size_is_found_and_the_others_are_left() -> N
     model, inputs = Constant(), torch.randn(2, 3, 8, 8)
     structure = cuttable(model, trace(model, inputs), inputs)
     assert {group.name: group.exact for group in structure.channels} == {"first": True, "second": False, "hidden": True}
-    assert "the cut model fails" in structure.group("second").reason
+    reason = structure.group("second").reason
+    assert "the cut model fails" in reason
+    assert "at test_trial.py:" in reason
+    assert ": x = self.pool(self.second(" in reason
+    assert reason.endswith("a size written as -1, as in reshape(b, n, -1), follows a cut")
     assert cut(model, plan_cut(structure, channels={"first": [1], "hidden": [2, 3]}), inputs)
     with pytest.raises(CutError, match="second"):
         plan_cut(structure, channels={"second": [0]})

@@ -113,7 +113,8 @@ def test_constant_size_in_forward_is_explained() -> None:
         plan_cut(small_structure()), channels={"conv": (1,)}, cuts=(*cuts, AxisCut("fc.weight", 1, 64, flat, False))
     )
     with pytest.raises(
-        VerificationError, match=r"fails on .*RuntimeError.*constant.*without the one at fault of: conv"
+        VerificationError,
+        match=r"fails on .*RuntimeError.*test_verification.py:\d+: return.*constant.*without the one at fault of: conv",
     ):
         cut(Fixed(), plan)
 

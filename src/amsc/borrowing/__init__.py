@@ -1,6 +1,6 @@
 """Reading and calling a model that belongs to somebody else: the model, what goes into it, and what comes out."""
 
-from amsc.borrowing.calling import check_devices, run_model, unfused_attention
+from amsc.borrowing.calling import check_devices, forward_failed, run_model, unfused_attention
 from amsc.borrowing.inputs import (
     Calls,
     InputSpec,
@@ -31,6 +31,7 @@ __all__ = [
     "devices_of",
     "example_calls",
     "forked",
+    "forward_failed",
     "generator_states",
     "has_double",
     "in_double",

@@ -34,7 +34,7 @@ class Calls:
     latency, memory) is counted for the first.
 
     Raises:
-        InputError: there is no call, or one of them is itself `Calls`.
+        InputError: there is no call, one of them is itself `Calls`, or the only one looks like a list of calls.
     """
 
     def __init__(self, *calls: Any) -> None:
@@ -42,6 +42,11 @@ class Calls:
             raise InputError("Calls() holds no call; give at least one, as forward takes it: Calls(images)")
         if any(isinstance(call, Calls) for call in calls):
             raise InputError("Calls(...) takes single calls, not Calls; write all of them in one: Calls(first, second)")
+        if len(calls) == 1 and _holds_a_tensor_again(calls[0]):
+            raise InputError(
+                "Calls(...) takes each call as an argument of its own, as in Calls(x, (x, 'depth')), not a list of"
+                " calls; a list or tuple is the arguments of one call (give such a call alone, without Calls)"
+            )
         self._calls = calls
 
     def __iter__(self) -> Iterator[Any]:
@@ -53,6 +58,14 @@ class Calls:
     def __repr__(self) -> str:
         """How many calls there are."""
         return f"Calls({len(self)} example calls)"
+
+
+def _holds_a_tensor_again(call: Any) -> bool:
+    """Whether a tensor stands in a list or tuple alone, and in a group beside that as well."""
+    parts = call if isinstance(call, tuple | list) else ()
+    alone = {id(part) for part in parts if isinstance(part, Tensor)}
+    groups = [part for part in parts if not isinstance(part, Tensor)]
+    return any(id(leaf) in alone for leaf in pytree.tree_leaves(groups))
 
 
 @dataclass(frozen=True)

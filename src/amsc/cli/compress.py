@@ -10,7 +10,7 @@ from amsc.cli.flags import (
     add_output_flags,
     add_run_flags,
     add_setting_flags,
-    required,
+    check_named,
     run_settings,
 )
 from amsc.cli.parser import add_command
@@ -66,9 +66,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Compress, show the outcome, and return 0."""
     wanted = run_settings(args)
-    required(wanted.model, "MODEL")
-    required(wanted.data, "--data DATA")
-    required(wanted.target, "--target T")
+    check_named(wanted)
     record, folder = begin(wanted, args.out, console)
     show_outcome(record, folder, console)
     console.json(payload(record, folder))

@@ -17,6 +17,7 @@ __all__ = [
     "add_output_flags",
     "add_run_flags",
     "add_setting_flags",
+    "check_named",
     "required",
     "run_settings",
 ]
@@ -206,6 +207,38 @@ def run_settings(args: argparse.Namespace, *, defaults: Settings | None = None) 
     choices |= {name: tuple(value) for name, value in choices.items() if isinstance(value, list)}
     fields = {field.name for field in dataclasses.fields(RunSettings)} - {"settings"}
     return run.changed({name: given.get(name) for name in fields}, choices)
+
+
+# What a run needs: what names it on the command line, and what a run from Python had in its place.
+NEEDED = {
+    "model": ("MODEL", "a model of class {}", "MODEL, such as package.module:function"),
+    "data": ("--data DATA", "data called {!r}", "--data, such as package.module:function"),
+    "task": ("--task TASK", "a task of class {}", "--task package.module:function"),
+    "target": ("--target T", "", ""),
+}
+
+
+def check_named(run: RunSettings, needs: Sequence[str] = tuple(NEEDED)) -> None:
+    """Refuse a run that lacks one of the parts that it needs; a task is needed where one from Python had its own.
+
+    Raises:
+        UsageError: one is missing; of a run that was started from Python with objects the message says which.
+    """
+    lost = [key for key in needs if key in run.python and getattr(run, key) is None]
+    if lost:
+        objects = " and ".join(NEEDED[key][1].format(run.python[key]) for key in lost)
+        flags = " and ".join(NEEDED[key][2] for key in lost)
+        trained = (
+            "; the function for MODEL returns the trained network, or give its --weights" if "model" in lost else ""
+        )
+        names = " and ".join(NEEDED[key][0] for key in lost)
+        raise UsageError(
+            f"{names} {'are' if len(lost) > 1 else 'is'} missing: the settings file is of a run that was started from "
+            f"Python with {objects}, which it cannot hold; say what makes them again: {flags}{trained}"
+        )
+    for key in needs:
+        if key != "task":
+            required(getattr(run, key), NEEDED[key][0])
 
 
 def required(value: str | None, words: str) -> str:

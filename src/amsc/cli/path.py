@@ -11,6 +11,7 @@ from amsc.cli.flags import (
     add_output_flags,
     add_run_flags,
     add_setting_flags,
+    check_named,
     required,
     run_settings,
 )
@@ -60,8 +61,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Walk, show the points, and return 0."""
     wanted = run_settings(args, defaults=DEFAULTS)
-    required(wanted.model, "MODEL")
-    required(wanted.data, "--data DATA")
+    check_named(wanted)
     if parse_target(required(wanted.target, "--target T")).drop is not None:
         raise UsageError("a path goes down to a cost, such as --target macs=30%; what may be lost is for amsc pick")
     record, folder = begin(wanted, args.out, console)

@@ -11,7 +11,7 @@ from amsc.cli.flags import (
     add_output_flags,
     add_run_flags,
     add_setting_flags,
-    required,
+    check_named,
     run_settings,
 )
 from amsc.cli.opening import open_both, task_of, torch_as_set
@@ -99,8 +99,7 @@ def _share(text: str) -> float:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Scan, show the frontier, and return 0."""
     wanted = dataclasses.replace(run_settings(args), target=None)
-    required(wanted.model, "MODEL")
-    required(wanted.data, "--data DATA")
+    check_named(wanted, ("model", "data", "task"))
     shares = [_share(text) for text in args.target or ()] or SHARES
     if args.out is not None and (there := [name for name in FILES if (args.out / name).exists()]):
         raise RunFolderError(f"{args.out / there[0]} exists already: name another --out")

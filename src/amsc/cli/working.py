@@ -19,6 +19,7 @@ from amsc.records import Record
 from amsc.report import before_after, group_rows, score_format
 from amsc.settings import RunSettings
 from amsc.training import Progress
+from amsc.words.record import path_remarks, shown_path
 
 __all__ = ["REPORT_FILE", "begin", "begin_pick", "carry_on", "payload", "show_outcome", "show_path"]
 
@@ -44,7 +45,7 @@ def begin(run: RunSettings, out: Path | None, console: Console, *, name: str | N
 def begin_pick(run: RunSettings, walked: Path, out: Path | None, console: Console) -> tuple[Record, Path]:
     """Fine-tune the network of the path in `walked` that meets the target, in the new folder `out` or one beside it."""
     target = parse_target(run.target or "")
-    name = re.sub(r"[^\w.]+", "-", format_target(target))
+    name = re.sub(r"[^\w.]+", "-", format_target(target).replace("%", "-percent")).strip("-")
     folder = free_folder(out or walked / "picks" / name, "")
 
     def work(model: nn.Module, data: Data, run: RunSettings, listener: Progress) -> Result:
@@ -79,13 +80,26 @@ def _recorded(run: RunSettings, folder: Path, console: Console, work: Work) -> R
     """The record of `work` on the run's model and data, with progress shown."""
     with torch_as_set(run.settings):
         model, data, run = open_both(run)
-        console.note(f"run folder: {folder}")
         try:
             with progress(console) as reporter:
-                return work(model, data, run, reporter).record
+                return work(model, data, run, _Announcing(reporter, folder, console)).record
         except KeyboardInterrupt as stop:
             hint = f"; to go on: amsc resume {folder}" if (folder / SETTINGS_FILE).is_file() else " before it began"
             raise KeyboardInterrupt(f"stopped{hint}") from stop
+
+
+class _Announcing:
+    """A listener that is told where the run goes, once the folder is there."""
+
+    def __init__(self, listener: Progress, folder: Path, console: Console) -> None:
+        self._listener, self._folder, self._console, self._is_told = listener, folder, console, False
+
+    def update(self, phase: str, step: int, steps: int, **values: float) -> None:
+        """Hand it on."""
+        if not self._is_told:
+            self._console.note(f"run folder: {self._folder}")
+            self._is_told = True
+        self._listener.update(phase, step, steps, **values)
 
 
 def _compressed(
@@ -117,9 +131,10 @@ def show_path(record: Record, console: Console) -> None:
             f"{point.blocks_left}",
             score_format(record.score_name)(point.score),
         )
-        for point in record.path
+        for point in shown_path(record)
     ]
-    console.table("the path", ["", ">MACs", ">parameters", ">blocks", f">{record.score_name} (validation)"], rows)
+    columns = ["", ">MACs", ">parameters", ">blocks", f">{record.score_name} (validation)"]
+    console.table("the path", columns, rows, note="\n".join(path_remarks(record)))
 
 
 def show_outcome(record: Record, folder: Path, console: Console) -> None:
@@ -132,6 +147,8 @@ def show_outcome(record: Record, folder: Path, console: Console) -> None:
     channels = ", ".join(f"{group.count} of {group.name}" for group in groups) or "none"
     console.show(f"removed filters ({sum(group.count for group in groups)} in the blocks that stay): {channels}")
     console.show(f"verification: outputs of the cut and the masked network differ by {record.verification_error:.1e}")
+    for text in path_remarks(record):
+        console.show(f"path: {text}")
     for text in record.warnings:
         console.show(f"warning: {text}")
     console.show(f"run folder: {folder} (model/, record.json, {REPORT_FILE})")

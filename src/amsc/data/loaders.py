@@ -31,6 +31,8 @@ class LoaderData:
     without a length is read once to count its batches. Inputs are what the model's forward takes: a tensor, a tuple or
     a dict of arguments. Targets are a tensor, or what else `amsc.data.batch` knows. Batches are moved to `device`.
 
+    A scan can do without `test`; `compress` and `pick` need one, for the scores that they report.
+
     Order and augmentation are the loaders' own, also where the seed is None: let the train loader shuffle. So that a
     run can be repeated, a pass draws its random numbers from torch generators started with the seed (0 where the seed
     is None): torch's own CPU generator and the one the loader was given. Both are as before whenever the caller has

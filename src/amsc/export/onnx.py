@@ -73,6 +73,8 @@ def _packages() -> dict[str, Any]:
 
 
 def _check_size(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}")
     tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if size > MOST_BYTES:

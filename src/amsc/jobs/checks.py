@@ -9,15 +9,25 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from amsc.borrowing import borrowed, call_arguments, copied, run_model
-from amsc.data import Data, batch_size, moved
+from amsc.data import Data, batch_size, moved, spread_batches
 from amsc.errors import AmscWarning, DataError, InputError, ModelError, SettingsError, TargetError
 from amsc.limits.target import Target
 from amsc.settings import Settings
 from amsc.tasks import Classification, Task
-from amsc.training import device_of, forward, scores_of
+from amsc.training import device_of, forward, scores_of, told_of
 from amsc.words.amounts import SHARES
 
-__all__ = ["check_data", "check_drop", "check_kinds", "check_layout", "check_target", "check_trained", "chosen_task"]
+__all__ = [
+    "check_data",
+    "check_drop",
+    "check_kinds",
+    "check_layout",
+    "check_listener",
+    "check_target",
+    "check_trained",
+    "chosen_settings",
+    "chosen_task",
+]
 
 
 def chosen_task(task: Task | None, settings: Settings) -> Task:
@@ -68,6 +78,31 @@ def check_drop(target: Target, task: Task) -> None:
         raise TargetError(
             f"drop={target.drop}: points are for scores that are shares ({', '.join(SHARES)}); how far the {task.name} "
             f"may get worse is said in its own units, such as drop={drop:g}"
+        )
+
+
+def chosen_settings(settings: Any, usual: Settings) -> Settings:
+    """The settings of a run: the given ones, or the usual ones.
+
+    Raises:
+        SettingsError: they are no settings.
+    """
+    if settings is None:
+        return usual
+    if not isinstance(settings, Settings):
+        raise SettingsError(
+            f"settings: expected an amsc.Settings, such as amsc.Settings(path_epochs=4); got {_kind(settings)}"
+            f"{'; write Settings(**settings)' if isinstance(settings, dict) else ''}"
+        )
+    return settings
+
+
+def check_listener(progress: Any) -> None:
+    """Refuse what cannot hear how far the work is."""
+    if progress is not None and (isinstance(progress, type) or not callable(getattr(progress, "update", None))):
+        raise SettingsError(
+            f"progress: expected an object with update(phase, step, steps, **values), as amsc.progress.Progress "
+            f"describes it; got {_kind(progress)}"
         )
 
 
@@ -141,10 +176,13 @@ def check_data(
             )
     with borrowed(model):
         output = run_model(model, data.example_inputs(2))
-    for inputs, target in data.batches("validation" if "validation" in splits else "train"):
-        _check_task(model, task, inputs, target)
-        _warn_of_other_sizes(example_inputs, inputs, batch_size(target))
-        break
+    judged = "validation" if "validation" in splits else "train"
+    for split in splits:
+        for inputs, target in spread_batches(data, split, 1):
+            _check_batch(model, inputs, f"a batch of the {split} split of {data.name}")
+            if split == judged:
+                _check_task(model, task, inputs, target)
+                _warn_of_other_sizes(example_inputs, inputs, batch_size(target))
     if not isinstance(task, Classification) or data.num_classes is None:
         return
     if data.num_classes < 2:
@@ -160,6 +198,12 @@ def check_data(
             f"the model tells {output.shape[1]} classes apart, {data.name} has {data.num_classes}; build the model "
             f"with {data.num_classes} classes, or give the data it was trained for"
         )
+
+
+def _check_batch(model: nn.Module, inputs: Any, what: str) -> None:
+    """Refuse a batch that the model does not take."""
+    with borrowed(model), told_of(what):
+        forward(model, inputs, device_of(model))
 
 
 def _check_task(model: nn.Module, task: Task, inputs: Any, target: Any) -> None:

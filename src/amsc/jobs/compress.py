@@ -8,6 +8,7 @@ from torch import nn
 
 from amsc.borrowing import copied
 from amsc.data import Data
+from amsc.jobs.checks import chosen_settings
 from amsc.jobs.opening import job_of, opened, requested
 from amsc.jobs.preparation import prepared
 from amsc.jobs.result import Result, finished
@@ -39,7 +40,8 @@ def compress(
     """A smaller network that meets `target`, found on the AMSC path (depth first, then width) and fine-tuned.
 
     The steps: trace; train the dense network first if `settings.dense_epochs` says so; walk, cutting and verifying all
-    the way; fine-tune; verify the whole; measure. `model` is not changed. On a CPU two runs with the same
+    the way; fine-tune; verify the whole; measure. `model` is not changed; the result's `model` is in eval mode, as what
+    `amsc.load` returns. On a CPU two runs with the same
     settings give the same record but for seconds, latencies and peak memory; so does a run that was killed and resumed.
 
         result = compress(model, images[:1], data, target=Target(macs=0.5), out="runs/first")
@@ -63,7 +65,15 @@ def compress(
         VerificationError: a cut network differs from the masked one.
     """
     wanted = requested(
-        model, example_inputs, data, target, task, settings or Settings(), out=out, name=model_name, progress=progress
+        model,
+        example_inputs,
+        data,
+        target,
+        task,
+        chosen_settings(settings, Settings()),
+        out=out,
+        name=model_name,
+        progress=progress,
     )
     known = source or named_again(wanted.name, model, example_inputs, data, task)
     with opened(wanted, resume=resume) as folder:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from amsc.data import Data
-from amsc.jobs.checks import check_kinds, check_target, chosen_task
+from amsc.jobs.checks import check_kinds, check_listener, check_target, chosen_task
 from amsc.jobs.preparation import settings_used, taught, threads_and_determinism
 from amsc.jobs.request import Request
 from amsc.jobs.run_folder import RunFolder, check_usable
@@ -43,6 +43,7 @@ def requested(
         TargetError, ModelError, DataError, SettingsError: see `compress`.
     """
     check_target(target)
+    check_listener(progress)
     check_kinds(model, data, settings)
     judge = chosen_task(task, settings)
     return Request(

@@ -9,6 +9,7 @@ from torch import nn
 from amsc.borrowing import copied
 from amsc.data import Data
 from amsc.errors import ModelError, RunFolderError, SettingsError, TargetError
+from amsc.jobs.checks import chosen_settings
 from amsc.jobs.opening import job_of, opened, requested
 from amsc.jobs.preparation import prepared
 from amsc.jobs.result import Result, finished
@@ -79,7 +80,7 @@ def pick(
         data,
         target,
         task,
-        settings or was.settings,
+        chosen_settings(settings, was.settings),
         out=out,
         name=model_name,
         progress=progress,

@@ -24,7 +24,7 @@ __all__ = ["Result", "finished"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result(Shown):
-    """The small `model`, ready to use; the `record` of the run; the `plan` that leads from the dense network to it; and
+    """The small `model`, in eval mode; the `record` of the run; the `plan` that leads from the dense network to it; and
     the `structure` of the small network."""
 
     model: nn.Module
@@ -65,4 +65,4 @@ def finished(job: Job, state: RunState) -> Result:
     assert last.record is not None, "the last stage has written it"
     job.folder.write_report(last.record)
     small = small_network(job, last)
-    return Result(small.model, last.record, plan_of_removal(job, end_of(last).removal), small.structure)
+    return Result(small.model.eval(), last.record, plan_of_removal(job, end_of(last).removal), small.structure)

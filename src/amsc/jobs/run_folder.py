@@ -45,7 +45,9 @@ def check_usable(path: Path | None, *, resume: bool) -> None:
         found = f"it holds {words}, but no {STATE_FILE}" if present else "there is nothing in it"
         raise RunFolderError(f"there is no run to resume in {path}: {found}; start one without resume, in a new folder")
     if not resume and set(present) - {SETTINGS_FILE}:
-        raise RunFolderError(f"{path} already holds {words}; name another folder, or resume the run in it")
+        is_run = (path / STATE_FILE).is_file()
+        resume_it = f", or go on with the run in it: resume=True in Python, or amsc resume {path}" if is_run else ""
+        raise RunFolderError(f"{path} already holds {words}; name another folder{resume_it}")
 
 
 @dataclass(frozen=True)

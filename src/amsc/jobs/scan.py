@@ -8,14 +8,14 @@ from typing import Any, TypedDict
 
 from torch import nn
 
-from amsc.borrowing import copied
 from amsc.data import Data
 from amsc.errors import SettingsError, TargetError
-from amsc.jobs.checks import check_data, check_kinds, chosen_task
+from amsc.jobs.checks import check_data, check_kinds, check_listener, chosen_settings, chosen_task
 from amsc.jobs.preparation import removable, threads_and_determinism
+from amsc.jobs.scan_look import Look, LossCheck
 from amsc.jobs.stages.record import versions
 from amsc.limits.target import Target
-from amsc.measurement import machine_stamp, time_model
+from amsc.measurement import machine_stamp
 from amsc.penalty import Coordinates
 from amsc.records import ScanPoint, ScanRecord, to_json
 from amsc.report import frontier_page, render_scan
@@ -24,7 +24,7 @@ from amsc.storage import write_atomically
 from amsc.structure import Structure
 from amsc.structure.costing import predicted_macs, predicted_parameters
 from amsc.structure.cutting import after_removal
-from amsc.surgery import cut, plan_cut, stand_in
+from amsc.surgery import stand_in
 from amsc.tasks import Task
 from amsc.training import (
     DIMENSIONS,
@@ -34,11 +34,9 @@ from amsc.training import (
     Progress,
     Removal,
     choose_gates,
-    evaluate,
     find_gates,
     gate_derivatives,
     num_channels,
-    reestimate_batchnorm,
 )
 from amsc.words.page import Page
 from amsc.words.shown import Shown
@@ -133,6 +131,10 @@ def scan(
     then the channels of what they leave (`amsc.penalty.gate_path` has the problem). Nothing is trained, and `model`
     comes back as it was. A scan previews the frontier; `compress` finds a better one, by training on the way.
 
+    What is predicted comes from the derivatives at the whole network, of which one that fits its examples has hardly
+    any. So each network proposed is also run, with what goes set to zero, on some of the training examples: a point has
+    this `seen_increase` of the loss beside the predicted one, and `is_far_off` where that is not to be trusted.
+
         found = scan(model, images[:1], data)
         print(found)
         small = cut(model, plan_cut(found.structure, **found.removal(macs=0.5)))
@@ -160,7 +162,8 @@ def scan(
         TrainingError: the loss is not finite.
         VerificationError: a cut network differs from the masked one.
     """
-    settings, listener, clock = settings or Settings(), progress or NoProgress(), _Clock()
+    check_listener(progress)
+    settings, listener, clock = chosen_settings(settings, Settings()), progress or NoProgress(), _Clock()
     task = _checked(model, data, task, settings, examples, power, dimensions, shares)
     with threads_and_determinism(settings):
         splits = ("train", "validation") if evaluate else ("train",)
@@ -171,9 +174,10 @@ def scan(
         )
         clock.lap("derivatives")
         choice = _chosen(structure, coordinates, found, settings, power, dimensions)
-        points = _frontier(choice, shares)
+        points = _frontier(choice, shares, LossCheck.of(model, structure, data, task, can_split=found.is_batched))
         clock.lap("path")
-        points = _Look(model, structure, example_inputs, data, task, evaluate=evaluate, latency=latency).at_all(points)
+        look = Look(model, structure, example_inputs, data, task, evaluate=evaluate, latency=latency)
+        points = look.at_all(points)
         clock.lap("looking")
     name = model_name or type(model).__name__
     return Scan(_record(name, data, task, settings, power, choice, shares, points, clock.seconds), structure, choice)
@@ -293,21 +297,21 @@ def _share(share: float) -> float:
     return amount.number
 
 
-def _frontier(choice: GateChoice, shares: Sequence[float]) -> tuple[ScanPoint, ...]:
+def _frontier(choice: GateChoice, shares: Sequence[float], check: LossCheck) -> tuple[ScanPoint, ...]:
     """The dense network and a structure for each share that can be reached; one that a smaller structure beats gives
-    its share to that."""
+    its share to that, where the prediction for that holds."""
     dense = predicted_macs(choice.structure)
     within = [share for share in sorted(set(shares)) if int(share * dense) >= choice.lowest]
     if not within:
         _removal(choice, max(shares))  # says what the lowest is
     kept: list[ScanPoint] = []
     for share in within:
-        point = _point(choice, share, choice.removal(int(share * dense)))
+        point = check.checked(_point(choice, share, choice.removal(int(share * dense))))
         smaller = kept[-1] if kept else None
-        if smaller and not smaller.is_beyond_model and point.predicted_increase > smaller.predicted_increase:
+        if smaller and smaller.is_predicted and point.predicted_increase > smaller.predicted_increase:
             point = replace(smaller, share=share)
         kept.append(point)
-    return (_point(choice, 1.0, Removal()), *reversed(kept))
+    return (check.checked(_point(choice, 1.0, Removal())), *reversed(kept))
 
 
 def _point(choice: GateChoice, share: float, removal: Removal) -> ScanPoint:
@@ -329,51 +333,6 @@ def _point(choice: GateChoice, share: float, removal: Removal) -> ScanPoint:
 def _out_of_reach(choice: GateChoice, shares: Sequence[float]) -> tuple[float, ...]:
     dense = predicted_macs(choice.structure)
     return tuple(share for share in sorted(set(shares), reverse=True) if int(share * dense) < choice.lowest)
-
-
-_UNSEEN: dict[str, Any] = dict.fromkeys(("score", "score_reestimated", "latency_seconds", "latency_spread_seconds"))
-
-
-class _Look:
-    """Cuts the structure of a point from the network, and looks at what comes out."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        structure: Structure,
-        inputs: Any,
-        data: Data,
-        task: Task,
-        *,
-        evaluate: bool,
-        latency: bool,
-    ) -> None:
-        self.model, self.structure, self.inputs, self.data, self.task = model, structure, inputs, data, task
-        self.evaluate, self.latency = evaluate, latency
-
-    def at_all(self, points: Sequence[ScanPoint]) -> tuple[ScanPoint, ...]:
-        """The points with what was asked for; a network that several share is looked at once."""
-        found: list[ScanPoint] = []
-        for point in points if self.evaluate or self.latency else ():
-            is_same = bool(found) and replace(found[-1], share=point.share, **_UNSEEN) == point
-            found.append(replace(found[-1], share=point.share) if is_same else self._at(point))
-        return tuple(found or points)
-
-    def _at(self, point: ScanPoint) -> ScanPoint:
-        small = self._cut(point)
-        if self.latency:
-            seconds, spread = time_model(small, self.inputs)
-            point = replace(point, latency_seconds=seconds, latency_spread_seconds=spread)
-        if self.evaluate:
-            score = evaluate(small, self.data, "validation", self.task).score
-            reestimate_batchnorm(small, self.data)
-            anew = evaluate(small, self.data, "validation", self.task).score
-            point = replace(point, score=score, score_reestimated=anew)
-        return point
-
-    def _cut(self, point: ScanPoint) -> nn.Module:
-        plan = plan_cut(self.structure, channels=point.removed_channels, blocks=point.removed_blocks)
-        return copied(self.model) if plan.changes_nothing else cut(self.model, plan, self.inputs)
 
 
 class _Clock:

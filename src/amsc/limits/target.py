@@ -48,7 +48,9 @@ class Target(Shown):
     """The budget. All that is said must be met; at least one thing must be.
 
     `macs`, `params`, `bytes`, `latency` and `memory` are shares of what the dense network costs (0 < share < 1), or
-    amounts with their unit as text: "20M", "100k", "400kB", "5ms", "10MB". Latency and memory are those of one call
+    amounts with their unit as text: "20M", "100k", "400kB", "5ms", "10MB". A number of 1000 or more is an amount too
+    (multiply-adds, parameters, bytes; not seconds); one between 1 and 1000 is refused, since it could be meant in
+    percent as well. Latency and memory are those of one call
     on the example inputs, on the machine the run is on. `drop` is how far the score on the validation split may fall
     short of the dense network's after fine-tuning; the smallest network of the path that keeps to it is looked for. Of
     a score that is a share, such as accuracy, 0.01 or "1%" is one point; of any other, such as a loss, a number in its

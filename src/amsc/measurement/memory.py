@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from amsc.borrowing import borrowed, call_arguments, run_model
+from amsc.borrowing import borrowed, call_arguments, example_calls, map_tensors, run_model
 
 __all__ = ["Activations", "input_bytes", "live_activations", "peak_memory", "weight_bytes"]
 
@@ -84,14 +84,14 @@ def input_bytes(example_inputs: Any) -> int:
 
 
 def _own_inputs(example_inputs: Any) -> Any:
-    """The inputs in memory of their own, the same tensor the same again: a view keeps all alive that it looks at, such
-    as the whole batch of a loader. What is not laid out in strides stays."""
+    """The inputs, of several calls those of the first, in memory of their own, the same tensor the same again: a view
+    keeps all alive that it looks at, such as the whole batch of a loader. What is not laid out in strides stays."""
     own: dict[int, Tensor] = {}
 
     def copied(tensor: Tensor) -> Tensor:
         return own.setdefault(id(tensor), tensor.clone() if tensor.layout == torch.strided else tensor)
 
-    return pytree.tree_map_only(Tensor, copied, example_inputs)
+    return map_tensors(copied, example_calls(example_inputs)[0])
 
 
 def _cuda_peak(run: Callable[[], Any], resident: Iterable[Tensor], device: torch.device) -> int:

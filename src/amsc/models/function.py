@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,18 @@ def call_function(reference: str, error: type[AmscError]) -> Any:
         try:
             return function()
         except Exception as failure:  # and so may the user's function
-            raise error(f"{reference}() failed: {type(failure).__name__}: {failure}") from failure
+            hint = "; it is called without arguments" if _needs_arguments(function) else ""
+            raise error(f"{reference}() failed: {type(failure).__name__}: {failure}{hint}") from failure
+
+
+def _needs_arguments(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return True
+    except ValueError:  # it has no signature
+        return False
+    return False
 
 
 def _suggestion(name: str, module: object) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from amsc.records import Record
 from amsc.words.amounts import SHARES, format_count, score_format
+from amsc.words.record import shown_path
 
 __all__ = [
     "BOTTOM",
@@ -63,7 +64,7 @@ class Chart:
 
 def path_chart(record: Record) -> Chart | None:
     """The validation score against the MACs of every point of the path; None if no point has a finite score."""
-    points = [point for point in record.path if math.isfinite(point.score)]
+    points = [point for point in shown_path(record) if math.isfinite(point.score)]
     if not points:
         return None
     x_ticks = nice_ticks(0, max(max(p.macs for p in points), record.before.macs))

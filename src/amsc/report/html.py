@@ -7,7 +7,7 @@ from jinja2 import Environment, StrictUndefined
 from amsc.records import Record
 from amsc.report.chart import path_chart
 from amsc.words.amounts import format_count, format_seconds, score_format
-from amsc.words.record import before_after, group_rows
+from amsc.words.record import before_after, group_rows, path_remarks, shown_path
 
 __all__ = ["render"]
 
@@ -27,4 +27,6 @@ def render(record: Record) -> str:
         rows=before_after(record),
         groups=group_rows(record),
         chart=path_chart(record),
+        path=shown_path(record),
+        remarks=path_remarks(record),
     )

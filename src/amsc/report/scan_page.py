@@ -7,7 +7,7 @@ from jinja2 import Environment, StrictUndefined
 
 from amsc.records import ScanPoint, ScanRecord
 from amsc.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Mark, Scale, Tick, nice_ticks
-from amsc.report.scan_table import SCAN_COLUMNS, by_network, predicted, scan_columns, scan_remarks, scan_rows
+from amsc.report.scan_table import SCAN_COLUMNS, by_network, grown, predicted, scan_columns, scan_remarks, scan_rows
 from amsc.words.amounts import format_count, format_seconds
 
 __all__ = ["render_scan", "scan_chart"]
@@ -34,17 +34,19 @@ def render_scan(record: ScanRecord) -> str:
 
 
 def scan_chart(record: ScanRecord) -> Chart | None:
-    """The predicted increase of the loss against the MACs, where there is a prediction; None if there is none."""
-    points = [p for p in record.points if math.isfinite(p.predicted_increase) and not p.is_beyond_model]
+    """The increase of the loss against the MACs, as it was seen, or else as it is predicted where it is; None if it is
+    known of no point."""
+    known = (p for p in record.points if p.seen_increase is not None or not p.is_beyond_model)
+    points = [p for p in known if math.isfinite(grown(p))]
     if not points:
         return None
     x_ticks = nice_ticks(0, max(point.macs for point in points))
-    increases = [point.predicted_increase for point in points]
+    increases = [grown(point) for point in points]
     y_ticks = nice_ticks(min(0.0, *increases), max(0.0, *increases))
     across = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
     up = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     marks = tuple(
-        Mark(round(across(p.macs), 1), round(up(p.predicted_increase), 1), "width" if i else "dense", _words(record, p))
+        Mark(round(across(p.macs), 1), round(up(grown(p)), 1), "width" if i else "dense", _words(record, p))
         for i, p in enumerate(points)
     )
     line = " ".join(f"{mark.x},{mark.y}" for mark in marks)
@@ -57,7 +59,8 @@ def scan_chart(record: ScanRecord) -> Chart | None:
 
 
 def _words(record: ScanRecord, point: ScanPoint) -> str:
+    seen = "" if point.seen_increase is None else f"loss as cut {point.seen_increase:+.3g}, "
     return (
-        f"{point.macs / record.points[0].macs:.1%} of the MACs, predicted loss {predicted(point)}, "
+        f"{point.macs / record.points[0].macs:.1%} of the MACs, {seen}predicted loss {predicted(point)}, "
         f"{point.blocks_left} blocks and {point.channels_left} channels left"
     )

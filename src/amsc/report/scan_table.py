@@ -1,4 +1,4 @@
-"""The frontier of a scan as rows of text, with a bar for what each structure is predicted to cost."""
+"""The frontier of a scan as rows of text, with a bar for what each structure costs the loss."""
 
 import math
 
@@ -6,11 +6,21 @@ from amsc.records import ScanPoint, ScanRecord
 from amsc.words.amounts import format_count, format_seconds, score_format
 from amsc.words.page import Page, Section
 
-__all__ = ["SCAN_COLUMNS", "by_network", "frontier_page", "predicted", "scan_columns", "scan_remarks", "scan_rows"]
+__all__ = [
+    "SCAN_COLUMNS",
+    "by_network",
+    "frontier_page",
+    "grown",
+    "predicted",
+    "scan_columns",
+    "scan_remarks",
+    "scan_rows",
+]
 
 BAR = 24
 BEYOND = "beyond the model"
-SCAN_COLUMNS = ("asked for", "MACs", "share", "parameters", "blocks", "channels", "predicted loss", "")
+FAR_OFF = "far off"
+SCAN_COLUMNS = ("asked for", "MACs", "share", "parameters", "blocks", "channels", "predicted loss", "loss, as cut", "")
 
 
 def scan_columns(record: ScanRecord) -> tuple[str, ...]:
@@ -23,7 +33,7 @@ def scan_columns(record: ScanRecord) -> tuple[str, ...]:
 
 def scan_rows(record: ScanRecord) -> tuple[tuple[str, ...], ...]:
     """A row for each point of the frontier, the dense network first."""
-    highest = max((point.predicted_increase for point in record.points), default=0.0)
+    highest = max((value for point in record.points if math.isfinite(value := grown(point))), default=0.0)
     return tuple(_row(record, point, highest) for point in record.points)
 
 
@@ -54,6 +64,12 @@ def scan_remarks(record: ScanRecord) -> tuple[str, ...]:
             f"{BEYOND}: the loss would fall there, as the network is not at its minimum, so that nothing is known of "
             "what is lost; look with evaluate (--evaluate), or scan a network that is trained to the end"
         )
+    if any(point.is_far_off for point in record.points):
+        remarks.append(
+            f"{FAR_OFF}: the loss of the network as cut, on a few training examples, grows by more than ten times what "
+            "is predicted, which is not to be trusted there: a network that fits its examples has hardly any slope to "
+            "predict from; go by the loss as cut, and look with evaluate (--evaluate)"
+        )
     return tuple(remarks)
 
 
@@ -70,8 +86,15 @@ def by_network(record: ScanRecord) -> tuple[tuple[ScanPoint, ...], ...]:
 
 
 def predicted(point: ScanPoint) -> str:
-    """How much the loss is predicted to grow."""
-    return BEYOND if point.is_beyond_model else f"{point.predicted_increase:+.3g}"
+    """How much the loss is predicted to grow, and whether that is far from what was seen."""
+    if point.is_beyond_model:
+        return BEYOND
+    return f"{point.predicted_increase:+.3g}{f', {FAR_OFF}' if point.is_far_off else ''}"
+
+
+def grown(point: ScanPoint) -> float:
+    """How much the loss grows: what was seen, or else what is predicted."""
+    return point.predicted_increase if point.seen_increase is None else point.seen_increase
 
 
 def _asked(point: ScanPoint) -> str:
@@ -87,7 +110,8 @@ def _row(record: ScanRecord, point: ScanPoint, highest: float) -> tuple[str, ...
         str(point.blocks_left),
         str(point.channels_left),
         predicted(point),
-        _bar(point.predicted_increase, highest),
+        "-" if point.seen_increase is None else f"{point.seen_increase:+.3g}",
+        _bar(grown(point), highest),
     )
     if _has_scores(record):
         cells += (_score(record, point.score), _score(record, point.score_reestimated))

@@ -6,7 +6,7 @@ from math import gcd, lcm
 
 from amsc.errors import SettingsError
 from amsc.structure.cutting import removed_positions
-from amsc.structure.structure import ChannelGroup, Structure
+from amsc.structure.structure import ChannelGroup, Structure, check_structure
 
 __all__ = ["Rounding", "round_channels"]
 
@@ -69,7 +69,9 @@ def round_channels(
     Raises:
         CutError: a group or index does not exist.
         SettingsError: `to` or `least` is not a whole number above zero.
+        ModelError: `structure` is none.
     """
+    check_structure(structure)
     rounding = Rounding(to, least)
     rounded = {}
     for name, indices in channels.items():

@@ -9,7 +9,7 @@ from torch import nn
 from amsc.errors import SettingsError
 from amsc.structure.names import is_named, modules_of, nearest_name
 from amsc.structure.parts import PRODUCERS
-from amsc.structure.structure import Block, ChannelGroup, Structure
+from amsc.structure.structure import Block, ChannelGroup, Structure, check_structure
 
 __all__ = ["minima", "select", "without_frozen", "without_plain"]
 
@@ -28,7 +28,9 @@ def select(structure: Structure, *, keep: Sequence[str] = (), only: Sequence[str
 
     Raises:
         SettingsError: a glob matches nothing; the message suggests the nearest name.
+        ModelError: `structure` is none.
     """
+    check_structure(structure)
     for option, globs in (("keep", keep), ("only", only)):
         _check(structure, option, globs)
     if not keep and not only:

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from amsc.borrowing import InputSpec
-from amsc.errors import CutError
+from amsc.errors import CutError, ModelError
 from amsc.structure.names import enclosing, matching, modules_of, nearest_name
 from amsc.structure.parts import (
     PRODUCERS,
@@ -34,6 +34,7 @@ __all__ = [
     "Pin",
     "StoredSize",
     "Structure",
+    "check_structure",
 ]
 
 
@@ -123,6 +124,18 @@ class Structure(Shown):
         pins = [pin for pin in self.pins if (pin.parameter, pin.axis) == (name, axis)]
         stay = [f"{pin.count} stay: {pin.reason}" + (f" ({pin.source})" if pin.source else "") for pin in pins]
         return texts + stay or ["not removable: no channel runs along it"]
+
+
+def check_structure(value: Any) -> None:
+    """Refuse what is no structure, such as the network itself.
+
+    Raises:
+        ModelError: it is none.
+    """
+    if not isinstance(value, Structure):
+        raise ModelError(
+            f"expected the structure that amsc.trace(model, example_inputs) gives, got {type(value).__name__}"
+        )
 
 
 Named = TypeVar("Named", ChannelGroup, Block)

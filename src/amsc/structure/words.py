@@ -37,12 +37,17 @@ MOST_ROWS = 6
 
 def structure_line(structure: Structure) -> str:
     """How large it is and how much of it can go, in a line."""
-    groups = [group for group in structure.channels if group.exact and group.size > 1]
+    groups = _groups_inside(structure)
     channels = sum(group.size for group in groups)
     return (
         f"{cost_words(structure)}; {len(groups)} removable groups of {channels} channels,"
         f" {len(structure.blocks)} removable blocks"
     )
+
+
+def _groups_inside(structure: Structure) -> list[ChannelGroup]:
+    """The groups whose channels are counted as removable everywhere: exact, and not of residual streams."""
+    return [group for group in structure.channels if group.exact and group.kind != "stream"]
 
 
 def structure_page(structure: Structure) -> Page:
@@ -98,15 +103,16 @@ def removable_words(structure: Structure, fewest: Fewest = _one_or_all) -> str:
     groups = structure.channels
     going = {group.name: group.size - fewest(group) for group in groups if fewest(group) < group.size}
     inside = [group.name for group in groups if group.name in going and group.kind != "stream"]
-    channels = f"{sum(going[name] for name in inside)} channels of {len(inside)} groups"
+    total = sum(group.size for group in _groups_inside(structure))
+    channels = f"{sum(going[name] for name in inside)} of {total} channels in {len(inside)} groups"
     if len(going) > len(inside):
         channels += f", {sum(going.values()) - sum(going[name] for name in inside)} of residual streams"
     blocks = f"{len(structure.blocks)} block{'s' * (len(structure.blocks) != 1)}"
     left = after_removal(structure, {}, [block.name for block in structure.blocks])
     names = {group.name for group in left.channels}
     lowest = predicted_macs(left, {name: range(going[name]) for name in inside if name in names})
-    total = predicted_macs(structure)
-    share = f"; without all of that but the streams {lowest / total:.1%} of the MACs are left" if total else ""
+    macs = predicted_macs(structure)
+    share = f"; without all of that but the streams {lowest / macs:.1%} of the MACs are left" if macs else ""
     return f"{blocks}, {channels}{share}"
 
 

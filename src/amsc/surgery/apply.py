@@ -21,7 +21,7 @@ from amsc.surgery.fold import fold_constants, give_biases
 from amsc.surgery.passthrough import PassThrough, stand_in
 from amsc.surgery.plan import AxisCut, CutPlan
 
-__all__ = ["apply_plan", "cut_tensors", "masked", "plan_of"]
+__all__ = ["apply_plan", "cut_tensors", "masked", "misfit", "plan_of"]
 
 PLAN_ATTRIBUTE = "amsc_plan"
 SIMPLE = (bool, int, float, str)
@@ -55,9 +55,10 @@ def apply_plan(
     `by_value`, numbers that modules keep follow by their names and as the plan says, and not by their values.
 
     Raises:
-        CutError: the plan does not fit the model, or what it folds is not constant.
-        ModelError: `model` cannot be copied.
+        CutError: the plan is none, does not fit the model, or what it folds is not constant.
+        ModelError: `model` is no module, or cannot be copied.
     """
+    _check_kinds(model, plan)
     earlier = plan_of(model)
     if plan.folds:
         dense, model = model, _prepared(model, plan)
@@ -151,6 +152,14 @@ def _cut_tensor(tensor: Tensor, cuts: list[AxisCut]) -> Tensor:
     return nn.Parameter(new, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
 
 
+def _check_kinds(model: Any, plan: Any) -> None:
+    if not isinstance(model, nn.Module):
+        swapped = "; the model comes first, as in cut(model, plan)" if isinstance(plan, nn.Module) else ""
+        raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}{swapped}")
+    if not isinstance(plan, CutPlan):
+        raise CutError(f"expected the plan that amsc.plan_cut(structure, ...) gives, got {type(plan).__name__}")
+
+
 def _shared(model: nn.Module, changed: Collection[str] = ()) -> dict[int, Tensor]:
     """By their ids what a copy of `model` takes for its tensors: the parameters, but for those that are `changed`, and
     copies of the buffers, to which a forward may write (what deepcopy does to them takes several times as long)."""
@@ -161,8 +170,7 @@ def _shared(model: nn.Module, changed: Collection[str] = ()) -> dict[int, Tensor
 def _prepared(model: nn.Module, plan: CutPlan, shared: Mapping[int, Any] | None = None) -> nn.Module:
     """A copy of `model` with all the biases that the plan folds constants into; what is `shared` (by its id) is not
     copied."""
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}")
+    _check_kinds(model, plan)
     copy = copied(model, shared)
     give_biases(copy, plan.folds)
     _check_fit(copy, plan)
@@ -207,29 +215,48 @@ def _remember(place: Any, removed: nn.Module) -> None:
                 _remember(value, removed.get_submodule(name))
 
 
-def _check_fit(model: nn.Module, plan: CutPlan) -> None:
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}")
-    tensors = named_tensors(model)
-    modules = dict(model.named_modules())
-    advice = f"the plan was made for another network than this {type(model).__name__}; trace it and plan again"
+def misfit(model: nn.Module, plan: CutPlan) -> str:
+    """What of the plan the model does not have, biases that the plan makes aside; "" if the plan fits."""
+    tensors, modules = named_tensors(model), dict(model.named_modules())
+    made = {f"{layer}.bias" for layer in plan.folds}
     for name in (*(cut.parameter for cut in plan.cuts), *plan.block_parameters):
-        if name not in tensors:
-            raise CutError(f"the model has no parameter or buffer {name!r}: {advice}")
+        if name not in tensors and name not in made:
+            return f"the model has no parameter or buffer {name!r}"
     for name in plan.blocks:
         if not name or name not in modules:
-            raise CutError(f"the model has no block {name!r}: {advice}")
+            return f"the model has no block {name!r}"
+    present = (cut for cut in plan.cuts if cut.parameter in tensors)
+    return next(filter(None, (_axis_misfit(cut, tensors[cut.parameter]) for cut in present)), "")
+
+
+def _check_fit(model: nn.Module, plan: CutPlan) -> None:
+    _check_kinds(model, plan)
+    if fact := misfit(model, plan):
+        raise CutError(
+            f"{fact}: the plan was made for another network than this {type(model).__name__}; trace the model as it is "
+            "now and plan again"
+        )
     for cut in plan.cuts:
-        _check_axis(cut, tensors[cut.parameter])
+        _check_removed(cut)
+
+
+def _axis_misfit(cut: AxisCut, tensor: Tensor) -> str:
+    size = tensor.shape[cut.axis] if 0 <= cut.axis < tensor.dim() else None
+    if size == cut.size:
+        return ""
+    return (
+        f"the plan expects {cut.size} positions on axis {cut.axis} of {cut.parameter!r}, but its shape here is"
+        f" {tuple(tensor.shape)}"
+    )
 
 
 def _check_axis(cut: AxisCut, tensor: Tensor) -> None:
-    size = tensor.shape[cut.axis] if 0 <= cut.axis < tensor.dim() else None
-    if size != cut.size:
-        raise CutError(
-            f"the plan expects {cut.size} positions on axis {cut.axis} of {cut.parameter!r}, but its shape here is"
-            f" {tuple(tensor.shape)}; trace the model as it is now and plan again"
-        )
+    if fact := _axis_misfit(cut, tensor):
+        raise CutError(f"{fact}; trace the model as it is now and plan again")
+    _check_removed(cut)
+
+
+def _check_removed(cut: AxisCut) -> None:
     distinct = set(cut.removed)
     if not distinct or len(distinct) >= cut.size or not 0 <= min(distinct) <= max(distinct) < cut.size:
         raise CutError(

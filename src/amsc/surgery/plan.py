@@ -19,7 +19,7 @@ from amsc.structure.cutting import (
 from amsc.structure.names import is_in_any
 from amsc.structure.parts import PRODUCERS
 from amsc.structure.stored_sizes import sizes_after
-from amsc.structure.structure import BlockCall, ChannelGroup, Structure
+from amsc.structure.structure import BlockCall, ChannelGroup, Structure, check_structure
 from amsc.words.alike import name_together
 from amsc.words.amounts import ranges
 from amsc.words.page import Page, first_rows
@@ -134,7 +134,14 @@ def plan_cut(
     Raises:
         CutError: a group, index or block does not exist, a group is not exact, a tensor would be left empty, or a plain
             convolution goes while other channels are removed before it than behind it.
+        ModelError: `structure` is none.
     """
+    check_structure(structure)
+    if channels is not None and not isinstance(channels, Mapping):
+        raise CutError(
+            f"channels must be a dict of group names and indices, such as {{'conv1': [0, 3]}}, not a "
+            f"{type(channels).__name__}"
+        )
     plan = uncosted_plan(structure, channels or {}, blocks, allow_inexact=allow_inexact)
     return replace(
         plan,

@@ -7,16 +7,17 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from amsc.borrowing import set_tensor
-from amsc.errors import AmscError, CutError, ModelError, RunFolderError
+from amsc.errors import AmscError, ModelError, RunFolderError
 from amsc.records import from_json, to_json
 from amsc.storage import sync
-from amsc.surgery.apply import apply_plan, plan_of
+from amsc.surgery.apply import apply_plan, misfit, plan_of
 from amsc.surgery.plan import CutPlan
 
 __all__ = ["ModelConfig", "StoredTensor", "load", "save"]
@@ -28,6 +29,8 @@ READ_VERSIONS = (1, 2)
 READ = " and ".join(map(str, READ_VERSIONS))
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+MODEL_FOLDER = "model"
+"""Where a run folder has its model."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
         RunFolderError: the folder holds something else, or cannot be written.
         ModelError: the model has state that is not a tensor.
     """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}; write save(model, folder)")
+    _check_folder(folder)
     target = Path(folder).resolve()
     _check_replaceable(target)
     state, config = _described(model)
@@ -95,25 +101,62 @@ def load(folder: str | os.PathLike[str], build: Callable[[], nn.Module]) -> nn.M
         RunFolderError: the folder or its files are missing, corrupt or of another format version.
         ModelError: `build` returns another network than the one that was saved.
     """
+    _check_load(folder, build)
     source = Path(folder)
     config = _read_config(source)
     state = _read_weights(source, config)
-    model = build()
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"build() must return the dense torch.nn.Module, not {type(model).__name__}")
+    model = _built(build)
     if config.plan is not None:
-        try:
-            model = apply_plan(model, config.plan, fold=False)
-        except CutError as error:
-            raise ModelError(f"build() returned another network than the one saved in {source}: {error}") from error
+        if fact := misfit(model, config.plan):
+            raise ModelError(
+                f"{_other(source)} {fact}; give a function that builds the dense network as it was before it was cut"
+            )
+        model = apply_plan(model, config.plan, fold=False)
     _fill(model, state, config, source)
     return model.eval()
 
 
+def _check_folder(folder: Any) -> None:
+    if not isinstance(folder, str | os.PathLike):
+        raise RunFolderError(f"expected the name of a folder, got {_kind(folder)}")
+
+
+def _check_load(folder: Any, build: Any) -> None:
+    _check_folder(folder)
+    if isinstance(build, nn.Module) or not callable(build):
+        raise ModelError(
+            f"expected a function that builds the dense network, such as lambda: {_class_of(build)}(...); got "
+            f"{_kind(build)}"
+        )
+
+
+def _class_of(build: Any) -> str:
+    return type(build).__name__ if isinstance(build, nn.Module) else "MyNetwork"
+
+
+def _kind(value: Any) -> str:
+    return f"a network ({type(value).__name__})" if isinstance(value, nn.Module) else type(value).__name__
+
+
+def _built(build: Callable[[], nn.Module]) -> nn.Module:
+    try:
+        model = build()
+    except Exception as error:  # the user's function may raise anything
+        raise ModelError(
+            f"build() failed: {type(error).__name__}: {error}; give a function without arguments that builds the dense "
+            "network, such as lambda: MyNetwork(classes=10)"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"build() must return the dense torch.nn.Module, not {type(model).__name__}")
+    return model
+
+
+def _other(source: Path) -> str:
+    return f"build() returned another network than the one saved in {source}:"
+
+
 def _described(model: nn.Module) -> tuple[dict[str, Tensor], ModelConfig]:
     """The tensors to store, each once, and what config.json says about them."""
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}")
     named, tied = _once(model)
     # A copy of each: the weights file takes neither tensors that share memory nor strided ones.
     state = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in named.items()}
@@ -190,7 +233,9 @@ def _read_config(folder: Path) -> ModelConfig:
         text = path.read_text(encoding="utf-8")
         head = json.loads(text)
     except FileNotFoundError as error:
-        raise RunFolderError(f"{folder} holds no saved model: there is no {CONFIG_FILE} in it") from error
+        inner = folder / MODEL_FOLDER
+        hint = f"; the run in it has one: {inner}" if (inner / CONFIG_FILE).is_file() else ""
+        raise RunFolderError(f"{folder} holds no saved model: there is no {CONFIG_FILE} in it{hint}") from error
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read as JSON ({error}); save the model again") from error
     if not isinstance(head, dict) or head.get("format") != FORMAT:
@@ -227,7 +272,7 @@ def _read_weights(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
 def _fill(model: nn.Module, state: dict[str, Tensor], config: ModelConfig, source: Path) -> None:
     """Copy `state` into the model, which must have exactly these tensors, tied in the same way."""
     own, tied = _once(model)
-    other = f"build() returned another network than the one saved in {source}:"
+    other = _other(source)
     for name in sorted({*own, *state}):
         if name not in own or name not in state:
             raise ModelError(f"{other} {name!r} is only in {'the saved one' if name in state else 'the built one'}")

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from amsc.borrowing import borrowed, copied_inputs, example_calls, run_model
-from amsc.errors import AmscError
-from amsc.structure.structure import ChannelGroup, Structure
+from amsc.errors import AmscError, ModelError
+from amsc.structure.structure import ChannelGroup, Structure, check_structure
 from amsc.surgery.attempts import (
     Attempts,
     Share,
@@ -54,7 +54,13 @@ def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Str
 
     This is done on a corner of images where the model runs on it. What is left at the end is tried on the example
     inputs as they are: their shapes alone where the forward asks for no values. If that fails, all is tried on them.
+
+    Raises:
+        ModelError: `model` is no module, or `structure` is none.
     """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}; write cuttable(model, structure, x)")
+    check_structure(structure)
     with little_garbage():
         corner = _runnable(model, smaller(example_inputs), example_inputs)
         if corner is not None:
@@ -220,8 +226,10 @@ class _Trial:
                 return dict.fromkeys(every, ends[0])
         parts = families if len(families) > 1 else _halves(every)
         middle = len(parts) // 2
+        known = self._attempts.structure
         bad = self._divided(good, parts[:middle], share)
-        return bad | self._divided(good, parts[middle:], share, None if bad else why)
+        is_still_so = not bad and self._attempts.structure is known  # no number was found to follow in between
+        return bad | self._divided(good, parts[middle:], share, why if is_still_so else None)
 
     def _families(self, units: Iterable[Unit]) -> list[Family]:
         """The units, those of alike layers together; groups before blocks."""

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from amsc.borrowing import OwnState, Seen, borrowed, devices_of, forked, has_double, in_double, look_into
 from amsc.errors import AmscError, InputError, UndefinedOutputError, VerificationError
+from amsc.structure.tracing.running import failing_line
 from amsc.surgery.apply import masked
 from amsc.surgery.draws import Shapes, first_changed, run_with_equal_draws
 from amsc.surgery.inputs import EXAMPLE, doubled, trial_inputs
@@ -24,6 +26,8 @@ __all__ = ["verify", "verify_throwaway"]
 NUM_RANDOM_INPUTS = 2
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
 LOW_PRECISION_TOLERANCE = 2e-2
+RESHAPED = re.compile(r"^shape '\[.*\]' is invalid for input of size|^unflatten: ")
+"""What torch says of sizes in a reshape that do not make up the tensor's."""
 
 
 def verify(
@@ -180,11 +184,20 @@ def _small_output(small: nn.Module, inputs: Any, own: OwnState, plan: CutPlan, l
     except Exception as error:  # the user's forward may raise anything, an assertion for example
         cause = error.__cause__ if isinstance(error, InputError) and error.__cause__ else error
         raise VerificationError(
-            f"the cut model fails on {label}: {type(cause).__name__}: {cause}. A size in the model's forward is"
+            f"the cut model fails on {label}: {_why(cause)}. A size in the model's forward is"
             " probably written as a constant (such as x.view(-1, 400))"
             f"{', or it cannot do without a removed block' if plan.blocks else ''}; {_advice(plan)}"
         ) from error
     return look_into(output, own), drawn
+
+
+def _why(cause: BaseException) -> str:
+    """The error, the line of the user's code that it is from, and what follows a cut where sizes of a reshape do not.
+
+    What comes after the next ". A size" or so is advice that is left out where reasons are listed."""
+    line = failing_line(cause)
+    hint = "; a size written as -1, as in reshape(b, n, -1), follows a cut" if RESHAPED.search(str(cause)) else ""
+    return f"{type(cause).__name__}: {cause}{f', at {line}' if line else ''}{hint}"
 
 
 def _difference(expected: Seen, actual: Seen, plan: CutPlan) -> tuple[float, str]:

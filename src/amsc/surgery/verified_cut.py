@@ -25,9 +25,9 @@ def cut(model: nn.Module, plan: CutPlan, example_inputs: Any = None) -> nn.Modul
         small = cut(model, plan_cut(structure, channels={"conv1": [0, 3]}))
 
     Raises:
-        CutError: the plan does not fit the model.
+        CutError: the plan is none, or does not fit the model.
         VerificationError: the cut model and the masked model disagree.
-        ModelError: the model cannot be copied.
+        ModelError: the model is no module, or cannot be copied.
     """
     small = apply_plan(model, plan, example_inputs)
     try:

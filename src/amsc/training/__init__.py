@@ -14,7 +14,7 @@ from amsc.training.removal.to_cost import fewest_channels
 from amsc.training.steps.distillation import Distillation
 from amsc.training.steps.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm, scores_of
 from amsc.training.steps.finetune import TrainSettings, TrainState, finetune
-from amsc.training.steps.loop import Batches, Speed, Stretch, device_of, forward, train_steps
+from amsc.training.steps.loop import Batches, Speed, Stretch, device_of, forward, told_of, train_steps
 from amsc.training.steps.optimizers import OptimizerChoice
 from amsc.training.steps.proximal import ProximalStep
 
@@ -58,6 +58,7 @@ __all__ = [
     "reestimate_batchnorm",
     "save_state",
     "scores_of",
+    "told_of",
     "train_steps",
     "walk",
     "walk_state_from_plain",

@@ -2,14 +2,25 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from amsc.records import Measurement, ReconstructionRecord, Record, RefittedLayer
+from amsc.records import Measurement, PathPoint, ReconstructionRecord, Record, RefittedLayer
 from amsc.words.alike import name_together
 from amsc.words.amounts import SHARES, format_bytes, format_count, format_score, format_seconds, ranges
 from amsc.words.page import Page, Section, first_rows
 
-__all__ = ["GroupRow", "Row", "before_after", "group_rows", "reconstruction_page", "record_page"]
+__all__ = [
+    "GroupRow",
+    "Row",
+    "before_after",
+    "group_rows",
+    "path_remarks",
+    "reconstruction_page",
+    "record_page",
+    "shown_path",
+    "went_back",
+]
 
 MOST_GROUPS = 8
 """In the words of a record; the report has all."""
@@ -91,16 +102,62 @@ def group_rows(record: Record) -> tuple[GroupRow, ...]:
     )
 
 
+def shown_path(record: Record) -> tuple[PathPoint, ...]:
+    """The points of the path as they are shown: of a run that fine-tuned nothing, the last one is no "finetune" but the
+    "end", if it is another network than the one before, and else not there."""
+    if record.settings.get("finetune_epochs", 1):
+        return record.path
+    found: list[PathPoint] = []
+    for point in record.path:
+        if point.phase != "finetune":
+            found.append(point)
+        elif not found or _network(found[-1]) != _network(point):
+            found.append(replace(point, phase="end"))
+    return tuple(found)
+
+
+def _network(point: PathPoint) -> tuple[Any, ...]:
+    return point.removed_blocks, dict(point.removed_channels), point.macs
+
+
+def path_remarks(record: Record) -> tuple[str, ...]:
+    """What the rows of the path do not say: why blocks are back."""
+    phases = [point.phase for point in record.path]
+    if "depth" not in phases or "width" not in phases:
+        return ()
+    before, after = (point.blocks_left for point in (_last(record, "depth"), _first(record, "width")))
+    return (went_back(before, after),) if before < after else ()
+
+
+def _first(record: Record, phase: str) -> PathPoint:
+    return next(point for point in record.path if point.phase == phase)
+
+
+def _last(record: Record, phase: str) -> PathPoint:
+    return next(point for point in reversed(record.path) if point.phase == phase)
+
+
+def went_back(before: int, after: int) -> str:
+    """That width began with more blocks than depth had left, and why."""
+    blocks = f"{after} block{'s' * (after != 1)}"
+    return (
+        f"width goes on from an earlier network, with {blocks} and not {before}: without the others the "
+        "validation score was worse than the best one by more than one standard error (the depth rule)"
+    )
+
+
 def record_page(record: Record) -> Page:
     """The outcome of a run: before and after, what went, and how it came about."""
     groups = [(row.name, str(row.count), row.indices) for row in group_rows(record)]
     epochs = record.path[-1].epochs if record.path else 0.0
+    seconds = format_seconds(sum(record.seconds.values()))
     return Page(
         f"{record.model} on {record.data}, target {record.target}",
         (
             *record.warnings,
             f"blocks removed: {name_together(record.removed_blocks, most=6) or 'none'}",
-            f"path: {len(record.path)} points, {epochs:g} epochs, {format_seconds(sum(record.seconds.values()))}",
+            *path_remarks(record),
+            f"path: {len(shown_path(record))} points, {epochs:g} epochs, {seconds}",
             f"largest difference between the masked and the cut network: {record.verification_error:.2g} relative",
         ),
         (

@@ -373,3 +373,16 @@ def test_where_nothing_is_left_to_remove_the_network_is_trained(
     assert point.macs <= 1.05 * bare * predicted_macs(structure)
     assert state.phase == "done"
     assert not torch.equal(snapshot.weights["conv1.weight"], dense.get_parameter("conv1.weight"))
+
+
+def test_progress_counts_the_channels_that_the_points_count(dense: nn.Module, structure: Structure) -> None:
+    counts: list[float] = []
+
+    class Listener:
+        def update(self, phase: str, step: int, steps: int, **values: float) -> None:
+            counts.append(values["channels"])
+
+    settings = replace(SETTINGS, epochs=0.2, points=1, depth_share=0.0)
+    ((point, _, _),) = _walk(dense, structure, 0.9, settings=settings, progress=Listener())
+    assert any(group.kind == "stream" and group.exact for group in structure.channels)
+    assert point.channels_left <= counts[-1] <= num_channels(structure)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from amsc.errors import DataError
+from amsc.errors import DataError, InputError
 from amsc.training import evaluate, mean_loss, reestimate_batchnorm
 from training.small import TASK, ListData, same_tensors, small_data, small_net
 
@@ -69,7 +69,7 @@ def test_reestimation_leaves_modes_momentum_weights_and_random_numbers_alone() -
 
 def test_modes_come_back_after_a_failure() -> None:
     net = _net().train()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(InputError, match=r"a batch of shape \(4, 3\)"):
         reestimate_batchnorm(net, ListData(((torch.randn(4, 3), torch.zeros(4)),)))
     assert all(module.training for module in net.modules())
     assert net[1].momentum == 0.1

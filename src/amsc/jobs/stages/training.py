@@ -7,10 +7,11 @@ from torch import nn
 
 from amsc.jobs.run_state import RunState
 from amsc.jobs.stages.job import Job, optimizer_of, saved, speed_of, state_of, trail_of
+from amsc.progress import Naming
 from amsc.records import PathPoint
 from amsc.settings import Settings
 from amsc.structure import Structure
-from amsc.structure.costing import predicted_macs, predicted_parameters
+from amsc.structure.costing import predicted_cost, predicted_macs, predicted_parameters
 from amsc.training import (
     Distillation,
     Removal,
@@ -53,7 +54,10 @@ def finetuned(job: Job, state: RunState, snapshot: Snapshot, trained: float) -> 
     a point for it."""
     epochs = job.settings.finetune_epochs
     small = trail_of(job).rebuild(snapshot)
-    train_in_place(job, small.model, "finetune", epochs, job.settings.finetune_learning_rate, state)
+    removal = snapshot.removal
+    cost = predicted_cost(job.structure, removal.channels, removal.blocks) / predicted_cost(job.structure)
+    named = replace(job, progress=Naming(job.progress, {"cost": cost}))  # a search fine-tunes several in turn
+    train_in_place(named, small.model, "finetune", epochs, job.settings.finetune_learning_rate, state)
     point = judged(job, state, "finetune", small.structure, snapshot.removal, small.model, trained + epochs)
     return replace(state, points=(*state.points, point), small=state_of(small.model), train=None)
 

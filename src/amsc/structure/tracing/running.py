@@ -12,7 +12,7 @@ from torch import nn
 
 from amsc.borrowing import calling
 
-__all__ = ["Running", "running_line"]
+__all__ = ["Running", "failing_line", "running_line"]
 
 _TORCH = os.path.dirname(torch.__file__)
 _AMSC = str(Path(__file__).parents[2])
@@ -57,7 +57,20 @@ def running_line() -> str:
         if frame.f_code.co_filename == _CALLER:
             return ""
         frame = frame.f_back
-    if frame is None:
-        return ""
-    path, number = frame.f_code.co_filename, frame.f_lineno
-    return f"{os.path.basename(path)}:{number}: {linecache.getline(path, number).strip()}"
+    return "" if frame is None else _line(frame.f_code.co_filename, frame.f_lineno)
+
+
+def failing_line(error: BaseException) -> str:
+    """The line of the user's code in which a forward failed, as `running_line` gives it; "" if torch alone ran."""
+    line, place = "", error.__traceback__
+    while place is not None:
+        path = place.tb_frame.f_code.co_filename
+        if not path.startswith((_TORCH, _AMSC)):
+            line = _line(path, place.tb_lineno)
+        place = place.tb_next
+    return line
+
+
+def _line(path: str, number: int) -> str:
+    code = linecache.getline(path, number).strip()
+    return f"{os.path.basename(path)}:{number}{f': {code}' if code else ''}"

@@ -110,10 +110,11 @@ class Piece:
         self._silence.end()
 
     def watch(self) -> dict[str, float]:
-        """Blocks, channels and MACs left without what is zero, as of the last look."""
+        """Blocks, channels (as `num_channels` counts them) and MACs left without what is zero, as of the last look."""
         zero = self._seen or Removal()
         left = after_removal(self.structure, {}, zero.blocks)
-        channels = sum(group.size - len(zero.channels.get(group.name, ())) for group in left.channels if group.exact)
+        groups = (group for group in left.channels if group.exact and group.kind != "stream")
+        channels = sum(group.size - len(zero.channels.get(group.name, ())) for group in groups)
         return {"blocks": len(left.outer_blocks), "channels": channels, "macs": self.macs}
 
     def settled(self) -> tuple[Tensor, Tensor]:

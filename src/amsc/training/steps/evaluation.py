@@ -13,7 +13,7 @@ from amsc.borrowing import borrowed
 from amsc.data import Data, batch_size, moved, spread_batches
 from amsc.errors import DataError, UndefinedScoreError
 from amsc.tasks import Task
-from amsc.training.steps.loop import AS_IS, Speed, device_of, forward
+from amsc.training.steps.loop import AS_IS, Speed, device_of, forward, told_of
 
 __all__ = ["Evaluation", "evaluate", "mean_loss", "reestimate_batchnorm", "scores_of"]
 
@@ -30,10 +30,11 @@ def evaluate(model: nn.Module, data: Data, split: str, task: Task, *, speed: Spe
     """Scores of `model` in eval mode on a split of the data; the model is left as it was. `speed` says how to compute.
 
     Raises:
-        DataError: the split is empty, or a score is not finite, or there is not one for each example.
+        DataError: the split is empty, the model fails on a batch of it, or a score is not finite, or there is not one
+            for each example.
     """
     device = device_of(model)
-    with borrowed(model), speed.computing(device):
+    with borrowed(model), speed.computing(device), told_of(f"a batch of the {split} split of {data.name}"):
         parts = [
             scores_of(task, forward(model, inputs, device), moved(target, device))
             for inputs, target in data.batches(split)

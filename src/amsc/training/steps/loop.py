@@ -3,15 +3,16 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from amsc.borrowing import call_arguments, forked, seed_generators
+from amsc.borrowing import call_arguments, forked, forward_failed, seed_generators
 from amsc.data import Data, batch_size, moved
-from amsc.errors import DataError, TrainingError
+from amsc.errors import AmscError, DataError, InputError, TrainingError
 from amsc.progress import NoProgress, Progress
 from amsc.tasks import Task
 
@@ -25,6 +26,7 @@ __all__ = [
     "device_of",
     "forward",
     "set_learning_rate",
+    "told_of",
     "train_steps",
 ]
 
@@ -192,9 +194,27 @@ class _LossGauge:
 
 
 def forward(model: nn.Module, inputs: Any, device: torch.device) -> Any:
-    """The model's output for one batch of inputs, moved to its device."""
+    """The model's output for one batch of inputs, moved to its device.
+
+    Raises:
+        InputError: forward fails on them.
+    """
     args, kwargs = call_arguments(inputs)
-    return model(*moved(args, device), **moved(kwargs, device))
+    try:
+        return model(*moved(args, device), **moved(kwargs, device))
+    except AmscError:
+        raise
+    except Exception as error:  # the user's forward may raise anything
+        raise forward_failed(model, "a batch", (args, kwargs), error) from error
+
+
+@contextmanager
+def told_of(what: str) -> Iterator[None]:
+    """An `InputError` inside, of a batch that the network does not take, is a `DataError` that says `what` it was."""
+    try:
+        yield
+    except InputError as error:
+        raise DataError(f"the network does not take {what}: {error}; give batches of one kind in all splits") from error
 
 
 def cosine(step: int, steps: int, *, warmup: int = 0) -> float:
