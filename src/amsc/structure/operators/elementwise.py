@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from amsc.structure.labels.combine import GivesZero, combine
-from amsc.structure.operators.registry import NUMBER_BY_NUMBER, FactRule, Rule, collector
+from amsc.structure.labels.combine import GivesZero, Operand, combine
+from amsc.structure.labels.ledger import compact, varying_axes
+from amsc.structure.operators.registry import AVERAGE, NUMBER_BY_NUMBER, FactRule, Rule, collector
+from amsc.structure.operators.views import hold_parts
 from amsc.structure.tracing.parameters import Parameter
 from amsc.structure.tracing.tracer import Tracer
 
@@ -58,6 +60,25 @@ def _rescaled(
 def _copy_in_place(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
     """The destination takes the labels of the source."""
     tracer.labels.write(args[0], tuple(layer.expand(args[0].shape) for layer in tracer.labels.layers(args[1])))
+
+
+@_rule("glu", fact=AVERAGE)
+def _glu(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+    """One half of an axis, times the sigmoid of the other: zero where the first half is."""
+    data: Tensor = args[0]
+    axis = (args[1] if len(args) > 1 else kwargs.get("dim", -1)) % data.ndim
+    halves = data.chunk(2, axis)
+    operands = []
+    for place, half in enumerate(halves):
+        own = tuple(
+            compact(layer.narrow(axis, place * half.shape[axis], half.shape[axis]))
+            for layer in tracer.labels.layers(data)
+        )
+        operands.append(Operand(own, tracer.labels.own_axes(data)))
+    for layer in tracer.labels.layers(data):
+        if axis in varying_axes(layer):
+            hold_parts(tracer, layer, axis, halves, data)
+    tracer.labels.set_layers(output, combine(tracer.ledger, operands, lambda is_zero: is_zero[0], tracer.reason))
 
 
 def _gives_zero(func: Any, args: Any, kwargs: Any, is_zero: tuple[bool, ...]) -> bool:

@@ -15,7 +15,7 @@ from amsc.structure.labels.ledger import compact, core, no_labels, varying_axes
 from amsc.structure.operators.registry import AVERAGE, NUMBER_BY_NUMBER, FactRule, Rule, collector
 from amsc.structure.tracing.tracer import Tracer
 
-__all__ = ["FACTS", "RULES"]
+__all__ = ["FACTS", "RULES", "hold_parts"]
 
 RULES: dict[str, Rule] = {}
 FACTS: dict[str, FactRule] = {}
@@ -193,7 +193,7 @@ def _part(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     parts: list[list[Tensor]] = [[] for _ in outputs]
     for layer in tracer.labels.layers(data):
         if axis in varying_axes(layer):
-            _hold_parts(tracer, layer, axis, outputs, data)
+            hold_parts(tracer, layer, axis, outputs, data)
             if not _can_follow(name, layer, axis, outputs, data):
                 tracer.ledger.freeze(layer, [axis], f"{tracer.reason} takes fixed positions")
         for part, moved in zip(parts, pytree.tree_leaves(func(layer, *args[1:], **kwargs)), strict=True):
@@ -222,7 +222,7 @@ def _can_follow(name: str, layer: Tensor, axis: int, outputs: Sequence[Tensor], 
     return is_contiguous and size > 0 and data.shape[axis] % size == 0 and start % size == 0
 
 
-def _hold_parts(tracer: Tracer, layer: Tensor, axis: int, outputs: Sequence[Tensor], data: Tensor) -> None:
+def hold_parts(tracer: Tracer, layer: Tensor, axis: int, outputs: Sequence[Tensor], data: Tensor) -> None:
     """Equal parts of an axis lose the same positions; single positions that are picked out stay."""
     if outputs[0].ndim < data.ndim:  # select, unbind
         tracer.ledger.freeze(layer, [axis], f"{tracer.reason} takes fixed positions")
@@ -234,25 +234,6 @@ def _hold_parts(tracer: Tracer, layer: Tensor, axis: int, outputs: Sequence[Tens
         split = compact(_reshaped(layer, torch.Size(shape)))
         tracer.ledger.box(split, tracer.reason)
         tracer.ledger.freeze(split, [axis], f"{tracer.reason} takes fixed positions")
-
-
-@_rule("glu", fact=AVERAGE)
-def _glu(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
-    """One half of an axis, times the sigmoid of the other: zero where the first half is."""
-    data: Tensor = args[0]
-    axis = (args[1] if len(args) > 1 else kwargs.get("dim", -1)) % data.ndim
-    halves = data.chunk(2, axis)
-    operands = []
-    for place, half in enumerate(halves):
-        own = tuple(
-            compact(layer.narrow(axis, place * half.shape[axis], half.shape[axis]))
-            for layer in tracer.labels.layers(data)
-        )
-        operands.append(Operand(own, tracer.labels.own_axes(data)))
-    for layer in tracer.labels.layers(data):
-        if axis in varying_axes(layer):
-            _hold_parts(tracer, layer, axis, halves, data)
-    tracer.labels.set_layers(output, combine(tracer.ledger, operands, lambda is_zero: is_zero[0], tracer.reason))
 
 
 @_rule("unfold diagonal tril triu tril_ triu_")
