@@ -142,7 +142,8 @@ def scan(
 
     Args:
         example_inputs: a tensor, or a tuple or dict of arguments, for which MACs and latency are counted.
-        task: loss and score; classification if None.
+        task: loss and score; classification if None. `amsc.tasks.Imitation()` compares with `model` and needs no
+            labels.
         settings: `currency`, `depth_share`, what may go (`streams`, `plain`, `keep`, `only`, `round_to`,
             `min_channels`, `minimum`), `device`, `threads` and `deterministic` are used.
         examples: how many training examples are looked at.
