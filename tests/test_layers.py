@@ -15,7 +15,7 @@ SOURCE = Path(amsc.errors.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "progress", "typing"),
     ("borrowing", "storage", "records", "words", "models"),
-    ("data", "tasks"),
+    ("data", "imitation", "tasks"),
     (
         "structure/labels",
         "structure/parts",

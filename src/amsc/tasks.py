@@ -5,14 +5,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from amsc.borrowing import look_into
 from amsc.errors import DataError, ModelError, SettingsError
+from amsc.imitation import Imitation
 from amsc.models.function import call_function
 
-__all__ = ["TASKS", "Classification", "Regression", "Segmentation", "Task", "open_task"]
+__all__ = [
+    "TASKS",
+    "Classification",
+    "DrawingTask",
+    "Imitation",
+    "Regression",
+    "Segmentation",
+    "Task",
+    "open_task",
+]
 
 
 @runtime_checkable
@@ -34,6 +45,15 @@ class Task(Protocol):
 
     def per_example(self, output: Any, target: Any) -> Tensor:
         """The score of each example, float, shape (batch,); the score of a data set is their mean."""
+
+
+@runtime_checkable
+class DrawingTask(Task, Protocol):
+    """A task whose loss is least at the dense network, so that derivatives there are zero and say nothing."""
+
+    def drawn(self, target: Any, generator: torch.Generator) -> Any:
+        """Targets whose losses have derivatives of which the mean squares are the curvature of the loss. `generator`
+        lives on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +87,7 @@ class Classification:
             DataError: the labels are not integers of shape (batch,) between 0 and classes - 1 (the range is not
                 checked on an accelerator, where looking would make every step wait; `per_example` checks it there).
         """
-        logits = _checked(output, target, check_range=target.device.type == "cpu")
+        logits = _checked(output, target, check_range=_is_on_cpu(target))
         return functional.cross_entropy(logits, target.long(), label_smoothing=self.label_smoothing)
 
     def per_example(self, output: Any, target: Tensor) -> Tensor:
@@ -86,11 +106,9 @@ def _checked(output: Any, target: Tensor, *, check_range: bool) -> Tensor:
             f"classification expects the model to return one float tensor of shape (batch, classes), got"
             f" {_came(output)}; wrap the model so that it returns the logits alone"
         )
-    if target.shape != output.shape[:1] or target.is_floating_point() or target.is_complex():
-        raise DataError(
-            f"classification expects integer labels of shape ({output.shape[0]},), got {target.dtype}"
-            f" {tuple(target.shape)}"
-        )
+    is_whole = isinstance(target, Tensor) and not target.is_floating_point() and not target.is_complex()
+    if not is_whole or target.shape != output.shape[:1]:
+        raise DataError(f"classification expects integer labels of shape ({output.shape[0]},), got {_came(target)}")
     if check_range and target.numel() and not 0 <= int(target.min()) <= int(target.max()) < output.shape[1]:
         raise DataError(
             f"labels must lie between 0 and {output.shape[1] - 1} for a model with {output.shape[1]} outputs, but the"
@@ -168,7 +186,7 @@ class Segmentation:
             DataError: the targets are not integers of the remaining shape, or a label is no class (the range is not
                 looked at on an accelerator; `per_example` does).
         """
-        self._check(output, target, check_range=target.device.type == "cpu")
+        self._check(output, target, check_range=_is_on_cpu(target))
         counted = (target != self.ignored).sum().clamp(min=1)
         return functional.cross_entropy(output, target.long(), ignore_index=self.ignored, reduction="sum") / counted
 
@@ -205,6 +223,10 @@ class Segmentation:
             )
 
 
+def _is_on_cpu(target: Any) -> bool:
+    return isinstance(target, Tensor) and target.device.type == "cpu"
+
+
 def _came(value: Any) -> str:
     """What a value is, and the tensors in it."""
     if isinstance(value, Tensor):
@@ -218,6 +240,7 @@ TASKS: Mapping[str, Callable[[], Task]] = {
     "classification": Classification,
     "regression": Regression,
     "segmentation": Segmentation,
+    "imitation": Imitation,
 }
 
 

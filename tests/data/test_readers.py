@@ -10,7 +10,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from amsc.data import ImageData, open_data, read_digits, read_folder, read_parquet, spread_batches
+from amsc.data import ImageData, Unlabelled, open_data, read_digits, read_folder, read_parquet, spread_batches
 from amsc.data.splits import some_of_each
 from amsc.errors import DataError
 
@@ -19,6 +19,7 @@ def raw(data: ImageData, split: str) -> list[tuple[int, int]]:
     """(colour, label) of each example."""
     part = data.splits[split]
     colours: list[int] = part.images[:, 0, 0, 0].tolist()
+    assert part.labels is not None
     return list(zip(colours, part.labels.tolist(), strict=True))
 
 
@@ -42,7 +43,8 @@ class TestDigits:
     def test_splits_are_disjoint_stratified_and_complete(self) -> None:
         data = read_digits(seed=0, batch_size=64)
         assert [data.num_examples(s) for s in ("train", "validation", "test")] == [1078, 359, 360]
-        shares = [torch.bincount(data.splits[s].labels) / data.num_examples(s) for s in data.splits]
+        labels = [part.labels for part in data.splits.values() if part.labels is not None]
+        shares = [torch.bincount(each) / len(each) for each in labels]
         assert float((shares[0] - shares[1]).abs().max()) < 0.01
         every = torch.cat([part.images for part in data.splits.values()]).flatten(1)
         # the 1797 digits of the package are all different
@@ -131,10 +133,33 @@ class TestParquet:
         with pytest.raises(DataError, match=r"expected test\*.parquet in .*, which holds train.parquet"):
             read_parquet(hub, seed=0, batch_size=8)
 
-    @pytest.mark.parametrize(("image", "label"), [("picture", "label"), ("img", "y")])
-    def test_missing_column(self, hub: Path, pictures: Any, image: str, label: str) -> None:
-        write(hub / "train.parquet", rows(pictures, range(12)), [v % 2 for v in range(12)], image, label)
-        with pytest.raises(DataError, match=f"has no column .*; its columns are {image}, {label}"):
+    def test_missing_column(self, hub: Path, pictures: Any) -> None:
+        write(hub / "train.parquet", rows(pictures, range(12)), [v % 2 for v in range(12)], "picture")
+        with pytest.raises(DataError, match=r"has no column .*; its columns are picture, label"):
+            read_parquet(hub, seed=0, batch_size=8)
+
+    def test_without_a_label_column_there_are_images_alone(self, hub: Path, pictures: Any) -> None:
+        write(hub / "train.parquet", rows(pictures, range(20)), [0] * 20, label="y")
+        write(hub / "test.parquet", rows(pictures, range(30, 35)), [0] * 5, label="y")
+        data = read_parquet(hub, seed=0, batch_size=8, limit=12)
+        assert data.num_classes is None
+        assert [data.num_examples(split) for split in ("train", "validation", "test")] == [12, 2, 5]
+        assert [target for _, target in data.batches("test", seed=1)] == [Unlabelled(5)]
+        assert [target for _, target in data.batches("test")] == [Unlabelled(5)]
+
+    def test_a_single_file_without_labels_is_split_in_three(self, hub: Path, pictures: Any) -> None:
+        write(hub / "all.parquet", rows(pictures, range(20)), [0] * 20, label="y")
+        data = read_parquet(hub / "all.parquet", seed=0, batch_size=8)
+        assert [data.num_examples(split) for split in ("train", "validation", "test")] == [12, 4, 4]
+
+    def test_labels_in_some_files_alone(self, hub: Path, pictures: Any) -> None:
+        write(hub / "train-2.parquet", rows(pictures, range(12)), [0] * 12, label="y")
+        with pytest.raises(DataError, match=r"train.parquet has labels, .*train-2.parquet has none"):
+            read_parquet(hub, seed=0, batch_size=8)
+
+    def test_labels_in_some_splits_alone(self, hub: Path, pictures: Any) -> None:
+        write(hub / "test.parquet", rows(pictures, range(12)), [0] * 12, label="y")
+        with pytest.raises(DataError, match=r"in all splits, .* or in none; test has none"):
             read_parquet(hub, seed=0, batch_size=8)
 
     def test_corrupt_image_is_named(self, hub: Path, pictures: Any) -> None:
@@ -227,6 +252,27 @@ class TestFolder:
         (tmp_path / "test").mkdir()
         with pytest.raises(DataError, match="no class folders"):
             read_folder(tmp_path, seed=0, batch_size=8)
+
+    def test_without_classes_there_are_images_alone(self, tmp_path: Path, pictures: Any) -> None:
+        for split, values in (("train", range(20)), ("val", range(30, 34))):
+            (tmp_path / split).mkdir()
+            for value in values:
+                (tmp_path / split / f"{value:03}.png").write_bytes(pictures.png(value))
+        data = read_folder(tmp_path, seed=0, batch_size=8)
+        assert data.num_classes is None
+        assert [data.num_examples(split) for split in ("train", "validation", "test")] == [18, 2, 4]
+        assert [target for _, target in data.batches("test")] == [Unlabelled(4)]
+        for file in (tmp_path / "val").iterdir():
+            file.unlink()
+        with pytest.raises(DataError, match=r"no images in .*val; train has no class folders"):
+            read_folder(tmp_path, seed=0, batch_size=8)
+
+    def test_images_in_the_folder_itself_are_split_in_three(self, tmp_path: Path, pictures: Any) -> None:
+        for value in range(20):
+            (tmp_path / f"{value:03}.png").write_bytes(pictures.png(value))
+        data = read_folder(tmp_path, seed=0, batch_size=8)
+        assert [data.num_examples(split) for split in ("train", "validation", "test")] == [12, 4, 4]
+        assert data.example_inputs(2).shape == (2, 3, 8, 8)
 
     def test_class_unknown_to_train(self, tree: Path) -> None:
         (tree / "val" / "cow").mkdir()

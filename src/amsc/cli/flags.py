@@ -65,7 +65,7 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
 FIELDS = {"penalty_weights": "weights"}
 NOTHING_SAID = {"limit": "all", "distillation": "0.9 for classification, else 0"}
 COMMON_SETTINGS = ("seed", "deterministic", "device", "threads", "channels_last")
-TASK_HELP = "classification (the default), regression, segmentation or module:function"
+TASK_HELP = "classification (the default), regression, segmentation, imitation (needs no labels) or module:function"
 LIMITS = ("keep", "only", "streams", "plain", "round_to", "min_channels", "minimum")
 
 

@@ -1,9 +1,10 @@
 """Data sets: small images kept on the device, the user's own DataLoaders, and both by name."""
 
-from amsc.data.batch import batch_size, may_be_split, moved, some_examples, some_rows
+from amsc.data.batch import Unlabelled, batch_size, inputs_alone, may_be_split, moved, some_examples, some_rows
 from amsc.data.digits import read_digits
 from amsc.data.folder import read_folder
 from amsc.data.images import ImageData, ImageSplit
+from amsc.data.imitated import Imitated, inputs_of
 from amsc.data.loaders import LoaderData
 from amsc.data.parquet import read_parquet
 from amsc.data.protocol import Data, SpreadData
@@ -14,10 +15,14 @@ __all__ = [
     "Data",
     "ImageData",
     "ImageSplit",
+    "Imitated",
     "LoaderData",
     "SpreadData",
+    "Unlabelled",
     "batch_size",
     "batch_size_of",
+    "inputs_alone",
+    "inputs_of",
     "may_be_split",
     "moved",
     "open_data",

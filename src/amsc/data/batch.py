@@ -2,10 +2,11 @@
 
 How many examples a batch holds is the targets' to say: they are a tensor, or tensors in tuples and dicts, whose first
 axis counts examples (single numbers among them are for all); or a list with an entry for each example, such as the
-boxes of each image. Of the inputs nothing is known: see `may_be_split`.
+boxes of each image; or `Unlabelled`, where there are inputs alone. Of the inputs nothing is known: see `may_be_split`.
 """
 
 import operator
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -14,9 +15,34 @@ from torch.utils import _pytree as pytree
 
 from amsc.errors import DataError
 
-__all__ = ["batch_size", "may_be_split", "moved", "some_examples", "some_rows"]
+__all__ = ["Unlabelled", "batch_size", "inputs_alone", "may_be_split", "moved", "some_examples", "some_rows"]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """In the place of the targets of a batch that has none: how many examples there are."""
+
+    count: int
+
+
+def inputs_alone(batch: T) -> tuple[T, Unlabelled]:
+    """A batch of inputs without labels, as (inputs, targets): the whole batch is what forward takes, and the first axis
+    of its first tensor counts examples.
+
+        LoaderData(train, validation, test, split=amsc.data.inputs_alone)
+
+    Raises:
+        DataError: there is no tensor with an axis in it.
+    """
+    tensors = [leaf for leaf in _tensors(batch) if leaf.ndim]
+    if not tensors:
+        raise DataError(
+            f"expected inputs with a tensor in them whose first axis counts examples; got a {type(batch).__name__} "
+            "without one"
+        )
+    return batch, Unlabelled(len(tensors[0]))
 
 
 def batch_size(target: Any) -> int:
@@ -25,6 +51,8 @@ def batch_size(target: Any) -> int:
     Raises:
         DataError: they hold no tensor with an axis and are no list.
     """
+    if isinstance(target, Unlabelled):
+        return target.count
     if isinstance(target, list):
         return len(target)
     tensors = [leaf for leaf in _tensors(target) if leaf.ndim]
@@ -49,6 +77,8 @@ def may_be_split(inputs: Any, target: Any) -> bool:
 
 def some_examples(target: T, rows: slice) -> T:
     """The targets of these examples; single numbers stay."""
+    if isinstance(target, Unlabelled):
+        return replace(target, count=len(range(target.count)[rows]))
     take: Any = operator.itemgetter(rows)
     found: T = take(target) if isinstance(target, list) else some_rows(target, rows)
     return found

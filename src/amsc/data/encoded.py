@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from amsc.data.images import ImageData, ImageSplit
-from amsc.data.splits import SplitRows, carve_validation, check_labels, some_of_each, split_in_three
+from amsc.data.splits import SplitRows, carve_validation, check_count, check_labels, some_of_each, split_in_three
 from amsc.errors import DataError
 
 __all__ = ["EncodedImages", "image_data", "one_set_split_in_three"]
@@ -21,21 +21,26 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, eq=False)
 class EncodedImages:
-    """Images as files or bytes, their labels, and a name for each that an error can use."""
+    """Images as files or bytes, their labels if they have any, and a name for each that an error can use."""
 
     sources: Sequence[bytes | Path]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
     names: Sequence[str]
 
     def rows(self, index: NDArray[np.int64]) -> "EncodedImages":
         """The images of these rows, in this order."""
-        return EncodedImages([self.sources[i] for i in index], self.labels[index], [self.names[i] for i in index])
+        labels = None if self.labels is None else self.labels[index]
+        return EncodedImages([self.sources[i] for i in index], labels, [self.names[i] for i in index])
+
+    def strata(self) -> NDArray[np.int64]:
+        """The class of each image; one for all where they have no labels."""
+        return np.zeros(len(self.sources), np.int64) if self.labels is None else self.labels
 
 
 def one_set_split_in_three(images: EncodedImages, *, seed: int, where: str) -> dict[str, EncodedImages]:
     """One set of images as train, validation and test; see `split_in_three` and `check_labels`."""
-    check_labels(images.labels, where=where)
-    rows: SplitRows = split_in_three(images.labels, seed=seed, where=where)
+    _num_classes(images, where=where)
+    rows: SplitRows = split_in_three(images.strata(), seed=seed, where=where)
     return {name: images.rows(index) for name, index in rows._asdict().items()}
 
 
@@ -58,16 +63,24 @@ def image_data(
         DataError: see `check_labels`; or an image cannot be decoded or has another size than the first.
     """
     train = splits["train"]
-    num_classes = check_labels(train.labels, where=f"{name} train")
+    num_classes = _num_classes(train, where=f"{name} train")
     if "validation" not in splits:
-        kept, held_out = carve_validation(len(train.labels), seed=seed)
+        kept, held_out = carve_validation(len(train.sources), seed=seed)
         splits = {"train": train.rows(kept), "validation": train.rows(held_out), "test": splits["test"]}
     if limit is not None:
         train = splits["train"]
-        splits = splits | {"train": train.rows(some_of_each(train.labels, limit, seed=seed))}
+        splits = splits | {"train": train.rows(some_of_each(train.strata(), limit, seed=seed))}
     decoded = {split: _decoded(images, device) for split, images in splits.items()}
     data = ImageData(name, decoded, num_classes, _MEAN, _DEVIATION, batch_size, flip=True)
     return replace(data, padding=decoded["train"].images.shape[2] // 8)
+
+
+def _num_classes(images: EncodedImages, *, where: str) -> int | None:
+    """How many classes the training images have; None where they have no labels."""
+    if images.labels is not None:
+        return check_labels(images.labels, where=where)
+    check_count(len(images.sources), where=where)
+    return None
 
 
 def _decoded(images: EncodedImages, device: torch.device | str) -> ImageSplit:
@@ -84,7 +97,8 @@ def _decoded(images: EncodedImages, device: torch.device | str) -> ImageSplit:
             )
         pixels[row] = image
     channels_first = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    return ImageSplit(channels_first.to(device), torch.from_numpy(images.labels).to(device))
+    labels = None if images.labels is None else torch.from_numpy(images.labels).to(device)
+    return ImageSplit(channels_first.to(device), labels)
 
 
 def _pixels(source: bytes | Path, name: str) -> NDArray[np.uint8]:

@@ -1,11 +1,11 @@
-"""Images in a folder per class."""
+"""Images in a folder per class, or in folders without classes."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from amsc.data.encoded import EncodedImages, image_data
+from amsc.data.encoded import EncodedImages, image_data, one_set_split_in_three
 from amsc.data.images import ImageData
 from amsc.errors import DataError
 
@@ -20,7 +20,9 @@ def read_folder(
     """The images in `path`/train/CLASS/ and `path`/test/CLASS/, classes numbered in the order of their names.
 
     A folder `val` or `validation` is the validation split where there is a `test` folder too; alone, it stands for the
-    test split, as in ImageNet. `seed`, `limit` and the augmentation: see `image_data`.
+    test split, as in ImageNet. Without class folders, images in `path`/train/ and `path`/test/ have no labels, which is
+    enough for the task imitation; images in `path` itself have none either and are split 60/20/20. `seed`, `limit` and
+    the augmentation: see `image_data`.
 
     Raises:
         DataError: folders or images are missing, a class is unknown to train, an image is corrupt or of another
@@ -29,12 +31,24 @@ def read_folder(
     path = Path(path)
     if not path.is_dir():
         raise DataError(f"expected a folder with train and test folders, but {path} is not there or not a folder")
-    folders = _split_folders(path)
-    classes = [entry.name for entry in _entries(folders["train"]) if entry.is_dir()]
-    if not classes:
-        raise DataError(f"{folders['train']} holds no class folders; expected train/CLASS/IMAGE.png")
-    splits = {split: _images(place, classes) for split, place in folders.items()}
+    if _files(path) and not (path / "train").is_dir():
+        splits = one_set_split_in_three(_unlabelled(path), seed=seed, where=str(path))
+    else:
+        splits = _splits(_split_folders(path))
     return image_data(f"folder:{path}", splits, seed=seed, batch_size=batch_size, device=device, limit=limit)
+
+
+def _splits(folders: dict[str, Path]) -> dict[str, EncodedImages]:
+    """The images of each split, with labels where train has a folder per class."""
+    classes = [entry.name for entry in _entries(folders["train"]) if entry.is_dir()]
+    if classes:
+        return {split: _images(place, classes) for split, place in folders.items()}
+    if not _files(folders["train"]):
+        raise DataError(
+            f"{folders['train']} holds no class folders and no images; expected train/CLASS/IMAGE.png, or "
+            "train/IMAGE.png where there are no labels"
+        )
+    return {split: _unlabelled(place) for split, place in folders.items()}
 
 
 def _split_folders(path: Path) -> dict[str, Path]:
@@ -60,12 +74,24 @@ def _images(place: Path, classes: list[str]) -> EncodedImages:
             continue
         if entry.name not in classes:
             raise DataError(f"class {entry.name!r} in {place} is not among the {len(classes)} classes of train")
-        images = [file for file in _entries(entry) if file.suffix.lower() in _SUFFIXES]
+        images = _files(entry)
         files += images
         labels += [classes.index(entry.name)] * len(images)
     if not files:
         raise DataError(f"there are no images in the class folders of {place}")
     return EncodedImages(files, np.array(labels, np.int64), [str(file) for file in files])
+
+
+def _unlabelled(place: Path) -> EncodedImages:
+    files = _files(place)
+    if not files:
+        raise DataError(f"there are no images in {place}; train has no class folders, so that {place.name} has none")
+    return EncodedImages(files, None, [str(file) for file in files])
+
+
+def _files(place: Path) -> list[Path]:
+    """The images in the folder itself, by name."""
+    return [file for file in _entries(place) if file.suffix.lower() in _SUFFIXES and file.is_file()]
 
 
 def _entries(place: Path) -> list[Path]:

@@ -3,11 +3,13 @@
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from amsc.data.batch import Unlabelled
 from amsc.data.spread import spread_numbers
 from amsc.errors import DataError
 
@@ -16,10 +18,11 @@ __all__ = ["ImageData", "ImageSplit", "crop_and_flip"]
 
 @dataclass(frozen=True, eq=False)
 class ImageSplit:
-    """Images, uint8 of shape (examples, channels, height, width), and their labels, int64 of shape (examples,)."""
+    """Images, uint8 of shape (examples, channels, height, width), and their labels, int64 of shape (examples,), if they
+    have any."""
 
     images: Tensor
-    labels: Tensor
+    labels: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
@@ -27,20 +30,28 @@ class ImageSplit:
                 "images must be uint8 of shape (examples, channels, height, width), got"
                 f" {self.images.dtype} {tuple(self.images.shape)}"
             )
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            raise DataError(
-                f"labels of {len(self.images)} images must be int64 of shape ({len(self.images)},), got"
-                f" {self.labels.dtype} {tuple(self.labels.shape)}"
-            )
         if len(self.images) == 0:
             raise DataError("there are no images in this split")
-        if self.images.device != self.labels.device:
-            raise DataError(f"images are on {self.images.device} and labels on {self.labels.device}; move one")
+        if self.labels is not None:
+            self._check_labels(self.labels)
+
+    def _check_labels(self, labels: Tensor) -> None:
+        if labels.dtype != torch.int64 or labels.shape != self.images.shape[:1]:
+            raise DataError(
+                f"labels of {len(self.images)} images must be int64 of shape ({len(self.images)},), got"
+                f" {labels.dtype} {tuple(labels.shape)}"
+            )
+        if self.images.device != labels.device:
+            raise DataError(f"images are on {self.images.device} and labels on {labels.device}; move one")
+
+    def targets(self, rows: Tensor) -> Tensor | Unlabelled:
+        """The labels of these rows; only how many there are where there are no labels."""
+        return Unlabelled(len(rows)) if self.labels is None else self.labels[rows]
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """Labelled images; implements `Data`.
+    """Images with labels, or all of them without and no number of classes; implements `Data`.
 
     Inputs are (image / 255 - mean) / deviation, float32 of shape (batch, channels, height, width), `mean` and
     `deviation` one number per channel. Without a seed the order is one fixed shuffle of each split. With a seed, each
@@ -49,12 +60,13 @@ class ImageData:
     differ by at most one.
 
     Raises:
-        DataError: a split is missing, splits differ in shape or device, or a label is outside 0..num_classes-1.
+        DataError: a split is missing, splits differ in shape, device or in whether they have labels, or a label is
+            outside 0..num_classes-1.
     """
 
     name: str
     splits: Mapping[str, ImageSplit]
-    num_classes: int
+    num_classes: int | None
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     batch_size: int
@@ -82,7 +94,14 @@ class ImageData:
                 )
             self._check_labels(split, part.labels)
 
-    def _check_labels(self, split: str, labels: Tensor) -> None:
+    def _check_labels(self, split: str, labels: Tensor | None) -> None:
+        if labels is None or self.num_classes is None:
+            if (labels is None) != (self.num_classes is None):
+                raise DataError(
+                    f"{self.name}: images have labels in all splits, and a number of classes, or in none; {split} has"
+                    f" {'none' if labels is None else 'some'}, the number of classes is {self.num_classes}"
+                )
+            return
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= self.num_classes:
             raise DataError(
@@ -90,13 +109,13 @@ class ImageData:
                 f" those of {split} go from {low} to {high}"
             )
 
-    def batches(self, split: str, *, seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass over `split` as (inputs, labels); see the class, and `Data`."""
+    def batches(self, split: str, *, seed: int | None = None) -> Iterator[tuple[Tensor, Any]]:
+        """One pass over `split` as (inputs, labels), or `Unlabelled` for labels; see the class, and `Data`."""
         if seed is None:
             yield from self.spread_batches(split, self.num_batches(split))
             return
         part = self._split(split)
-        count, device = len(part.labels), part.labels.device
+        count, device = len(part.images), part.images.device
         # All chances are drawn on the CPU and at once: the same seed means the same batches on every device.
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(count, generator=generator).to(device)
@@ -104,14 +123,14 @@ class ImageData:
         mirrored = (torch.rand(count, generator=generator) < 0.5 * self.flip).to(device)
         for rows in torch.arange(count, device=device).tensor_split(self.num_batches(split)):
             images = crop_and_flip(part.images[order[rows]], shifts[rows], mirrored[rows], padding=self.padding)
-            yield self._normalised(images), part.labels[order[rows]]
+            yield self._normalised(images), part.targets(order[rows])
 
-    def spread_batches(self, split: str, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def spread_batches(self, split: str, count: int) -> Iterator[tuple[Tensor, Any]]:
         """`count` of the batches of a pass without a seed (all if there are no more), evenly over it."""
         part, total = self._split(split), self.num_batches(split)
-        rows = self._fixed_order(split).to(part.labels.device).tensor_split(total)
+        rows = self._fixed_order(split).to(part.images.device).tensor_split(total)
         for number in spread_numbers(total, count):
-            yield self._normalised(part.images[rows[number]]), part.labels[rows[number]]
+            yield self._normalised(part.images[rows[number]]), part.targets(rows[number])
 
     def _fixed_order(self, split: str) -> Tensor:
         """The rows of a split in the order of passes without a seed. Readers list examples class by class."""
@@ -123,7 +142,7 @@ class ImageData:
 
     def num_examples(self, split: str) -> int:
         """How many examples `split` has."""
-        return len(self._split(split).labels)
+        return len(self._split(split).images)
 
     def example_inputs(self, batch: int = 1) -> Tensor:
         """The first `batch` training images of a pass without a seed."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, SequentialSampler
 
-from amsc.data.batch import batch_size, may_be_split, moved, some_rows
+from amsc.data.batch import Unlabelled, batch_size, may_be_split, moved, some_rows
 from amsc.data.spread import spread_numbers
 from amsc.errors import DataError
 
@@ -26,6 +26,7 @@ class LoaderData:
     """Loaders that yield (inputs, targets), or what `split` makes such a pair of; implements `Data`.
 
         LoaderData(train, validation, split=lambda batch: ({"input_ids": batch["input_ids"]}, batch["labels"]))
+        LoaderData(train, validation, split=amsc.data.inputs_alone)  # no labels, for the task imitation
 
     A loader is a torch DataLoader, a list of batches, or anything else that starts anew each time it is iterated. One
     without a length is read once to count its batches. Inputs are what the model's forward takes: a tensor, a tuple or
@@ -136,10 +137,11 @@ class LoaderData:
     def _pair(self, split: str, batch: Any) -> tuple[Any, Any]:
         pair = batch if self.split is None else self.split(batch)
         is_pair = isinstance(pair, tuple | list) and len(pair) == 2
-        if not is_pair or not isinstance(pair[1], Tensor | list | tuple | dict):
+        if not is_pair or not isinstance(pair[1], Tensor | list | tuple | dict | Unlabelled):
             raise DataError(
                 f"the {split} loader must yield pairs (inputs, targets), it yielded {_described(pair)}; make them "
-                "with LoaderData(split=...)"
+                "with LoaderData(split=...); of inputs without labels, for the task imitation, "
+                "split=amsc.data.inputs_alone makes them"
             )
         return moved(pair[0], torch.device(self.device)), moved(pair[1], torch.device(self.device))
 

@@ -1,4 +1,4 @@
-"""Images in Parquet files with the columns of the hub: a struct with the encoded `bytes`, and an integer label."""
+"""Images in Parquet files with the columns of the hub: a struct with the encoded `bytes`, and integer labels if any."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ def read_parquet(
     or one level below; or a single file, which is split 60/20/20.
 
     Columns are `img` or `image` (struct with `bytes`, or binary) and `label`, `labels` or `fine_label` (integers
-    0..classes-1). `seed`, `limit` and the augmentation: see `image_data`.
+    0..classes-1). Files without such a column give images without labels, for the task imitation. `seed`,
+    `limit` and the augmentation: see `image_data`.
 
     Raises:
         DataError: something is missing, empty, corrupt or of the wrong type; the message names the file.
@@ -55,9 +56,22 @@ def _read(files: list[Path]) -> EncodedImages:
     parts = [_read_file(file) for file in files]
     return EncodedImages(
         [source for part in parts for source in part.sources],
-        np.concatenate([part.labels for part in parts]),
+        _joined(files, [part.labels for part in parts]),
         [name for part in parts for name in part.names],
     )
+
+
+def _joined(files: list[Path], labels: list[NDArray[np.int64] | None]) -> NDArray[np.int64] | None:
+    """The labels of all files, None where none has any.
+
+    Raises:
+        DataError: only some have.
+    """
+    there = [each for each in labels if each is not None]
+    if there and len(there) < len(labels):
+        named = {each is None: file for file, each in zip(files, labels, strict=True)}
+        raise DataError(f"{named[False]} has labels, {named[True]} has none; give both the same columns")
+    return np.concatenate(there) if there else None
 
 
 def _read_file(file: Path) -> EncodedImages:
@@ -68,23 +82,26 @@ def _read_file(file: Path) -> EncodedImages:
         raise DataError("parquet: needs the package pyarrow; install it with: pip install 'amsc[parquet]'") from error
     try:
         present = arrow_parquet.read_schema(file).names
-        image_column = _column(file, present, _IMAGE_COLUMNS)
-        label_column = _column(file, present, _LABEL_COLUMNS)
-        table = arrow_parquet.read_table(file, columns=[image_column, label_column])
+        image_column = _image_column(file, present)
+        label_column = next((name for name in _LABEL_COLUMNS if name in present), None)
+        columns = [image_column] if label_column is None else [image_column, label_column]
+        table = arrow_parquet.read_table(file, columns=columns)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"cannot read {file} as Parquet: {str(error).splitlines()[0]}") from error
     if table.num_rows == 0:
         raise DataError(f"{file} has no rows")
-    labels = _labels(table.column(label_column).to_pylist(), f"{file}, column {label_column}")
+    labels = None
+    if label_column is not None:
+        labels = _labels(table.column(label_column).to_pylist(), f"{file}, column {label_column}")
     names = [f"row {row} of {file}" for row in range(table.num_rows)]
     return EncodedImages(_bytes(table.column(image_column).to_pylist(), names), labels, names)
 
 
-def _column(file: Path, present: list[str], wanted: tuple[str, ...]) -> str:
-    for name in wanted:
+def _image_column(file: Path, present: list[str]) -> str:
+    for name in _IMAGE_COLUMNS:
         if name in present:
             return name
-    raise DataError(f"{file} has no column {' or '.join(wanted)}; its columns are {', '.join(present)}")
+    raise DataError(f"{file} has no column {' or '.join(_IMAGE_COLUMNS)}; its columns are {', '.join(present)}")
 
 
 def _labels(values: list[Any], where: str) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from sklearn.model_selection import train_test_split
 
 from amsc.errors import DataError
 
-__all__ = ["SplitRows", "carve_validation", "check_labels", "some_of_each", "split_in_three"]
+__all__ = ["SplitRows", "carve_validation", "check_count", "check_labels", "some_of_each", "split_in_three"]
 
 Indices = NDArray[np.int64]
 
@@ -62,14 +62,19 @@ def some_of_each(labels: Indices, count: int, *, seed: int) -> Indices:
     return rows
 
 
+def check_count(count: int, *, where: str) -> None:
+    """Raises DataError for fewer than ten training examples."""
+    if count < 10:
+        raise DataError(f"{where} has {count} training examples; at least 10 are needed")
+
+
 def check_labels(labels: Indices, *, where: str) -> int:
     """The number of classes in the training labels, which must be 0, 1, ..., classes - 1.
 
     Raises:
         DataError: fewer than ten examples, a single class, or labels with gaps or below zero.
     """
-    if len(labels) < 10:
-        raise DataError(f"{where} has {len(labels)} training examples; at least 10 are needed")
+    check_count(len(labels), where=where)
     present = np.unique(labels)
     if len(present) == 1:
         raise DataError(f"{where}: all training examples are of class {present[0]}; at least two classes are needed")

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from amsc.borrowing import borrowed, call_arguments, copied, run_model
-from amsc.data import Data, batch_size, moved, spread_batches
+from amsc.data import Data, Unlabelled, batch_size, moved, spread_batches
 from amsc.errors import AmscWarning, DataError, InputError, ModelError, SettingsError, TargetError
+from amsc.jobs.imitating import check_imitation
 from amsc.limits.target import Target
 from amsc.settings import Settings
-from amsc.tasks import Classification, Task
+from amsc.tasks import Classification, Imitation, Task
 from amsc.training import device_of, forward, scores_of, told_of
 from amsc.words.amounts import SHARES
 
@@ -50,6 +51,8 @@ def chosen_task(task: Task | None, settings: Settings) -> Task:
             f"label_smoothing={settings.label_smoothing} is for the task that amsc makes; a task of yours has its own: "
             "give that one the smoothing, and the settings none"
         )
+    if isinstance(task, Imitation):
+        check_imitation(settings)
     if settings.distillation and not isinstance(task, Classification):
         raise SettingsError(
             f"distillation={settings.distillation} needs logits of classes, but the task is {type(task).__name__}; "
@@ -180,6 +183,8 @@ def check_data(
     for split in splits:
         for inputs, target in spread_batches(data, split, 1):
             _check_batch(model, inputs, f"a batch of the {split} split of {data.name}")
+            if isinstance(target, Unlabelled):
+                raise DataError(_words_on_labels(data, task))
             if split == judged:
                 _check_task(model, task, inputs, target)
                 _warn_of_other_sizes(example_inputs, inputs, batch_size(target))
@@ -204,6 +209,14 @@ def _check_batch(model: nn.Module, inputs: Any, what: str) -> None:
     """Refuse a batch that the model does not take."""
     with borrowed(model), told_of(what):
         forward(model, inputs, device_of(model))
+
+
+def _words_on_labels(data: Data, task: Task) -> str:
+    return (
+        f"{data.name} has no labels, and {type(task).__name__.lower()} needs them; give data with labels, or the task "
+        "imitation (--task imitation, task=amsc.tasks.Imitation()), which compares with the dense network instead. "
+        "Labels are read from a column label, labels or fine_label (parquet:), or from a folder per class (folder:)"
+    )
 
 
 def _check_task(model: nn.Module, task: Task, inputs: Any, target: Any) -> None:

@@ -48,7 +48,8 @@ def compress(
 
     Args:
         example_inputs: a tensor, or a tuple or dict of arguments, for which MACs and latency are counted.
-        task: loss and score; classification if None.
+        task: loss and score; classification if None. `amsc.tasks.Imitation()` compares with `model` and needs no
+            labels.
         out: the run's folder; new, unless `resume`. With None nothing is written.
         model_name: what record and report call the model; its class if empty.
         resume: go on with the run in `out`.

@@ -12,6 +12,7 @@ from torch import nn
 from amsc.data import Data, batch_size_of
 from amsc.errors import AmscWarning, TargetError
 from amsc.jobs.checks import check_data, check_drop, check_layout, check_trained
+from amsc.jobs.imitating import data_for
 from amsc.jobs.request import Request
 from amsc.limits.budget import Budget, find_budget
 from amsc.records import Timing
@@ -39,7 +40,7 @@ def prepared(wanted: Request, timing: Timing | None = None) -> Budget:
     frozen = check_trained(model)
     if settings.method == "proximal":  # it trains what it empties; gates need no training
         structure = without_frozen(structure, model)
-    check_data(model, wanted.data, wanted.task, example_inputs)
+    check_data(model, data_for(wanted.task, wanted.data, model), wanted.task, example_inputs)
     check_drop(wanted.target, wanted.task)
     try:
         return find_budget(model, structure, example_inputs, wanted.target, settings, timing)

@@ -11,6 +11,7 @@ from torch import nn
 from amsc.data import Data
 from amsc.errors import SettingsError, TargetError
 from amsc.jobs.checks import check_data, check_kinds, check_listener, chosen_settings, chosen_task
+from amsc.jobs.imitating import data_for
 from amsc.jobs.preparation import removable, threads_and_determinism
 from amsc.jobs.scan_look import Look, LossCheck
 from amsc.jobs.stages.record import versions
@@ -141,7 +142,8 @@ def scan(
 
     Args:
         example_inputs: a tensor, or a tuple or dict of arguments, for which MACs and latency are counted.
-        task: loss and score; classification if None.
+        task: loss and score; classification if None. `amsc.tasks.Imitation()` compares with `model` and needs no
+            labels.
         settings: `currency`, `depth_share`, what may go (`streams`, `plain`, `keep`, `only`, `round_to`,
             `min_channels`, `minimum`), `device`, `threads` and `deterministic` are used.
         examples: how many training examples are looked at.
@@ -165,6 +167,7 @@ def scan(
     check_listener(progress)
     settings, listener, clock = chosen_settings(settings, Settings()), progress or NoProgress(), _Clock()
     task = _checked(model, data, task, settings, examples, power, dimensions, shares)
+    data = data_for(task, data, model, is_watched=True)
     with threads_and_determinism(settings):
         splits = ("train", "validation") if evaluate else ("train",)
         structure, coordinates = _gated(model, example_inputs, data, task, settings, splits)

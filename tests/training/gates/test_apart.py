@@ -1,7 +1,9 @@
 """Batches that lie otherwise than example by example: nothing is assumed of an axis, and what cannot be split stays."""
 
 import copy
+import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -68,6 +70,39 @@ def batch(count: int = 24, time: int = 20, seed: int = 1) -> tuple[Tensor, Tenso
 
 
 Case = tuple[Callable[[], nn.Module], Callable[[Tensor], Any]]
+
+
+@dataclass
+class Answer:
+    """A class that torch's pytree does not know."""
+
+    logits: Tensor
+    more: Any = None
+
+
+class Answering(Sequences):
+    def __init__(self, more: Any = None) -> None:
+        super().__init__(1)
+        self.more = more
+
+    def forward(self, x: Tensor) -> Answer:  # type: ignore[override]
+        return Answer(super().forward(x), self.more)
+
+
+class OfAnswers(Classification):
+    def loss(self, output: Answer, target: Tensor) -> Tensor:
+        return super().loss(output.logits, target)
+
+    def per_example(self, output: Answer, target: Tensor) -> Tensor:
+        return super().per_example(output.logits, target)
+
+
+@pytest.mark.parametrize(("more", "can_split"), [(None, True), (itertools.count(), False)])
+def test_outputs_of_any_class_are_looked_into(more: Any, can_split: bool) -> None:
+    inputs, target = batch()
+    assert can_split_inputs(Answering(more).eval(), OfAnswers(), inputs, target) == can_split
+
+
 WHOLE: dict[str, Case] = {
     "time first": (lambda: Sequences(0), lambda x: x.transpose(0, 1)),
     "a mask for all": (lambda: Masked(1), lambda x: (x, (torch.arange(20) < 13).float())),

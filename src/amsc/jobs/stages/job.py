@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from amsc.borrowing import copied
-from amsc.data import Data
+from amsc.data import Data, inputs_of
 from amsc.jobs.run_folder import RunFolder
 from amsc.jobs.run_state import RunState
 from amsc.limits.budget import Budget
@@ -102,7 +102,7 @@ def shrunk(example_inputs: Any, model: nn.Module, structure: Structure, removal:
 def repaired(job: Job, cut: Shrunk, before: nn.Module, structure: Structure, removal: Removal, examples: int) -> Shrunk:
     """The network `cut` from `before`, with what that cost given back on training examples (see `reconstruct`)."""
     plan = plan_cut(structure, channels=removal.channels, blocks=removal.blocks)
-    found = reconstruct(cut.model, before, job.data, plan=plan, examples=examples, seed=job.settings.seed)
+    found = reconstruct(cut.model, before, inputs_of(job.data), plan=plan, examples=examples, seed=job.settings.seed)
     return replace(cut, model=found.model, repaired=found.record)
 
 

@@ -12,7 +12,7 @@ from amsc.borrowing import OwnState, borrowed, in_double, look_into, with_tensor
 from amsc.data import Data, batch_size, moved, spread_batches
 from amsc.errors import AmscWarning, ModelError
 from amsc.jobs.stages.job import Job
-from amsc.tasks import Task
+from amsc.tasks import Imitation, Task
 from amsc.training import device_of, forward, scores_of
 from amsc.words.amounts import score_format
 
@@ -45,6 +45,9 @@ def advantage(model: nn.Module, data: Data, task: Task) -> Advantage | None:
     """By how much `model` is better than giving every validation example its mean output: of a network that learnt
     nothing, and of one that gives the mean, by nothing.
 
+    Of the task imitation a perfect network has the score 0, and the mean answer of the dense one is as far from it as
+    its answers vary.
+
     None where that cannot be said: outputs have no axis of examples, are of several shapes or cannot be copied, or
     examples are too few.
     """
@@ -67,6 +70,11 @@ def words_before(job: Job, score: float, found: Advantage | None) -> tuple[str, 
     """What is wrong with the dense network, of this score."""
     if found is None or not found.is_none:
         return ()
+    if isinstance(job.task, Imitation):
+        return (
+            "the dense network gives every example the same answer: there is nothing to imitate; give it trained "
+            "weights (--weights)",
+        )
     return (
         f"the dense network is no better than one that gives every example the same answer ({job.task.name} "
         f"{score_format(job.task.name)(score)}): what is removed from it means nothing; give it trained weights "
@@ -86,6 +94,11 @@ def words_after(job: Job, before: float, after: float, model: nn.Module) -> tupl
     cure = "lower the learning rates, train longer, or allow more"
     if at_last is not None and at_last.is_none:
         return (f"the small network is no better than one that gives every example the same answer: {fell}; {cure}",)
+    if lost > HALF * at_first.value and isinstance(job.task, Imitation):
+        return (
+            f"the small network answers little like the dense one: {fell}, and is {show(at_first.value)} where every "
+            f"example is given the dense one's mean answer; {cure}",
+        )
     if lost > HALF * at_first.value:
         return (f"the small network has lost more than half of what the dense one had learnt: {fell}; {cure}",)
     return ()

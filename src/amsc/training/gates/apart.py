@@ -1,13 +1,14 @@
 """Whether a batch can be taken apart into examples: of its inputs, and of what the network returns."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from amsc.borrowing import OwnState, look_into
 from amsc.data import batch_size, may_be_split, moved, some_examples, some_rows
+from amsc.errors import ModelError
 from amsc.tasks import Task
 from amsc.training.steps.evaluation import scores_of
 from amsc.training.steps.loop import device_of, forward
@@ -32,7 +33,7 @@ def can_split_inputs(model: nn.Module, task: Task, inputs: Any, target: Any) -> 
         return False
     if count == 1:
         return True
-    device, first = device_of(model), min(TRIED, count // 2)
+    device, first, state = device_of(model), min(TRIED, count // 2), OwnState.of(model)
     target = moved(target, device)
     whole = forward(model, inputs, device)
     scores = scores_of(task, whole, target)
@@ -42,7 +43,7 @@ def can_split_inputs(model: nn.Module, task: Task, inputs: Any, target: Any) -> 
             own = scores_of(task, part, some_examples(target, rows))
         except Exception:  # with part of another axis a forward fails in many ways
             return False
-        if not _is_part(part, whole, rows, count) or not _agree(own, scores[rows]):
+        if not _is_part(part, whole, rows, count, state) or not _agree(own, scores[rows]):
             return False
     return True
 
@@ -70,9 +71,14 @@ def output_rows(output: Any, rows: slice, count: int) -> Any:
     return pytree.tree_map_only(Tensor, lambda leaf: leaf[rows] if _is_by_example(leaf, count) else leaf, output)
 
 
-def _is_part(part: Any, whole: Any, rows: slice, count: int) -> bool:
+def _is_part(part: Any, whole: Any, rows: slice, count: int, state: OwnState) -> bool:
     """Whether `part` is what `whole` has for these examples, and there is something that they have."""
-    pairs = list(zip(_tensors(part), _tensors(whole), strict=True))
+    try:
+        pairs = list(
+            zip(look_into(part, state).tensors.values(), look_into(whole, state).tensors.values(), strict=True)
+        )
+    except ModelError:  # nobody can tell what it is made of
+        return False
     own = [(one, every[rows]) for one, every in pairs if _is_by_example(every, count)]
     return bool(own) and all(_agree(one, expected) for one, expected in own)
 
@@ -88,7 +94,3 @@ def _agree(one: Tensor, other: Tensor) -> bool:
 
 def _is_by_example(leaf: Any, count: int) -> bool:
     return isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == count
-
-
-def _tensors(value: Any) -> Iterable[Tensor]:
-    return (leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor))

@@ -1,8 +1,10 @@
 """Derivatives of each example's loss by gates on channels and blocks: from one backward pass where that is exact."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,8 @@ from amsc.errors import DataError, TrainingError
 from amsc.penalty import Coordinates
 from amsc.progress import NoProgress, Progress
 from amsc.structure.structure import Structure
-from amsc.tasks import Task
+from amsc.tasks import DrawingTask, Task
+from amsc.training.gates.examples import derivative_batches
 from amsc.training.gates.runs import GateRuns
 from amsc.training.removal.removed import Leaf
 
@@ -21,6 +24,10 @@ __all__ = ["GateGradients", "gate_gradients"]
 
 MEANS = 64
 """Most batches that are looked at where only the mean loss of a whole batch has derivatives."""
+
+
+BatchSource = Callable[[int], Iterator[tuple[Any, Any]]]
+"""At most so many training batches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +74,8 @@ def gate_gradients(
     example's loss among the others has a backward pass of its own. Where the outputs cannot be taken apart either, only
     mean losses of batches have derivatives, and `_rows_like_examples` makes the rows. `model` comes back as it was.
 
+    Of a `DrawingTask` the rows have the mean of the losses as they are, and the covariance of those of drawn targets.
+
     Args:
         stand_ins: for each of `coordinates.blocks` a module that returns what is left where the block is gone.
         examples: how many are looked at, at most all there are.
@@ -76,15 +85,15 @@ def gate_gradients(
         TrainingError: a derivative is not finite.
     """
     limit = min(examples, data.num_examples("train"))
-    first = next(iter(spread_batches(data, "train", 1)), None) if limit > 0 else None
+    first = next(derivative_batches(data, task, 1), None) if limit > 0 else None
     if first is None:
         raise DataError(f"the training split of {data.name} is empty; a scan needs examples to take derivatives on")
     with borrowed(model), torch.enable_grad():
         runs = GateRuns(model, structure, coordinates, stand_ins, task, first)
-        if runs.way == "mean":
-            gradients = _rows_of_means(runs, data, limit, progress)
-        else:
-            gradients = _rows_of_examples(runs, data, limit, progress)
+        gradients = _rows(runs, data, partial(derivative_batches, data, task), limit, progress)
+        if isinstance(task, DrawingTask):  # with the mean that is known, in the place of what was drawn
+            known = _rows(runs, data, partial(spread_batches, data, "train"), limit, progress)
+            gradients += known.mean(0) - gradients.mean(0)
     if not bool(torch.isfinite(gradients).all()):
         raise TrainingError(
             "the loss has derivatives that are not finite on the training examples; check that the data and the "
@@ -93,10 +102,15 @@ def gate_gradients(
     return GateGradients(gradients, coordinates.blocks, coordinates.channels, runs.way == "together")
 
 
-def _rows_of_examples(runs: GateRuns, data: Data, limit: int, progress: Progress) -> Tensor:
+def _rows(runs: GateRuns, data: Data, batches: BatchSource, limit: int, progress: Progress) -> Tensor:
+    rows = _rows_of_means if runs.way == "mean" else _rows_of_examples
+    return rows(runs, data, batches, limit, progress)
+
+
+def _rows_of_examples(runs: GateRuns, data: Data, batches: BatchSource, limit: int, progress: Progress) -> Tensor:
     parts: list[Tensor] = []
     done, smallest = 0, max(1, data.num_examples("train") // data.num_batches("train"))
-    for inputs, target in spread_batches(data, "train", -(-limit // smallest)):
+    for inputs, target in batches(-(-limit // smallest)):
         for part in runs.rows(inputs, target, min(limit - done, batch_size(target))):
             parts.append(part)
             done += len(part)
@@ -106,11 +120,11 @@ def _rows_of_examples(runs: GateRuns, data: Data, limit: int, progress: Progress
     return torch.cat(parts)
 
 
-def _rows_of_means(runs: GateRuns, data: Data, limit: int, progress: Progress) -> Tensor:
+def _rows_of_means(runs: GateRuns, data: Data, batches: BatchSource, limit: int, progress: Progress) -> Tensor:
     """Rows from the mean losses of batches: as many as examples were asked for, at most `MEANS`."""
     means: list[Tensor] = []
     count, sizes = min(limit, MEANS, data.num_batches("train")), 0
-    for inputs, target in spread_batches(data, "train", count):
+    for inputs, target in batches(count):
         means += runs.rows(inputs, target, 0)
         sizes += batch_size(target)
         progress.update("gates", len(means), count)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from amsc.borrowing import borrowed
-from amsc.data import Data, batch_size, moved, some_examples, some_rows, spread_batches
+from amsc.data import Data, batch_size, moved, some_examples, some_rows
 from amsc.penalty import Penalty, gates_from_gradients
 from amsc.tasks import Task
 from amsc.training.gates.apart import can_split_inputs
+from amsc.training.gates.examples import derivative_batches
 from amsc.training.steps.loop import AS_IS, Speed, device_of, forward
 
 __all__ = ["gate_sensitivities"]
@@ -37,12 +38,12 @@ def gate_sensitivities(
     """
     device = device_of(model)
     with borrowed(model), _trained(penalty.parameters()), torch.enable_grad():
-        inputs, target = next(iter(spread_batches(data, "train", 1)))
+        inputs, target = next(derivative_batches(data, task, 1))
         size = batch_size(target)
         is_split = size > CHUNK and can_split_inputs(model, task, inputs, target)
         count = BATCHES if is_split else min(WHOLE_BATCHES, BATCHES * -(-size // CHUNK))
         gradients = []
-        for inputs, target in _pieces(spread_batches(data, "train", count), is_split=is_split):
+        for inputs, target in _pieces(derivative_batches(data, task, count), is_split=is_split):
             model.zero_grad()
             with speed.computing(device):
                 loss = task.loss(forward(model, inputs, device), moved(target, device))

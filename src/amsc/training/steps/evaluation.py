@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from amsc.borrowing import borrowed
-from amsc.data import Data, batch_size, moved, spread_batches
+from amsc.data import Data, batch_size, inputs_of, moved, spread_batches
 from amsc.errors import DataError, UndefinedScoreError
 from amsc.tasks import Task
 from amsc.training.steps.loop import AS_IS, Speed, device_of, forward, told_of
@@ -89,7 +89,7 @@ def reestimate_batchnorm(model: nn.Module, data: Data, *, batches: int = 20, spe
         return
     device = device_of(model)
     with _collecting(model, layers), torch.no_grad(), speed.computing(device):
-        for inputs, target in spread_batches(data, "train", batches):
+        for inputs, target in spread_batches(inputs_of(data), "train", batches):
             if batch_size(target) > 1:  # a single example has no deviation
                 forward(model, inputs, device)
 
