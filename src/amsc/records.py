@@ -96,7 +96,7 @@ class Record(Shown):
     Scores are the metric on the test split. `verification_error` is the largest relative difference
     between the masked and the cut model. `warnings` say what makes the outcome useless, such as a dense network that
     had learnt nothing, or a small one that lost it. Two runs with the same settings, seed and machine agree in
-    everything but `seconds` (of the stages and of reconstructions), the latencies and the peak memory.
+    everything but `seconds`, the latencies and the peak memory.
     """
 
     model: str
@@ -210,13 +210,14 @@ class RefittedLayer:
 @dataclasses.dataclass(frozen=True, repr=False)
 class ReconstructionRecord(Shown):
     """What a reconstruction did: its layers, first those that were refitted, front to back; on how many `examples`, of
-    which none has a label; and in how many `seconds`."""
+    which none has a label; and in how many `seconds`, which are None where it is part of a run: those of the stage are
+    counted then."""
 
     target: str
     examples: int
     seed: int
     layers: tuple[RefittedLayer, ...]
-    seconds: float = dataclasses.field(compare=False)
+    seconds: float | None = None
 
     def page(self) -> Page:
         """Layer by layer, the error before and after."""
@@ -227,4 +228,5 @@ class ReconstructionRecord(Shown):
     def in_a_line(self) -> str:
         """How many layers were refitted, on how many examples."""
         refitted = sum(layer.ridge is not None for layer in self.layers)
-        return f"{refitted} layers refitted on {self.examples} examples in {self.seconds:.1f} s"
+        time = "" if self.seconds is None else f" in {self.seconds:.1f} s"
+        return f"{refitted} layers refitted on {self.examples} examples{time}"

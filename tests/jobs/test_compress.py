@@ -63,8 +63,6 @@ def _essence(record: Record) -> dict[str, Any]:
     """The record without what may differ between two runs."""
     plain: dict[str, Any] = json.loads(to_json(record))
     del plain["seconds"]
-    for point in plain["path"]:
-        (point["repaired"] or {}).pop("seconds", None)
     for measured in (plain["before"], plain["after"]):
         for key in ("latency_seconds", "latency_spread_seconds", "peak_memory_bytes"):
             del measured[key]

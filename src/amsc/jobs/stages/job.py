@@ -103,7 +103,7 @@ def repaired(job: Job, cut: Shrunk, before: nn.Module, structure: Structure, rem
     """The network `cut` from `before`, with what that cost given back on training examples (see `reconstruct`)."""
     plan = plan_cut(structure, channels=removal.channels, blocks=removal.blocks)
     found = reconstruct(cut.model, before, inputs_of(job.data), plan=plan, examples=examples, seed=job.settings.seed)
-    return replace(cut, model=found.model, repaired=found.record)
+    return replace(cut, model=found.model, repaired=replace(found.record, seconds=None))
 
 
 def trail_of(job: Job) -> Trail:
