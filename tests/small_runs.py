@@ -10,7 +10,13 @@ from amsc.data import Data
 from training.small import small_data, small_net
 
 SETTINGS = Settings(
-    dense_epochs=2, path_epochs=2, finetune_epochs=1.5, path_points=4, path_learning_rate=0.05, depth_rule="share"
+    dense_epochs=2,
+    path_epochs=2,
+    finetune_epochs=1.5,
+    path_points=4,
+    path_learning_rate=0.05,
+    depth_rule="share",
+    reconstruction=32,
 )
 TARGET = Target(macs=0.6)
 DATA = small_data()

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,11 @@ def test_while_torch_is_imported(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text(slow)  # found before torch
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{SOURCE}"}
     process = subprocess.Popen(
-        [sys.executable, *command, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        [sys.executable, *command, "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"importing\n"
