@@ -60,5 +60,5 @@ STEPS = (
     Step("inputs of groups may be cut anywhere", shares, "_share_inputs", nothing),
     Step("groups may lose unequal shares", shares, "_share_outputs", lambda *args: False),
     Step("shares never go", shares, "_has_shares", lambda grouped: False),
-    Step("frozen shifts stay in a silent block", apply, "_frozen", lambda *args: []),
+    Step("frozen shifts stay in a silent block", apply, "own_buffers", lambda *args: []),
 )
