@@ -59,6 +59,8 @@ def with_amsc(dense: nn.Module, data: Data, options: argparse.Namespace, seed: i
         finetune_epochs=options.finetune_epochs,
         finetune_learning_rate=options.learning_rate,
         depth_share=options.depth_share,
+        reconstruction=0,  # as its rivals
+        distillation=0.0,
     )
     return compress(dense, data.example_inputs(), data, target=Target(macs=options.target), settings=settings).model
 

@@ -57,12 +57,12 @@ def tuning(options: argparse.Namespace, seed: int) -> TrainSettings:
 
 
 def path(*, walks: bool = True, **choices: Any) -> Arm:
-    """A run of `compress` with these settings, without reconstruction if they do not say otherwise; one that does not
-    walk cuts to the target before all training."""
+    """A run of `compress` with these settings, without distillation, which the other arms have not, and without
+    reconstruction if they do not say otherwise; one that does not walk cuts to the target before all training."""
 
     def run(dense: nn.Module, data: Data, share: float, seed: int, options: argparse.Namespace) -> nn.Module:
         said = {"path_points": options.path_points, "path_learning_rate": options.path_learning_rate}
-        said |= {"reconstruction": 0, **choices}
+        said |= {"reconstruction": 0, "distillation": 0.0, **choices}
         path_epochs = options.path_epochs if walks else 0.0
         settings = Settings(
             seed=seed,

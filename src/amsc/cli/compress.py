@@ -6,6 +6,7 @@ from typing import Any
 from amsc.cli.console import Console
 from amsc.cli.flags import (
     TASK_HELP,
+    add_effort_flag,
     add_limit_flags,
     add_output_flags,
     add_run_flags,
@@ -58,6 +59,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--task", metavar="TASK", help=TASK_HELP)
     parser.add_argument("--weights", metavar="FILE", help="trained weights (.safetensors, .pt, .pth, .th)")
     add_limit_flags(parser)
+    add_effort_flag(parser)
     add_setting_flags(parser)
     add_run_flags(parser, out="new folder for the run (default: runs/MODEL-DATE-TIME)")
     add_output_flags(parser)

@@ -11,6 +11,7 @@ from amsc.settings import CHOICES, EFFORTS, RunSettings, Settings, read_settings
 
 __all__ = [
     "TASK_HELP",
+    "add_effort_flag",
     "add_limit_flags",
     "add_network_flag",
     "add_object_flags",
@@ -168,15 +169,18 @@ def add_run_flags(parser: argparse.ArgumentParser, *, out: str, defaults: Settin
     )
 
 
+def add_effort_flag(parser: argparse.ArgumentParser) -> None:
+    """--effort: a set of settings, on which the other flags go."""
+    words = "how much to train: from no training at all to the paper's schedule; --help shows the defaults of standard"
+    parser.add_argument("--effort", choices=tuple(EFFORTS), help=words)
+
+
 def add_setting_flags(
     parser: argparse.ArgumentParser, *, names: Sequence[str] = tuple(SETTING_FLAGS), defaults: Settings | None = None
 ) -> None:
     """One flag for each of `names`, with its default in the help."""
     values = defaults or Settings()
     group = parser.add_argument_group("choices")
-    if names == tuple(SETTING_FLAGS):
-        efforts = "from no training at all to the paper's schedule; --help shows the defaults of standard"
-        group.add_argument("--effort", choices=tuple(EFFORTS), help=f"how much to train: {efforts}")
     for name in names:
         kind, placeholder, words = SETTING_FLAGS[name]
         field = FIELDS.get(name, name)

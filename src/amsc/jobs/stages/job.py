@@ -110,7 +110,8 @@ def trail_of(job: Job) -> Trail:
     """What the networks of the path are made with."""
     shrink = partial(shrunk, job.example_inputs)
     settings = walk_settings(job.settings, job.structure)
-    return Trail(job.dense, job.structure, job.data, job.task, shrink, settings, partial(repaired, job))
+    repair = partial(repaired, job) if settings.reconstruction else None
+    return Trail(job.dense, job.structure, job.data, job.task, shrink, settings, repair)
 
 
 def end_of(state: RunState) -> Snapshot:

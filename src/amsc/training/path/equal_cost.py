@@ -1,7 +1,7 @@
 """Depth at equal cost: how many blocks go is judged by whole networks at the target, each given back what it can be."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from torch import Tensor
@@ -10,7 +10,7 @@ from amsc.errors import TargetError
 from amsc.records import DepthCandidate
 from amsc.structure.costing import predicted_cost, predicted_macs
 from amsc.tasks import Task
-from amsc.training.gates.scan_gates import StandIn, choose_gates, find_gates, gate_derivatives
+from amsc.training.gates.scan_gates import StandIn, find_gates
 from amsc.training.path.depth_rule import paired_shortfall
 from amsc.training.path.networks import Trail, copied_tensors
 from amsc.training.path.state import Snapshot
@@ -18,10 +18,8 @@ from amsc.training.removal.removed import Removal, Shrunk, compose_removals
 from amsc.training.removal.to_cost import lowest_cost
 from amsc.training.steps.evaluation import Evaluation, evaluate, mean_loss
 
-__all__ = ["Candidate", "Cut", "EqualCost", "depth_at_equal_cost", "scanned_width"]
+__all__ = ["AtTarget", "Cut", "EqualCost", "depth_at_equal_cost"]
 
-SCANNED = 512
-"""Training examples in each scan."""
 FEW = 256
 """Training examples with which a network is repaired whose block is only priced."""
 PRICED = 4
@@ -47,7 +45,7 @@ class Cut:
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class AtTarget:
     """A network without some blocks (`thinned`), the same `narrowed` down to the target, and how that was judged."""
 
     thinned: Cut
@@ -64,8 +62,8 @@ class Candidate:
 class EqualCost:
     """The candidates by the number of blocks that are gone, and the one that was chosen."""
 
-    candidates: tuple[Candidate, ...]
-    chosen: Candidate
+    candidates: tuple[AtTarget, ...]
+    chosen: AtTarget
 
     def rows(self) -> tuple[DepthCandidate, ...]:
         """The candidates as plain data."""
@@ -107,9 +105,9 @@ class _Search:
         self._trail, self._target_cost, self._stand_in = trail, target_cost, stand_in
         self._thinned = [Cut(trail.shrink(trail.dense, trail.structure, Removal()), Removal())]
         self._prices: dict[str, float] = {}
-        self._found: dict[int, Candidate] = {}
+        self._found: dict[int, AtTarget] = {}
 
-    def candidates(self) -> list[Candidate]:
+    def candidates(self) -> list[AtTarget]:
         """Those that the search came to, by the number of blocks that are gone."""
         best = first = number = self._fewest()
         worse = 0
@@ -183,32 +181,22 @@ class _Search:
     def _loss(self, cut: Cut) -> float:
         return mean_loss(cut.live.model, self._trail.data, self._trail.task, batches=PRICED)
 
-    def _candidate(self, thinned: Cut) -> Candidate:
+    def _candidate(self, thinned: Cut) -> AtTarget:
         trail, narrowed = self._trail, thinned
         if predicted_cost(thinned.live.structure) > self._target_cost:
-            removal = scanned_width(trail, thinned.live, self._target_cost, self._stand_in)
-            narrowed = self._without(thinned, removal)
+            choice = trail.scanned(thinned.live, self._stand_in, dimensions="width")
+            narrowed = self._without(thinned, choice.removal(self._target_cost))
         judged = evaluate(narrowed.live.model, trail.data, "validation", trail.task, speed=trail.settings.speed)
-        return Candidate(thinned, narrowed, judged)
+        return AtTarget(thinned, narrowed, judged)
 
     def _without(self, cut: Cut, removal: Removal, *, examples: int | None = None) -> Cut:
         whole = compose_removals(self._trail.structure, cut.removal, removal)
         live = self._trail.shrink(cut.live.model, cut.live.structure, removal)
+        live = replace(live, error=max(cut.live.error, live.error))  # of all cuts that led here
         return Cut(self._trail.settled(live, whole, examples=examples), whole)
 
 
-def scanned_width(trail: Trail, live: Shrunk, goal: int, stand_in: StandIn) -> Removal:
-    """The channels that a scan of `live` takes so that it costs `goal` or just less."""
-    settings = trail.settings
-    structure, gates = find_gates(live.structure, live.model, streams=settings.streams)
-    found = gate_derivatives(live.model, structure, gates, trail.data, trail.task, stand_in=stand_in, examples=SCANNED)
-    choice = choose_gates(
-        structure, gates, found, currency=settings.currency, dimensions="width", rounding=settings.rounding
-    )
-    return choice.removal(goal)
-
-
-def _worth(one: Candidate, task: Task) -> Tensor:
+def _worth(one: AtTarget, task: Task) -> Tensor:
     """The score of each example, more being better."""
     scores = one.judged.per_example.double()
     return scores if task.higher_is_better else -scores

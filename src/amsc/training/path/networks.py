@@ -10,7 +10,8 @@ from amsc.penalty import Penalty, reweighted
 from amsc.structure.costing import predicted_cost
 from amsc.structure.structure import Structure
 from amsc.tasks import Task
-from amsc.training.gates.scan_gates import find_gates
+from amsc.training.gates.choice import GateChoice
+from amsc.training.gates.scan_gates import StandIn, choose_gates, find_gates, gate_derivatives
 from amsc.training.gates.sensitivity import gate_sensitivities
 from amsc.training.path.state import Snapshot, WalkSettings
 from amsc.training.removal.removed import Removal, Repair, Shrink, Shrunk, compose_removals
@@ -20,11 +21,14 @@ from amsc.training.steps.optimizers import cut_moments
 
 __all__ = ["Trail", "copied_tensors"]
 
+SCANNED = 512
+"""Training examples in each scan."""
+
 
 @dataclass(frozen=True, eq=False)
 class Trail:
     """What stays the same along a path: the `dense` network and its structure, what it learns, how copies of it are
-    cut, and the choices. It makes the networks of the path."""
+    cut, and the choices; `repair` gives back what a cut costs, or None. It makes the networks of the path."""
 
     dense: nn.Module
     structure: Structure
@@ -34,15 +38,29 @@ class Trail:
     settings: WalkSettings
     repair: Repair | None = None
 
-    @property
-    def repairs(self) -> bool:
-        """Whether what a cut costs is given back."""
-        return self.repair is not None and self.settings.reconstruction > 0
+    def scanned(
+        self, live: Shrunk, stand_in: StandIn, *, dimensions: str = "both", depth_share: float = 0.0
+    ) -> GateChoice:
+        """What a scan of a network says would go for any cost; the rest as of `choose_gates`."""
+        settings = self.settings
+        structure, gates = find_gates(live.structure, live.model, streams=settings.streams)
+        found = gate_derivatives(
+            live.model, structure, gates, self.data, self.task, stand_in=stand_in, examples=SCANNED
+        )
+        return choose_gates(
+            structure,
+            gates,
+            found,
+            currency=settings.currency,
+            dimensions=dimensions,
+            depth_share=depth_share,
+            rounding=settings.rounding,
+        )
 
     def cut(self, live: Shrunk, removal: Removal) -> Shrunk:
         """`live` without `removal` (in its own numbers), brought as near to it as that can be without training."""
         cut = self.shrink(live.model, live.structure, removal)
-        if self.repair is None or not self.repairs or not removal:
+        if self.repair is None or not removal:
             return cut
         return self.repair(cut, live.model, live.structure, removal, self.settings.reconstruction)
 
@@ -50,11 +68,11 @@ class Trail:
         """A network `cut` by `removal` (in the dense network's numbers) brought as near to the dense one as that can be
         without training, on so many `examples` (by default as the settings say); or with the statistics of BatchNorm
         estimated anew, where nothing is repaired."""
-        if self.repair is not None and self.repairs:
-            examples = min(examples or self.settings.reconstruction, self.settings.reconstruction)
-            return self.repair(cut, self.dense, self.structure, removal, examples) if removal else cut
-        reestimate_batchnorm(cut.model, self.data, speed=self.settings.speed)
-        return cut
+        if self.repair is None:
+            reestimate_batchnorm(cut.model, self.data, speed=self.settings.speed)
+            return cut
+        most = self.settings.reconstruction
+        return self.repair(cut, self.dense, self.structure, removal, min(examples or most, most)) if removal else cut
 
     def rebuild(self, snapshot: Snapshot) -> Shrunk:
         """The network of `snapshot`, cut from the dense one and with the snapshot's weights."""
@@ -98,7 +116,7 @@ class Trail:
     def _without(self, removal: Removal, snapshot: Snapshot, live: Shrunk) -> tuple[Snapshot, float]:
         """`snapshot`, whose network is `live`, without `removal` (in the numbers of `live`), and the cut's error."""
         cut = self.cut(live, removal)
-        if not self.repairs:
+        if self.repair is None:
             reestimate_batchnorm(cut.model, self.data, speed=self.settings.speed)
         smaller = Snapshot(
             compose_removals(self.structure, snapshot.removal, removal),

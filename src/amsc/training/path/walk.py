@@ -15,7 +15,7 @@ from amsc.records import PathPoint
 from amsc.structure.costing import predicted_cost, predicted_macs, predicted_parameters
 from amsc.structure.structure import BlockCall, Structure
 from amsc.tasks import Task
-from amsc.training.gates.scan_gates import StandIn, choose_gates, find_gates, gate_derivatives
+from amsc.training.gates.scan_gates import StandIn
 from amsc.training.path.depth_rule import one_standard_error_choice
 from amsc.training.path.equal_cost import depth_at_equal_cost
 from amsc.training.path.networks import Trail, copied_tensors
@@ -31,9 +31,6 @@ from amsc.training.steps.optimizers import Moments, cut_moments, make_optimizer,
 from amsc.training.steps.proximal import ProximalStep
 
 __all__ = ["num_channels", "walk"]
-
-SCANNED = 512
-"""Training examples in each scan of the method "gates"."""
 
 
 def _identity(call: BlockCall | None) -> nn.Module:
@@ -71,6 +68,9 @@ def walk(
     With the method "gates" there is no penalty: every piece begins by scanning the network (see `choose_gates`) and
     cutting what closes first, down to the plan, which changes the function, and then trains what is left.
 
+    With the depth rule "equal-cost" no piece is for depth: the first point is the best of some networks at the target
+    (see `depth_at_equal_cost`), from whose blocks, with all channels, the width phase goes on.
+
     Each piece is a function of the state alone, so `walk(..., state=saved)` goes on exactly as it would have. A state
     of phase "done" yields nothing. `Trail.rebuild` makes a state's network. `model` is not changed.
 
@@ -79,8 +79,9 @@ def walk(
         structure: its structure.
         shrink: cuts copies of models.
         target_cost: what the network may cost in the end.
-        repair: gives back what cuts cost.
-        stand_in: makes what takes the place of a block while the gates are looked at; only the method "gates" asks.
+        repair: gives back what cuts cost; None if nothing is to.
+        stand_in: makes what takes the place of a block while the gates are looked at; the method "gates" and the depth
+            rule "equal-cost" ask.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -166,7 +167,7 @@ class _Walk:
         walk goes on with the blocks gone and all channels, or ends with the point where there is nothing to train."""
         found = depth_at_equal_cost(self.trail, self.schedule.target_cost, self.stand_in)
         chosen, snapshot = found.chosen, found.chosen.narrowed.snapshot()
-        error = max(chosen.thinned.live.error, chosen.narrowed.live.error)
+        error = chosen.narrowed.live.error
         now = replace(state, snapshot=snapshot, error=error)
         loss = mean_loss(chosen.narrowed.live.model, self.trail.data, self.trail.task)
         point = self._point("depth", now, chosen.narrowed.live, loss, chosen.judged)
@@ -193,11 +194,12 @@ class _Walk:
         loss = self._train(live.model, optimizer, state, hooks)
         piece.end()
         removal = self._removal(live, piece, state)
-        if self.trail.repairs:  # towards the network as it is judged, and not again afterwards: that would undo it
+        is_repaired = self.trail.repair is not None
+        if is_repaired:  # towards the network as it is judged, and not again afterwards: that would undo it
             reestimate_batchnorm(live.model, self.trail.data, speed=self.settings.speed)
         cut = self.trail.cut(live, removal)
         moments = cut_moments(moments_of(live.model, optimizer), cut.slice_tensors)
-        return _Step(removal, cut, moments, loss, piece.control, is_settled=self.trail.repairs)
+        return _Step(removal, cut, moments, loss, piece.control, is_settled=is_repaired)
 
     def _penalty(self, live: Shrunk, state: WalkState) -> Penalty:
         source, theta_hat = self.settings.theta_hat, None
@@ -235,21 +237,10 @@ class _Walk:
     def _scanned_removal(self, live: Shrunk, goal: int, phase: str) -> Removal:
         """What a scan takes away: blocks, as long as the cost stays at the goal or above, or channels (and blocks where
         these are not enough), down to it."""
-        structure, coordinates = find_gates(live.structure, live.model, streams=self.settings.streams)
-        found = gate_derivatives(
-            live.model,
-            structure,
-            coordinates,
-            self.trail.data,
-            self.trail.task,
-            stand_in=self.stand_in,
-            examples=SCANNED,
-        )
-        choices = self.settings
-        choice = choose_gates(
-            structure, coordinates, found, currency=choices.currency, depth_share=0.0, rounding=choices.rounding
-        )
-        return Removal(blocks_above(structure, choice.block_order, goal)) if phase == "depth" else choice.removal(goal)
+        choice = self.trail.scanned(live, self.stand_in)
+        if phase == "depth":
+            return Removal(blocks_above(choice.structure, choice.block_order, goal))
+        return choice.removal(goal)
 
     def _optimizer(self, model: nn.Module, moments: Moments) -> Optimizer:
         """The optimiser of a network, with what it remembers."""
