@@ -14,7 +14,7 @@ from amsc.borrowing import InputSpec, call_arguments, copied_inputs, run_model
 from amsc.data import Data, batch_size_of, moved, some_rows, spread_batches
 from amsc.errors import DataError, InputError
 
-__all__ = ["Examples", "calibration", "run"]
+__all__ = ["Examples", "calibration", "ready", "run"]
 
 SEED = 20
 """Of what networks draw in evaluation; the same for all."""
@@ -34,11 +34,16 @@ def run(model: nn.Module, batch: Any, watch: Any) -> Any:
     Raises:
         InputError: forward fails on it.
     """
-    tensor = next(itertools.chain(model.parameters(), model.buffers()), torch.zeros(()))
-    inputs = copied_inputs(moved(batch, tensor.device))
-    torch.manual_seed(SEED)
+    inputs = ready(model, batch)
     with watch:
         return run_model(model, inputs)
+
+
+def ready(model: nn.Module, batch: Any) -> Any:
+    """A copy of the batch where the model is, with the random generator started."""
+    tensor = next(itertools.chain(model.parameters(), model.buffers()), torch.zeros(()))
+    torch.manual_seed(SEED)
+    return copied_inputs(moved(batch, tensor.device))
 
 
 def calibration(inputs: Any, spec: InputSpec, most: int) -> Examples:

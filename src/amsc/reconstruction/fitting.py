@@ -12,6 +12,7 @@ from amsc.borrowing import named_tensors
 from amsc.reconstruction.calls import weight_change
 from amsc.reconstruction.moments import Moments, exact
 from amsc.reconstruction.reading import Rows, Wanted, read, sampled
+from amsc.reconstruction.replay import Replay
 from amsc.reconstruction.solve import Solution, solved
 from amsc.reconstruction.survey import Consumer
 from amsc.records import RefittedLayer
@@ -65,14 +66,16 @@ class Job:
         return sampled(total, self.share, self.seed * 1_000_003 + batch)
 
 
-def refit(model: nn.Module, batches: Sequence[Any], job: Job, targets: Sequence[Target | None]) -> RefittedLayer | None:
-    """Refit the consumer in place; None where its output is what it should be.
+def refit(
+    model: nn.Module, batches: Sequence[Any], job: Job, targets: Sequence[Target | None], replay: Replay
+) -> RefittedLayer | None:
+    """Refit the consumer in place; None where its output is what it should be. `replay` knows the model's last passes.
 
     Very wide rows are taken a part after the other, each for what the output lacks by then."""
     layer = RefittedLayer(job.name.removesuffix(".weight"), job.kind)
     for columns in _parts(job.consumer.row_size):
         measured = _Measured(job, columns, len(batches))
-        reason = _measure(measured, model, batches, targets)
+        reason = _measure(measured, model, batches, targets, replay)
         if reason == NO_DIFFERENCE:
             return None
         if reason:
@@ -140,14 +143,16 @@ class _Measured:
         return float((mean_square - mean.square()).clamp(min=0).sum()) or float(mean_square.sum()) or 1.0
 
 
-def _measure(measured: _Measured, model: nn.Module, batches: Sequence[Any], targets: Sequence[Target | None]) -> str:
+def _measure(
+    measured: _Measured, model: nn.Module, batches: Sequence[Any], targets: Sequence[Target | None], replay: Replay
+) -> str:
     """Take the moments of all batches; says why that is not possible, "" if it is."""
     job = measured.job
 
     def positions(number: int, _: str, total: int) -> Tensor:
         return job.positions(number, total)
 
-    with closing(read(model, batches, {job.name: job.wanted}, positions, inputs=True)) as every:
+    with closing(read(model, batches, {job.name: job.wanted}, positions, inputs=True, replay=replay)) as every:
         for number, (rows, target) in enumerate(zip(every, targets, strict=True)):
             row = rows.get(job.name)
             if row is None or row.inputs is None or target is None or row.values.shape != target.values.shape:

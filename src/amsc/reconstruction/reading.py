@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amsc.borrowing import borrowed, unfused_attention
-from amsc.reconstruction.batches import run
+from amsc.borrowing import borrowed, run_model, unfused_attention
+from amsc.reconstruction.batches import ready
 from amsc.reconstruction.calls import LinearCall, input_rows, numbered, output_rows, put_back, row_order
 from amsc.reconstruction.chain import Step, places_of, scale_of
+from amsc.reconstruction.replay import LostError, Pass, Replay
 from amsc.reconstruction.watch import Link, Names, Watch
 
 __all__ = ["Positions", "Rows", "Wanted", "read", "sampled"]
@@ -51,17 +52,22 @@ def sampled(total: int, share: float, seed: int) -> Tensor:
 
 
 def read(
-    model: nn.Module, batches: Iterable[Any], wanted: Mapping[str, Wanted], positions: Positions, *, inputs: bool
+    model: nn.Module,
+    batches: Iterable[Any],
+    wanted: Mapping[str, Wanted],
+    positions: Positions,
+    *,
+    inputs: bool,
+    replay: Replay | None = None,
 ) -> Generator[dict[str, Rows], None, None]:
     """For each batch the rows of the consumers `wanted` by their names.
 
-    The model runs no further than they need, and is given back when the generator is closed."""
+    The model runs no further than they need, and is given back when the generator is closed. With a `replay` each pass
+    goes on from the first of the consumers that the last one read."""
     reader = _Reader(Names.of(model), wanted, positions, inputs)
     with borrowed(model), unfused_attention():
-        for batch in batches:
-            with contextlib.suppress(_ReadAllError):
-                run(model, batch, reader)
-            yield reader.next_batch()
+        for number, batch in enumerate(batches):
+            yield reader.rows_of(number, model, batch, replay)
 
 
 class _ReadAllError(BaseException):
@@ -73,15 +79,25 @@ class _Reader(Watch):
         super().__init__(names)
         self._wanted, self._positions, self._with_inputs = wanted, positions, inputs
         self._batch = 0
+        self._pass: Pass | None = None
         self._open: dict[str, tuple[LinearCall, Tensor]] = {}
         self._scales: dict[tuple[str, torch.Size], Tensor] = {}
         self._found: dict[str, Rows] = {}
 
-    def next_batch(self) -> dict[str, Rows]:
-        """What was read of this one."""
-        found, self._found, self._open = self._found, {}, {}
-        self._batch += 1
-        return found
+    def rows_of(self, number: int, model: nn.Module, batch: Any, replay: Replay | None) -> dict[str, Rows]:
+        """What is read of the batch of this number: on from where the last pass stood, or else from the start."""
+        if replay is not None:
+            with contextlib.suppress(LostError), replay.going_on(number, ready(model, batch), self) as (now, inputs):
+                self._run(number, model, inputs, now)
+                if len(self._found) == len(self._wanted):
+                    return self._found
+        self._run(number, model, ready(model, batch))
+        return self._found
+
+    def _run(self, number: int, model: nn.Module, inputs: Any, now: Pass | None = None) -> None:
+        self._batch, self._pass, self._found, self._open = number, now, {}, {}
+        with contextlib.suppress(_ReadAllError), self, now or contextlib.nullcontext():
+            run_model(model, inputs)
 
     def is_followed(self, name: str) -> bool:
         return name in self._wanted and self._wanted[name].steps > 0
@@ -89,6 +105,8 @@ class _Reader(Watch):
     def called(self, name: str, call: LinearCall, output: Tensor) -> None:
         if name not in self._wanted:
             return
+        if self._pass is not None:
+            self._pass.stop_here()
         if not self.is_followed(name):
             self._close(name, call, output, output, ())
             return

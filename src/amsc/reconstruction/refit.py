@@ -16,6 +16,7 @@ from amsc.reconstruction.fitting import Job, Target, refit
 from amsc.reconstruction.norms import settle
 from amsc.reconstruction.planning import Sample, narrower_layers, planned
 from amsc.reconstruction.reading import read
+from amsc.reconstruction.replay import Replay
 from amsc.reconstruction.survey import survey
 from amsc.records import ReconstructionRecord, RefittedLayer
 from amsc.structure.names import is_in_any
@@ -148,10 +149,11 @@ def _plan(small: nn.Module, dense: nn.Module, plan: CutPlan | None) -> CutPlan:
 def _refitted(
     model: nn.Module, dense: nn.Module, batches: Sequence[Any], jobs: Sequence[Job]
 ) -> Iterator[tuple[Job, RefittedLayer]]:
+    replay = Replay(model)
     for part in _parts(jobs, len(batches)):
         targets = _targets(dense, batches, part)
         for job in part:
-            layer = refit(model, batches, job, [target.pop(job.name, None) for target in targets])
+            layer = refit(model, batches, job, [target.pop(job.name, None) for target in targets], replay)
             if layer is not None:
                 yield job, layer
 

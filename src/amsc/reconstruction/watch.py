@@ -118,12 +118,17 @@ class Watch(TorchFunctionMode):
         found = []
         for tensor in given:
             if links := self._links.get(tensor):
-                step = step_of(function, args, kwargs, tensor, self._is_static)
+                step = step_of(function, args, kwargs, tensor, self.is_static)
                 found += [(link, step) for link in links]
         return found
 
-    def _is_static(self, tensor: Tensor) -> bool:
+    def is_static(self, tensor: Tensor) -> bool:
+        """Whether it is the network's, or made of what is."""
         return tensor in self._static
+
+    def mark_static(self, tensor: Tensor) -> None:
+        """Let it count as one."""
+        self._static[tensor] = True
 
     def _follow(
         self,
@@ -133,7 +138,7 @@ class Watch(TorchFunctionMode):
         name: str | None,
         call: LinearCall | None,
     ) -> None:
-        is_static = all(self._is_static(tensor) for tensor in given)
+        is_static = all(self.is_static(tensor) for tensor in given)
         for tensor in made:
             if steps:
                 self._links.pop(tensor, None)
