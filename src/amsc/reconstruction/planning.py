@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from torch import nn
 
@@ -9,6 +10,7 @@ from amsc.reconstruction.fitting import Job
 from amsc.reconstruction.reading import Wanted
 from amsc.reconstruction.survey import Consumer
 from amsc.records import RefittedLayer
+from amsc.structure.names import is_inside
 from amsc.surgery import CutPlan
 
 __all__ = ["Sample", "narrower_layers", "planned"]
@@ -21,11 +23,12 @@ UNSEEN = "no linear operator reads it as it is: it is computed, a part of anothe
 
 @dataclass(frozen=True)
 class Sample:
-    """What is asked for: the `target`, "stream" or "own", whether of `inner` layers too, and positions of so many
-    batches, drawn with a seed."""
+    """What is asked for: the `target`, "stream" or "own", whether of `inner` layers too, of how many `layers` behind
+    the first cut (None: all), and positions of so many batches, drawn with a seed."""
 
     target: str
     inner: bool
+    layers: int | None
     num_batches: int
     seed: int
 
@@ -59,7 +62,20 @@ def planned(
             alone.append(RefittedLayer(name.removesuffix(".weight"), reason=reason))
         else:
             jobs.append(_job(consumer, wide, _kept(wide, plan), sample))
+    if sample.layers is not None:
+        untouched = _untouched(before, after, plan)
+        jobs = [job for job in jobs if job.name not in untouched][: sample.layers]
     return jobs, alone + [RefittedLayer(name, reason=UNSEEN) for name in inputs if name not in after]
+
+
+def _untouched(before: Mapping[str, Consumer], after: Mapping[str, Consumer], plan: CutPlan) -> set[str]:
+    """Those that run before anything that was cut: the first consumers that both networks have alike. None are known
+    where a block is gone that had no consumer."""
+    if not all(any(is_inside(name, block) for name in before) for block in plan.blocks):
+        return set()
+    cut = {cut.parameter for cut in plan.cuts}
+    whole = takewhile(lambda pair: pair[0] == pair[1] and not cut & set(pair), zip(before, after, strict=False))
+    return {name for name, _ in whole}
 
 
 def _job(consumer: Consumer, wide: Consumer, kept: tuple[int, ...], sample: Sample) -> Job:

@@ -26,9 +26,17 @@ DATA = small_data()
 SETTINGS = WalkSettings(epochs=2, points=2, optimizer=OptimizerChoice(0.05), depth_rule="equal-cost", reconstruction=32)
 
 
-def repair(cut: Shrunk, before: nn.Module, structure: Structure, removal: Removal, examples: int) -> Shrunk:
+def repair(
+    cut: Shrunk,
+    before: nn.Module,
+    structure: Structure,
+    removal: Removal,
+    examples: int,
+    *,
+    layers: int | None = None,
+) -> Shrunk:
     plan = plan_cut(structure, channels=removal.channels, blocks=removal.blocks)
-    found = reconstruct(cut.model, before, DATA, plan=plan, examples=examples)
+    found = reconstruct(cut.model, before, DATA, plan=plan, examples=examples, layers=layers)
     return replace(cut, model=found.model, repaired=replace(found.record, seconds=None))
 
 
@@ -91,7 +99,7 @@ def test_few_numbers_of_blocks_are_tried(peak: int, last: int, most: int, monkey
     """Scores that rise up to a number of blocks and fall behind it: that number is found in a few steps."""
     search = equal_cost._Search.__new__(equal_cost._Search)
     search._trail, search._target_cost, search._found = SimpleNamespace(task=TASK), 1, {}
-    search._thinned = [SimpleNamespace(number=number) for number in range(last + 1)]
+    search._thinning = SimpleNamespace(without=lambda number, _: SimpleNamespace(number=min(number, last)))
     monkeypatch.setattr(search, "_fewest", lambda: 0)
     monkeypatch.setattr(search, "_most", lambda number: min(number, last))
 

@@ -99,10 +99,20 @@ def shrunk(example_inputs: Any, model: nn.Module, structure: Structure, removal:
     return Shrunk(small, after, lambda tensors: cut_tensors(tensors, plan), error)
 
 
-def repaired(job: Job, cut: Shrunk, before: nn.Module, structure: Structure, removal: Removal, examples: int) -> Shrunk:
+def repaired(
+    job: Job,
+    cut: Shrunk,
+    before: nn.Module,
+    structure: Structure,
+    removal: Removal,
+    examples: int,
+    *,
+    layers: int | None = None,
+) -> Shrunk:
     """The network `cut` from `before`, with what that cost given back on training examples (see `reconstruct`)."""
     plan = plan_cut(structure, channels=removal.channels, blocks=removal.blocks)
-    found = reconstruct(cut.model, before, inputs_of(job.data), plan=plan, examples=examples, seed=job.settings.seed)
+    data, seed = inputs_of(job.data), job.settings.seed
+    found = reconstruct(cut.model, before, data, plan=plan, examples=examples, seed=seed, layers=layers)
     return replace(cut, model=found.model, repaired=replace(found.record, seconds=None))
 
 

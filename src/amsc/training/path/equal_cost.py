@@ -1,6 +1,5 @@
 """Depth at equal cost: how many blocks go is judged by whole networks at the target, each given back what it can be."""
 
-import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -12,36 +11,18 @@ from amsc.structure.costing import predicted_cost, predicted_macs
 from amsc.tasks import Task
 from amsc.training.gates.scan_gates import StandIn, find_gates
 from amsc.training.path.depth_rule import paired_shortfall
-from amsc.training.path.networks import Trail, copied_tensors
-from amsc.training.path.state import Snapshot
-from amsc.training.removal.removed import Removal, Shrunk, compose_removals
+from amsc.training.path.networks import Trail
+from amsc.training.path.thinning import Cut, Thinning
+from amsc.training.removal.removed import Removal, compose_removals
 from amsc.training.removal.to_cost import lowest_cost
-from amsc.training.steps.evaluation import Evaluation, evaluate, mean_loss
+from amsc.training.steps.evaluation import Evaluation, evaluate
 
-__all__ = ["AtTarget", "Cut", "EqualCost", "depth_at_equal_cost"]
+__all__ = ["AtTarget", "EqualCost", "depth_at_equal_cost"]
 
-FEW = 256
-"""Training examples with which a network is repaired whose block is only priced."""
-PRICED = 4
-"""Batches of training examples on which such a network is judged."""
-RIVALS = 3
-"""Blocks whose price is asked anew after each removal: those that were cheapest before."""
 PATIENCE = 2
 """Numbers of blocks that may be worse in turn before the search for more of them ends."""
 AS_GOOD = 0.5
 """Paired standard errors by which a network may be worse than the best and be as good."""
-
-
-@dataclass(frozen=True, eq=False)
-class Cut:
-    """A network on the way, and what was removed from the dense one."""
-
-    live: Shrunk
-    removal: Removal
-
-    def snapshot(self) -> Snapshot:
-        """What is kept of it."""
-        return Snapshot(self.removal, copied_tensors(self.live.model.state_dict()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +36,7 @@ class AtTarget:
     @property
     def num_blocks(self) -> int:
         """How many blocks are gone."""
-        return len(self.thinned.removal.blocks)
+        return self.thinned.num_blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +58,7 @@ def depth_at_equal_cost(trail: Trail, target_cost: int, stand_in: StandIn) -> Eq
     """Networks that cost `target_cost` or just less, with no block, one, two, ... less than the dense one and as many
     channels less as must be; and the best of them.
 
-    Blocks go in the order of their prices, each asked again when others are gone: what the training loss rises by when
-    a block is gone and what that cost is given back, for each unit of cost that it saves. Channels go as a scan says.
+    Blocks go in the order of their prices (see `Thinning`), channels as a scan says.
     Numbers of blocks are tried in steps that double, until two are worse in turn, and then between the best and its
     neighbours. With a `depth_share` of 0 no block goes that need not. Of networks that are as good as the best, by half
     a paired standard error, the one with the fewest blocks is taken: a block saves more time than channels of the same
@@ -103,8 +83,7 @@ class _Search:
 
     def __init__(self, trail: Trail, target_cost: int, stand_in: StandIn) -> None:
         self._trail, self._target_cost, self._stand_in = trail, target_cost, stand_in
-        self._thinned = [Cut(trail.shrink(trail.dense, trail.structure, Removal()), Removal())]
-        self._prices: dict[str, float] = {}
+        self._thinning = Thinning(trail)
         self._found: dict[int, AtTarget] = {}
 
     def candidates(self) -> list[AtTarget]:
@@ -123,16 +102,17 @@ class _Search:
     def _fewest(self) -> int:
         """How many blocks must go, since channels alone do not reach the target."""
         number = 0
-        while self._lowest(self._thinned[number].live) > self._target_cost:
+        while self._lowest(thinned := self._thinning.without(number, 0)) > self._target_cost:
             number += 1
-            if self._most(number, floor=0) < number:
-                lowest = self._lowest(self._thinned[-1].live)
-                raise TargetError(f"a cost of {self._target_cost} cannot be reached; the lowest is {lowest}")
+            if self._thinning.without(number, 0).num_blocks < number:
+                raise TargetError(
+                    f"a cost of {self._target_cost} cannot be reached; the lowest is {self._lowest(thinned)}"
+                )
         return number
 
-    def _lowest(self, live: Shrunk) -> int:
+    def _lowest(self, cut: Cut) -> int:
         settings = self._trail.settings
-        structure, gates = find_gates(live.structure, live.model, streams=settings.streams)
+        structure, gates = find_gates(cut.live.structure, cut.live.model, streams=settings.streams)
         return lowest_cost(structure, gates.channels, settings.rounding)
 
     def _best(self) -> int:
@@ -146,54 +126,29 @@ class _Search:
         low, high = max(gaps, key=lambda gap: gap[1] - gap[0], default=(0, 0))
         return (low + high) // 2 if gaps else None
 
+    def _most(self, number: int) -> int:
+        """So many blocks, or as many as can go without falling below the target."""
+        if not self._trail.settings.depth_share:
+            return min(self._found)
+        return self._thinning.without(number, self._target_cost).num_blocks
+
     def _try(self, number: int) -> None:
-        self._found[number] = self._candidate(self._thinned[number])
-
-    def _most(self, number: int, *, floor: int | None = None) -> int:
-        """So many blocks, or as many as can go without falling below the floor (by default the target), once networks
-        without them are there."""
-        floor = self._target_cost if floor is None else floor
-        while len(self._thinned) <= number and (block := self._cheapest(self._thinned[-1], floor)) is not None:
-            self._thinned.append(self._without(self._thinned[-1], Removal((block,))))
-        return min(number, len(self._thinned) - 1)
-
-    def _cheapest(self, cut: Cut, floor: int) -> str | None:
-        """The block with the lowest price among those that can go without falling below the floor. Those that were
-        cheapest before are asked again, all at first."""
-        structure = cut.live.structure
-        spare = [block.name for block in structure.outer_blocks if not block.kind.is_dirac]
-        spare = [name for name in spare if predicted_cost(structure, {}, (name,)) >= floor]
-        is_wanted = self._trail.settings.depth_share > 0 or not floor
-        if not spare or not is_wanted:
-            return None
-        base = self._loss(cut)
-        asked = sorted(spare, key=lambda name: self._prices.get(name, 0.0))
-        for name in asked[:RIVALS] if self._prices else asked:
-            self._prices[name] = self._price(cut, name, base)
-        return min(spare, key=lambda name: self._prices.get(name, math.inf))
-
-    def _price(self, cut: Cut, block: str, base: float) -> float:
-        """What the loss rises by for each unit of cost that the block saves."""
-        structure = cut.live.structure
-        saved = predicted_cost(structure) - predicted_cost(structure, {}, (block,))
-        return (self._loss(self._without(cut, Removal((block,)), examples=FEW)) - base) / max(1, saved)
-
-    def _loss(self, cut: Cut) -> float:
-        return mean_loss(cut.live.model, self._trail.data, self._trail.task, batches=PRICED)
+        self._found[number] = self._candidate(self._thinning.without(number, self._target_cost))
 
     def _candidate(self, thinned: Cut) -> AtTarget:
-        trail, narrowed = self._trail, thinned
+        trail, removal = self._trail, Removal()
         if predicted_cost(thinned.live.structure) > self._target_cost:
             choice = trail.scanned(thinned.live, self._stand_in, dimensions="width")
-            narrowed = self._without(thinned, choice.removal(self._target_cost))
+            removal = choice.removal(self._target_cost)
+        narrowed = self._narrowed(thinned, removal)
         judged = evaluate(narrowed.live.model, trail.data, "validation", trail.task, speed=trail.settings.speed)
         return AtTarget(thinned, narrowed, judged)
 
-    def _without(self, cut: Cut, removal: Removal, *, examples: int | None = None) -> Cut:
-        whole = compose_removals(self._trail.structure, cut.removal, removal)
-        live = self._trail.shrink(cut.live.model, cut.live.structure, removal)
-        live = replace(live, error=max(cut.live.error, live.error))  # of all cuts that led here
-        return Cut(self._trail.settled(live, whole, examples=examples), whole)
+    def _narrowed(self, thinned: Cut, removal: Removal) -> Cut:
+        whole = compose_removals(self._trail.structure, thinned.removal, removal)
+        live = self._trail.shrink(thinned.live.model, thinned.live.structure, removal)
+        live = replace(live, error=max(thinned.live.error, live.error))  # of all cuts that led here
+        return Cut(self._trail.settled(live, whole), whole)
 
 
 def _worth(one: AtTarget, task: Task) -> Tensor:

@@ -23,6 +23,10 @@ __all__ = ["Trail", "copied_tensors"]
 
 SCANNED = 512
 """Training examples in each scan."""
+FEW = 256
+"""Training examples with which a network is repaired whose block is only priced."""
+BEHIND = 3
+"""Layers that are refitted then."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,15 +68,26 @@ class Trail:
             return cut
         return self.repair(cut, live.model, live.structure, removal, self.settings.reconstruction)
 
-    def settled(self, cut: Shrunk, removal: Removal, *, examples: int | None = None) -> Shrunk:
-        """A network `cut` by `removal` (in the dense network's numbers) brought as near to the dense one as that can be
-        without training, on so many `examples` (by default as the settings say); or with the statistics of BatchNorm
-        estimated anew, where nothing is repaired."""
+    def tried(self, live: Shrunk, block: str) -> Shrunk:
+        """`live` without a block, brought near to it as cheaply as shows what the block is worth: the first layers
+        behind it, on few examples."""
+        removal = Removal((block,))
+        cut = self.shrink(live.model, live.structure, removal)
         if self.repair is None:
             reestimate_batchnorm(cut.model, self.data, speed=self.settings.speed)
             return cut
-        most = self.settings.reconstruction
-        return self.repair(cut, self.dense, self.structure, removal, min(examples or most, most)) if removal else cut
+        examples = min(FEW, self.settings.reconstruction)
+        return self.repair(cut, live.model, live.structure, removal, examples, layers=BEHIND)
+
+    def settled(self, cut: Shrunk, removal: Removal) -> Shrunk:
+        """A network `cut` by `removal` (in the dense network's numbers) brought as near to the dense one as that can be
+        without training; or with the statistics of BatchNorm estimated anew, where nothing is repaired."""
+        if self.repair is None:
+            reestimate_batchnorm(cut.model, self.data, speed=self.settings.speed)
+            return cut
+        if not removal:
+            return cut
+        return self.repair(cut, self.dense, self.structure, removal, self.settings.reconstruction)
 
     def rebuild(self, snapshot: Snapshot) -> Shrunk:
         """The network of `snapshot`, cut from the dense one and with the snapshot's weights."""

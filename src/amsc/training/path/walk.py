@@ -23,6 +23,7 @@ from amsc.training.path.piece import Piece
 from amsc.training.path.schedule import Schedule, schedule_of
 from amsc.training.path.state import Candidate, Snapshot, WalkSettings, WalkState
 from amsc.training.path.strength import StrengthControl
+from amsc.training.path.thinning import Cut
 from amsc.training.removal.removed import Removal, Repair, Shrink, Shrunk, compose_removals
 from amsc.training.removal.to_cost import blocks_above, cut_to_target, cut_zeros
 from amsc.training.steps.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm
@@ -174,7 +175,9 @@ class _Walk:
         point = replace(point, candidates=found.rows())
         if not any(self.schedule.sizes):
             return point, snapshot, replace(now, phase="done")
-        return point, snapshot, self._start_of_width(0, chosen.thinned.snapshot(), error=error)
+        thinned = chosen.thinned
+        whole = Cut(self.trail.settled(thinned.live, thinned.removal), thinned.removal)
+        return point, snapshot, self._start_of_width(0, whole.snapshot(), error=error)
 
     def _proximal_step(self, live: Shrunk, state: WalkState) -> "_Step":
         """Train with the penalty, then cut what it has emptied."""

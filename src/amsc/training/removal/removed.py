@@ -51,8 +51,18 @@ class Shrink(Protocol):
 class Repair(Protocol):
     """Gives back what a cut cost; given to training from above, as `Shrink` is."""
 
-    def __call__(self, cut: Shrunk, before: nn.Module, structure: Structure, removal: Removal, examples: int) -> Shrunk:
-        """The network `cut` from `before` (whose structure this is), brought as near to it as these examples allow."""
+    def __call__(
+        self,
+        cut: Shrunk,
+        before: nn.Module,
+        structure: Structure,
+        removal: Removal,
+        examples: int,
+        *,
+        layers: int | None = None,
+    ) -> Shrunk:
+        """The network `cut` from `before` (whose structure this is), brought as near to it as these examples allow; at
+        most so many `layers` of it, the first behind what was cut."""
 
 
 def compose_removals(dense: Structure, first: Removal, second: Removal) -> Removal:

@@ -1,0 +1,72 @@
+"""Networks with ever fewer blocks, the cheapest gone first, by what a network loses that is repaired without it."""
+
+import math
+from dataclasses import dataclass, replace
+
+from amsc.structure.costing import predicted_cost
+from amsc.training.path.networks import Trail, copied_tensors
+from amsc.training.path.state import Snapshot
+from amsc.training.removal.removed import Removal, Shrunk, compose_removals
+from amsc.training.steps.evaluation import mean_loss
+
+__all__ = ["Cut", "Thinning"]
+
+PRICED = 4
+"""Batches of training examples on which a network is judged whose block is only priced."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A network on the way, and what was removed from the dense one."""
+
+    live: Shrunk
+    removal: Removal
+
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks are gone."""
+        return len(self.removal.blocks)
+
+    def snapshot(self) -> Snapshot:
+        """What is kept of it."""
+        return Snapshot(self.removal, copied_tensors(self.live.model.state_dict()))
+
+
+class Thinning:
+    """The dense network, and the same without one, two, ... blocks, each made when it is asked for.
+
+    The price of a block is what the training loss rises by when it is gone and the layers behind it are refitted, for
+    each unit of cost that it saves. After a removal prices are asked anew, cheapest first, until the cheapest of all is
+    a new one: they hardly fall when others go (the lazy greedy algorithm, Minoux 1978)."""
+
+    def __init__(self, trail: Trail) -> None:
+        self._trail = trail
+        self._cuts = [Cut(trail.shrink(trail.dense, trail.structure, Removal()), Removal())]
+        self._prices: dict[str, float] = {}
+
+    def without(self, number: int, floor_cost: int) -> Cut:
+        """The network without so many blocks, or as many as can go without the cost falling below the floor."""
+        while len(self._cuts) <= number and (thinner := self._thinner(self._cuts[-1], floor_cost)) is not None:
+            self._cuts.append(thinner)
+        return self._cuts[min(number, len(self._cuts) - 1)]
+
+    def _thinner(self, cut: Cut, floor_cost: int) -> Cut | None:
+        """The network without one more block; None where none can go."""
+        structure = cut.live.structure
+        spare = [block.name for block in structure.outer_blocks if not block.kind.is_dirac]
+        spare = [name for name in spare if predicted_cost(structure, {}, (name,)) >= floor_cost]
+        if not spare:
+            return None
+        loss, asked, best = self._loss(cut.live), set[str](), cut.live
+        while (name := min(spare, key=lambda name: self._prices.get(name, -math.inf))) not in asked:
+            tried = self._trail.tried(cut.live, name)
+            saved = predicted_cost(structure) - predicted_cost(structure, {}, (name,))
+            self._prices[name] = (self._loss(tried) - loss) / max(1, saved)
+            asked.add(name)
+            if self._prices[name] <= min(self._prices[other] for other in asked):
+                best = tried
+        best = replace(best, error=max(cut.live.error, best.error))
+        return Cut(best, compose_removals(self._trail.structure, cut.removal, Removal((name,))))
+
+    def _loss(self, live: Shrunk) -> float:
+        return mean_loss(live.model, self._trail.data, self._trail.task, batches=PRICED)
