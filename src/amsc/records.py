@@ -53,11 +53,12 @@ class Timing:
 @dataclasses.dataclass(frozen=True)
 class DepthCandidate:
     """A network at the target that was judged to find how many blocks should go: the blocks that are gone, what it
-    costs, and its validation score before any training."""
+    costs, its validation score before any training, and the share of its width that every layer had to keep."""
 
     removed_blocks: tuple[str, ...]
     macs: int
     score: float
+    least_share: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """How many channels may be left in a group: multiples that hardware likes, and no fewer than so many."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import gcd, lcm
@@ -13,19 +14,20 @@ __all__ = ["Rounding", "round_channels"]
 
 @dataclass(frozen=True)
 class Rounding:
-    """What is left of a group that loses channels: a multiple of `to` positions on each of its axes, at least `least`,
-    and of the groups named in `minima` at least so many.
+    """What is left of a group that loses channels: a multiple of `to` positions on each of its axes, at least `least`
+    and this `share` of them, and of the groups named in `minima` at least so many.
 
     A channel may own several positions of an axis (a head of 64, 16 inputs after a reshape): positions count, not
     channels. One channel is always left. A group too small to lose any stays whole.
 
     Raises:
-        SettingsError: one of them is not a whole number above zero.
+        SettingsError: one of the numbers is not a whole number above zero.
     """
 
     to: int = 1
     least: int = 1
     minima: tuple[tuple[str, int], ...] = ()
+    share: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in (("to", self.to), ("least", self.least), *self.minima):
@@ -42,7 +44,7 @@ class Rounding:
         """The numbers of channels that `group` can be cut to, its own size not among them; empty if none can go."""
         step, width = self.step(group), min(_widths(group))
         least = max([self.least, *(number for name, number in self.minima if name == group.name)])
-        fewest = max(1, -(-least // width))
+        fewest = max(1, -(-least // width), math.ceil(self.share * group.size))
         return range(-(-fewest // step) * step, group.size, step)
 
     def most_to_go(self, group: ChannelGroup, count: int) -> int:

@@ -104,11 +104,10 @@ def test_few_numbers_of_blocks_are_tried(peak: int, last: int, most: int, monkey
     monkeypatch.setattr(search, "_most", lambda number: min(number, last))
 
     def candidate(thinned: Any) -> Any:
-        return SimpleNamespace(
-            number=thinned.number, judged=SimpleNamespace(per_example=-torch.tensor([abs(thinned.number - peak)]))
-        )
+        worth = -torch.tensor([abs(thinned.number - peak)]).double()
+        return SimpleNamespace(number=thinned.number, worth=lambda _: worth)
 
-    monkeypatch.setattr(search, "_candidate", candidate)
+    search.making = SimpleNamespace(candidate=candidate)
     tried = [one.number for one in search.candidates()]
     assert min(abs(number - peak) for number in tried) <= peak // 4
     assert len(tried) <= most

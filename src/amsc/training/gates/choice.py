@@ -1,5 +1,6 @@
 """From the path of the gates to what goes for a budget: depth first, then width within what is left."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -66,6 +67,12 @@ class GateChoice:
             if self.dimensions == "depth"
             else lowest_cost(left, self.found.channels, self.rounding)
         )
+
+    def with_rounding(self, rounding: Rounding) -> "GateChoice":
+        """The same gates, with other numbers of channels that may be left."""
+        other = copy.copy(self)
+        other.rounding = rounding
+        return other
 
     def removal(self, target_cost: int) -> Removal:
         """What goes so that `target_cost` or just below are left ("depth": as few blocks as that takes).

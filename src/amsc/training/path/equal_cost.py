@@ -1,42 +1,25 @@
 """Depth at equal cost: how many blocks go is judged by whole networks at the target, each given back what it can be."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-
-from torch import Tensor
 
 from amsc.errors import TargetError
 from amsc.records import DepthCandidate
-from amsc.structure.costing import predicted_cost, predicted_macs
+from amsc.structure.costing import predicted_macs
 from amsc.tasks import Task
-from amsc.training.gates.scan_gates import StandIn, find_gates
+from amsc.training.gates.scan_gates import StandIn
+from amsc.training.path.candidates import AtTarget, Making
 from amsc.training.path.depth_rule import paired_shortfall
 from amsc.training.path.networks import Trail
-from amsc.training.path.thinning import Cut, Thinning
-from amsc.training.removal.removed import Removal, compose_removals
-from amsc.training.removal.to_cost import lowest_cost
-from amsc.training.steps.evaluation import Evaluation, evaluate
+from amsc.training.path.thinning import Thinning
 
-__all__ = ["AtTarget", "EqualCost", "depth_at_equal_cost"]
+__all__ = ["EqualCost", "depth_at_equal_cost"]
 
 PATIENCE = 2
 """Numbers of blocks that may be worse in turn before the search for more of them ends."""
 AS_GOOD = 0.5
 """Paired standard errors by which a network may be worse than the best and be as good."""
-
-
-@dataclass(frozen=True, eq=False)
-class AtTarget:
-    """A network without some blocks (`thinned`), the same `narrowed` down to the target, and how that was judged."""
-
-    thinned: Cut
-    narrowed: Cut
-    judged: Evaluation
-
-    @property
-    def num_blocks(self) -> int:
-        """How many blocks are gone."""
-        return self.thinned.num_blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +32,12 @@ class EqualCost:
     def rows(self) -> tuple[DepthCandidate, ...]:
         """The candidates as plain data."""
         return tuple(
-            DepthCandidate(one.thinned.removal.blocks, predicted_macs(one.narrowed.live.structure), one.judged.score)
+            DepthCandidate(
+                one.thinned.removal.blocks,
+                predicted_macs(one.narrowed.live.structure),
+                one.judged.score,
+                one.least_share,
+            )
             for one in self.candidates
         )
 
@@ -71,18 +59,25 @@ def depth_at_equal_cost(trail: Trail, target_cost: int, stand_in: StandIn) -> Eq
     Raises:
         TargetError: nothing reaches the target.
     """
-    found = _Search(trail, target_cost, stand_in).candidates()
-    worths = [_worth(one, trail.task) for one in found]
+    search = _Search(trail, target_cost, stand_in)
+    found = search.candidates()
+    found += search.making.rivals(_chosen(found, trail.task))
+    return EqualCost(tuple(found), _chosen(found, trail.task))
+
+
+def _chosen(found: Sequence[AtTarget], task: Task) -> AtTarget:
+    worths = [one.worth(task) for one in found]
     best = max(worths, key=lambda worth: float(worth.mean()))
-    good = [one for one, worth in zip(found, worths, strict=True) if paired_shortfall(best, worth) <= AS_GOOD]
-    return EqualCost(tuple(found), max(good, key=lambda one: one.num_blocks))
+    good = [number for number, worth in enumerate(worths) if paired_shortfall(best, worth) <= AS_GOOD]
+    return found[max(good, key=lambda number: (found[number].num_blocks, float(worths[number].mean())))]
 
 
 class _Search:
     """Networks with ever fewer blocks, and what they are worth at the target."""
 
     def __init__(self, trail: Trail, target_cost: int, stand_in: StandIn) -> None:
-        self._trail, self._target_cost, self._stand_in = trail, target_cost, stand_in
+        self._trail, self._target_cost = trail, target_cost
+        self.making = Making(trail, target_cost, stand_in)
         self._thinning = Thinning(trail)
         self._found: dict[int, AtTarget] = {}
 
@@ -102,21 +97,16 @@ class _Search:
     def _fewest(self) -> int:
         """How many blocks must go, since channels alone do not reach the target."""
         number = 0
-        while self._lowest(thinned := self._thinning.without(number, 0)) > self._target_cost:
+        while self.making.lowest(thinned := self._thinning.without(number, 0)) > self._target_cost:
             number += 1
             if self._thinning.without(number, 0).num_blocks < number:
                 raise TargetError(
-                    f"a cost of {self._target_cost} cannot be reached; the lowest is {self._lowest(thinned)}"
+                    f"a cost of {self._target_cost} cannot be reached; the lowest is {self.making.lowest(thinned)}"
                 )
         return number
 
-    def _lowest(self, cut: Cut) -> int:
-        settings = self._trail.settings
-        structure, gates = find_gates(cut.live.structure, cut.live.model, streams=settings.streams)
-        return lowest_cost(structure, gates.channels, settings.rounding)
-
     def _best(self) -> int:
-        return max(self._found, key=lambda number: float(_worth(self._found[number], self._trail.task).mean()))
+        return max(self._found, key=lambda number: float(self._found[number].worth(self._trail.task).mean()))
 
     def _between(self, best: int) -> int | None:
         """A number of blocks half way between the best and its neighbours, if these are not near."""
@@ -133,25 +123,4 @@ class _Search:
         return self._thinning.without(number, self._target_cost).num_blocks
 
     def _try(self, number: int) -> None:
-        self._found[number] = self._candidate(self._thinning.without(number, self._target_cost))
-
-    def _candidate(self, thinned: Cut) -> AtTarget:
-        trail, removal = self._trail, Removal()
-        if predicted_cost(thinned.live.structure) > self._target_cost:
-            choice = trail.scanned(thinned.live, self._stand_in, dimensions="width")
-            removal = choice.removal(self._target_cost)
-        narrowed = self._narrowed(thinned, removal)
-        judged = evaluate(narrowed.live.model, trail.data, "validation", trail.task, speed=trail.settings.speed)
-        return AtTarget(thinned, narrowed, judged)
-
-    def _narrowed(self, thinned: Cut, removal: Removal) -> Cut:
-        whole = compose_removals(self._trail.structure, thinned.removal, removal)
-        live = self._trail.shrink(thinned.live.model, thinned.live.structure, removal)
-        live = replace(live, error=max(thinned.live.error, live.error))  # of all cuts that led here
-        return Cut(self._trail.settled(live, whole), whole)
-
-
-def _worth(one: AtTarget, task: Task) -> Tensor:
-    """The score of each example, more being better."""
-    scores = one.judged.per_example.double()
-    return scores if task.higher_is_better else -scores
+        self._found[number] = self.making.candidate(self._thinning.without(number, self._target_cost))
