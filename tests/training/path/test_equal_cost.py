@@ -99,6 +99,7 @@ def test_few_numbers_of_blocks_are_tried(peak: int, last: int, most: int, monkey
     """Scores that rise up to a number of blocks and fall behind it: that number is found in a few steps."""
     search = equal_cost._Search.__new__(equal_cost._Search)
     search._trail, search._target_cost, search._found = SimpleNamespace(task=TASK), 1, {}
+    search._near = None
     search._thinning = SimpleNamespace(without=lambda number, _: SimpleNamespace(number=min(number, last)))
     monkeypatch.setattr(search, "_fewest", lambda: 0)
     monkeypatch.setattr(search, "_most", lambda number: min(number, last))
@@ -132,8 +133,8 @@ def walked(dense: nn.Module, structure: Structure, **changes: Any) -> list[Any]:
 
 
 def test_without_training_the_walk_ends_with_the_best_candidate(dense: nn.Module, structure: Structure) -> None:
-    [(point, snapshot, state)] = walked(dense, structure, epochs=0)
-    [(again, same, _)] = walked(dense, structure, epochs=0)
+    [(point, snapshot, state)] = walked(dense, structure, epochs=0, points=1)
+    [(again, same, _)] = walked(dense, structure, epochs=0, points=1)
     assert state.phase == "done"
     assert (point.phase, point.epochs) == ("depth", 0)
     assert point == again
@@ -143,6 +144,29 @@ def test_without_training_the_walk_ends_with_the_best_candidate(dense: nn.Module
     assert any(layer.ridge is not None for layer in point.repaired.layers)
     small = trail_of(dense, structure).rebuild(snapshot)
     assert evaluate(small.model, DATA, "validation", TASK).score == point.score
+
+
+def test_without_training_the_path_is_a_ladder_of_networks_at_equal_shares(
+    dense: nn.Module, structure: Structure
+) -> None:
+    whole, target = predicted_cost(structure), int(0.4 * predicted_cost(structure))
+    trail = trail_of(dense, structure, epochs=0, points=3)
+    more: dict[str, Any] = {"shrink": shrink, "target_cost": target, "settings": trail.settings, "repair": repair}
+
+    def points(state: Any = None) -> list[Any]:
+        return list(walk(dense, structure, DATA, TASK, **more, stand_in=stand_in, state=state))
+
+    ladder = points()
+    assert [state.phase for _, _, state in ladder] == ["depth", "depth", "done"]
+    assert [point.index for point, _, _ in ladder] == [0, 1, 2]
+    for number, (point, _, _) in enumerate(ladder, 1):
+        assert 0.9 < point.macs / (whole * 0.4 ** (number / 3)) <= 1.0001
+        assert (point.phase, point.epochs) == ("depth", 0)
+    again = points(ladder[0][2])  # from where it was left: the same blocks in the same order, the same weights
+    assert [point for point, _, _ in again] == [point for point, _, _ in ladder[1:]]
+    assert all(same_tensors(one[1].weights, other[1].weights) for one, other in zip(again, ladder[1:], strict=True))
+    alone = depth_at_equal_cost(trail_of(dense, structure), target, stand_in)
+    assert alone.chosen.judged.score == ladder[-1][0].score  # the last rung is searched as if there were no others
 
 
 def test_with_training_the_walk_goes_on_without_those_blocks(dense: nn.Module, structure: Structure) -> None:

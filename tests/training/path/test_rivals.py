@@ -33,7 +33,7 @@ def making_of(dense: nn.Module, structure: Structure, share: float) -> Making:
 
 
 def whole(making: Making) -> Cut:
-    return Thinning(making.trail).without(0, 0)
+    return Thinning(making.trail, making.target_cost).without(0, 0)
 
 
 class OneCollapses:
@@ -112,7 +112,7 @@ def test_prices_are_asked_anew_only_while_an_old_one_is_the_cheapest(
         return 1 + sum(prices[name] for name in gone)
 
     monkeypatch.setattr(Thinning, "_loss", loss)
-    thinning = Thinning(trail)
+    thinning = Thinning(trail, 0)
     first = thinning.without(1, 0)
     assert sorted(asked) == sorted(names)  # nothing is known at first
     asked.clear()

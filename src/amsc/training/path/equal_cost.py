@@ -42,7 +42,9 @@ class EqualCost:
         )
 
 
-def depth_at_equal_cost(trail: Trail, target_cost: int, stand_in: StandIn) -> EqualCost:
+def depth_at_equal_cost(
+    trail: Trail, target_cost: int, stand_in: StandIn, *, thinning: Thinning | None = None, near: int | None = None
+) -> EqualCost:
     """Networks that cost `target_cost` or just less, with no block, one, two, ... less than the dense one and as many
     channels less as must be; and the best of them.
 
@@ -55,11 +57,14 @@ def depth_at_equal_cost(trail: Trail, target_cost: int, stand_in: StandIn) -> Eq
     Args:
         target_cost: in the units of the structure's cost.
         stand_in: makes what takes the place of a block while gates are looked at.
+        thinning: the order in which blocks go, shared by several searches; made for this one if None.
+        near: a number of blocks that was best at a higher cost: the search begins there, and ends at the first that is
+            worse.
 
     Raises:
         TargetError: nothing reaches the target.
     """
-    search = _Search(trail, target_cost, stand_in)
+    search = _Search(trail, target_cost, stand_in, thinning or Thinning(trail, target_cost), near)
     found = search.candidates()
     found += search.making.rivals(_chosen(found, trail.task))
     return EqualCost(tuple(found), _chosen(found, trail.task))
@@ -75,17 +80,17 @@ def _chosen(found: Sequence[AtTarget], task: Task) -> AtTarget:
 class _Search:
     """Networks with ever fewer blocks, and what they are worth at the target."""
 
-    def __init__(self, trail: Trail, target_cost: int, stand_in: StandIn) -> None:
+    def __init__(self, trail: Trail, target_cost: int, stand_in: StandIn, thinning: Thinning, near: int | None) -> None:
         self._trail, self._target_cost = trail, target_cost
         self.making = Making(trail, target_cost, stand_in)
-        self._thinning = Thinning(trail)
+        self._thinning, self._near = thinning, near
         self._found: dict[int, AtTarget] = {}
 
     def candidates(self) -> list[AtTarget]:
         """Those that the search came to, by the number of blocks that are gone."""
-        best = first = number = self._fewest()
-        worse = 0
-        while worse < PATIENCE and number not in self._found:
+        best = first = number = max(self._fewest(), self._most(self._near or 0))
+        worse, patience = 0, PATIENCE if self._near is None else 1
+        while worse < patience and number not in self._found:
             self._try(number)
             worse = 0 if self._best() == number else worse + 1
             best, number = self._best(), self._most(first + max(1, 2 * (number - first)))
@@ -119,7 +124,7 @@ class _Search:
     def _most(self, number: int) -> int:
         """So many blocks, or as many as can go without falling below the target."""
         if not self._trail.settings.depth_share:
-            return min(self._found)
+            return min(self._found, default=0)
         return self._thinning.without(number, self._target_cost).num_blocks
 
     def _try(self, number: int) -> None:

@@ -14,13 +14,15 @@ __all__ = ["Schedule", "schedule_of"]
 @dataclass(frozen=True)
 class Schedule:
     """The steps of each piece; how many pieces may be for depth, and the cost that these lead to; the cost at the end
-    of the path; and whether depth is chosen at equal cost, before the first piece."""
+    of the path; and whether depth is chosen at equal cost, before the first piece. `rungs` are the costs of the points
+    of a path without training, down to the target."""
 
     sizes: tuple[int, ...]
     depth_pieces: int
     depth_goal: int
     target_cost: int
     is_at_equal_cost: bool = False
+    rungs: tuple[int, ...] = ()
 
     def position(self, state: WalkState) -> Position:
         """Where the coming piece lies in the plan of its phase, settling steps not counted."""
@@ -42,4 +44,12 @@ def schedule_of(settings: WalkSettings, structure: Structure, steps_per_epoch: i
     has_depth, at_equal_cost = share > 0 and bool(structure.outer_blocks), settings.depth_rule == "equal-cost"
     depth_pieces = min(count - 1, max(1, int(share * count))) if has_depth and not at_equal_cost else 0
     goal = round(dense - share * (dense - target_cost))
-    return Schedule(sizes, depth_pieces, goal, target_cost, at_equal_cost and (has_depth or not steps))
+    is_ladder = at_equal_cost and not steps
+    rungs = _rungs(dense, target_cost, settings.points) if is_ladder else ()
+    return Schedule(sizes, depth_pieces, goal, target_cost, is_ladder or (at_equal_cost and has_depth), rungs)
+
+
+def _rungs(dense: int, target: int, count: int) -> tuple[int, ...]:
+    """Costs from below the dense network's to the target, each the same share of the one before."""
+    costs = (round(dense * (target / dense) ** ((i + 1) / count)) for i in range(count - 1))
+    return (*sorted({cost for cost in costs if target < cost < dense}, reverse=True), target)

@@ -33,28 +33,36 @@ class Cut:
 
 
 class Thinning:
-    """The dense network, and the same without one, two, ... blocks, each made when it is asked for.
+    """The dense network, and the same without one, two, ... blocks, each made when it is asked for; blocks go while
+    the cost stays at `floor_cost` or above, and below it only if they are asked to. The order is the same whatever was
+    asked for before.
 
     The price of a block is what the training loss rises by when it is gone and the layers behind it are refitted, for
     each unit of cost that it saves. After a removal prices are asked anew, cheapest first, until the cheapest of all is
     a new one: they hardly fall when others go (the lazy greedy algorithm, Minoux 1978)."""
 
-    def __init__(self, trail: Trail) -> None:
-        self._trail = trail
+    def __init__(self, trail: Trail, floor_cost: int) -> None:
+        self._trail, self._floor_cost = trail, floor_cost
         self._cuts = [Cut(trail.shrink(trail.dense, trail.structure, Removal()), Removal())]
         self._prices: dict[str, float] = {}
 
-    def without(self, number: int, floor_cost: int) -> Cut:
-        """The network without so many blocks, or as many as can go without the cost falling below the floor."""
-        while len(self._cuts) <= number and (thinner := self._thinner(self._cuts[-1], floor_cost)) is not None:
+    def without(self, number: int, least_cost: int) -> Cut:
+        """The network without so many blocks, or as many as can go without the cost falling below the least."""
+        while len(self._cuts) <= number and (thinner := self._thinner(self._cuts[-1], least_cost)) is not None:
             self._cuts.append(thinner)
-        return self._cuts[min(number, len(self._cuts) - 1)]
+        enough = [cut for cut in self._cuts[: number + 1] if predicted_cost(cut.live.structure) >= least_cost]
+        return enough[-1] if enough else self._cuts[0]
 
-    def _thinner(self, cut: Cut, floor_cost: int) -> Cut | None:
+    def _thinner(self, cut: Cut, least_cost: int) -> Cut | None:
         """The network without one more block; None where none can go."""
         structure = cut.live.structure
-        spare = [block.name for block in structure.outer_blocks if not block.kind.is_dirac]
-        spare = [name for name in spare if predicted_cost(structure, {}, (name,)) >= floor_cost]
+        costs = {
+            block.name: predicted_cost(structure, {}, (block.name,))
+            for block in structure.outer_blocks
+            if not block.kind.is_dirac
+        }
+        spare = [name for name, cost in costs.items() if cost >= self._floor_cost]
+        spare = spare or [name for name, cost in costs.items() if cost >= least_cost]
         if not spare:
             return None
         loss, asked, best = self._loss(cut.live), set[str](), cut.live

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from amsc.training.path.piece import Piece
 from amsc.training.path.schedule import Schedule, schedule_of
 from amsc.training.path.state import Candidate, Snapshot, WalkSettings, WalkState
 from amsc.training.path.strength import StrengthControl
-from amsc.training.path.thinning import Cut
+from amsc.training.path.thinning import Cut, Thinning
 from amsc.training.removal.removed import Removal, Repair, Shrink, Shrunk, compose_removals
 from amsc.training.removal.to_cost import blocks_above, cut_to_target, cut_zeros
 from amsc.training.steps.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm
@@ -70,7 +71,8 @@ def walk(
     cutting what closes first, down to the plan, which changes the function, and then trains what is left.
 
     With the depth rule "equal-cost" no piece is for depth: the first point is the best of some networks at the target
-    (see `depth_at_equal_cost`), from whose blocks, with all channels, the width phase goes on.
+    (see `depth_at_equal_cost`), from whose blocks, with all channels, the width phase goes on. Without any epochs the
+    path is a ladder of such networks: `points` costs down to the target, each the same share of the one before.
 
     Each piece is a function of the state alone, so `walk(..., state=saved)` goes on exactly as it would have. A state
     of phase "done" yields nothing. `Trail.rebuild` makes a state's network. `model` is not changed.
@@ -163,18 +165,27 @@ class _Walk:
         point = self._point(state.phase, now, done.cut, done.loss, evaluation)
         return point, snapshot, self._decide(now, done.cut.structure, evaluation)
 
+    @cached_property
+    def _thinning(self) -> Thinning:
+        return Thinning(self.trail, self.schedule.target_cost)
+
     def _at_equal_cost(self, state: WalkState) -> tuple[PathPoint, Snapshot, WalkState]:
-        """No piece: blocks go by what networks at the target are worth without them. The chosen one is the point; the
-        walk goes on with the blocks gone and all channels, or ends with the point where there is nothing to train."""
-        found = depth_at_equal_cost(self.trail, self.schedule.target_cost, self.stand_in)
+        """No piece: which blocks go is decided by what networks at the target are worth without them. Where nothing is
+        trained, such networks are the points, one for each rung of the ladder; otherwise one is the first point, and
+        the walk goes on with its blocks gone and all channels."""
+        rungs = self.schedule.rungs or (self.schedule.target_cost,)
+        is_last = state.index + 1 == len(rungs)
+        near = None if is_last else len(state.snapshot.removal.blocks)
+        found = depth_at_equal_cost(self.trail, rungs[state.index], self.stand_in, thinning=self._thinning, near=near)
         chosen, snapshot = found.chosen, found.chosen.narrowed.snapshot()
-        error = chosen.narrowed.live.error
+        error = max(state.error, chosen.narrowed.live.error)
         now = replace(state, snapshot=snapshot, error=error)
         loss = mean_loss(chosen.narrowed.live.model, self.trail.data, self.trail.task)
         point = self._point("depth", now, chosen.narrowed.live, loss, chosen.judged)
         point = replace(point, candidates=found.rows())
-        if not any(self.schedule.sizes):
-            return point, snapshot, replace(now, phase="done")
+        if self.schedule.rungs:
+            now = replace(now, index=state.index + 1, phase="done" if is_last else "depth")
+            return replace(point, index=state.index), snapshot, now
         thinned = chosen.thinned
         whole = Cut(self.trail.settled(thinned.live, thinned.removal), thinned.removal)
         return point, snapshot, self._start_of_width(0, whole.snapshot(), error=error)
