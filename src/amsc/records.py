@@ -70,7 +70,8 @@ class PathPoint:
     validation metric after BatchNorm re-estimation. `removed_blocks` and `removed_channels`
     (group name -> indices) refer to the dense network. `weights` names a file under `points/`, or None; `repaired` says
     how what the cut cost was given back, if it was. `candidates` are the networks among which depth was chosen at equal
-    cost; the point is the one that was.
+    cost; the point is the one that was. `rejected_score` is what fine-tuning led to where that was worse than what it
+    began with: its outcome was not taken.
     """
 
     phase: str
@@ -88,6 +89,7 @@ class PathPoint:
     weights: str | None = None
     repaired: "ReconstructionRecord | None" = None
     candidates: tuple[DepthCandidate, ...] = ()
+    rejected_score: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

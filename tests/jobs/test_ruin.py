@@ -172,8 +172,25 @@ def test_a_ruined_network_is_told(model: Callable[[int], nn.Module], targets: Te
     with pytest.warns(
         AmscWarning, match=r"the small network (is no better|has lost).* went from .* to .*learning rates"
     ):
-        record = run(model(outputs), targets, task, finetune_learning_rate=rate, optimizer="adamw").record
+        record = run(
+            model(outputs), targets, task, path_learning_rate=rate, finetune_epochs=0, optimizer="adamw"
+        ).record
     assert len(record.warnings) == 1
+
+
+def test_what_fine_tuning_makes_worse_is_given_back_as_it_was() -> None:
+    settings = {"finetune_learning_rate": 50.0, "optimizer": "adamw"}
+    with pytest.warns(
+        AmscWarning, match=r"1 epochs of fine-tuning took the accuracy on the validation split from .* to"
+    ):
+        result = run(Net(2), LABELS, **settings)
+    kept = run(Net(2), LABELS, **settings, finetune_epochs=0)
+    assert all(torch.equal(one, kept.model.state_dict()[name]) for name, one in result.model.state_dict().items())
+    point = result.record.path[-1]
+    assert point.rejected_score is not None
+    assert point.rejected_score < point.score == kept.record.path[-1].score
+    assert point.epochs == kept.record.path[-1].epochs
+    assert run(Net(2), LABELS).record.path[-1].rejected_score is None
 
 
 def test_a_network_that_keeps_what_it_knows_is_no_news() -> None:
@@ -200,8 +217,14 @@ def test_a_drop_of_a_loss_is_recorded_in_its_units() -> None:
     assert record.target == "drop=5.0 (in units of the mean squared error)"
 
 
-@pytest.mark.parametrize("phase", ["dense", "path", "finetune"])
-@pytest.mark.parametrize(("targets", "task", "outputs"), [(LABELS, None, 2), (NUMBERS, Regression(), 1)])
+@pytest.mark.parametrize(
+    ("phase", "targets", "task", "outputs"),
+    [
+        ("dense", LABELS, None, 2),
+        ("path", LABELS, None, 2),  # fine-tuned to the same, it would be worse, and go back
+        *((phase, NUMBERS, Regression(), 1) for phase in ("dense", "path", "finetune")),
+    ],
+)
 def test_training_that_diverges_in_its_last_step_is_a_training_error(
     phase: str, targets: Tensor, task: Any, outputs: int
 ) -> None:

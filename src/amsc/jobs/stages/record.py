@@ -9,7 +9,7 @@ from torch import nn
 
 from amsc.jobs.run_state import RunState
 from amsc.jobs.stages.job import Job, end_of, plan_of_removal
-from amsc.jobs.stages.ruin import words_after
+from amsc.jobs.stages.ruin import words_after, words_of_rejected
 from amsc.limits.target import describe_target
 from amsc.measurement import measure, time_in_turns
 from amsc.records import Measurement, Record
@@ -45,7 +45,10 @@ def record_of(job: Job, state: RunState, small: Shrunk) -> Record:
         path=state.points,
         versions=versions(),
         seconds=state.seconds,
-        warnings=words_after(job, state.score_before, score, small.model),
+        warnings=(
+            *words_after(job, state.score_before, score, small.model),
+            *words_of_rejected(job, state.points[-1]),
+        ),
     )
 
 

@@ -12,11 +12,12 @@ from amsc.borrowing import OwnState, borrowed, in_double, look_into, with_tensor
 from amsc.data import Data, batch_size, moved, spread_batches
 from amsc.errors import AmscWarning, ModelError
 from amsc.jobs.stages.job import Job
+from amsc.records import PathPoint
 from amsc.tasks import Imitation, Task
 from amsc.training import device_of, forward, scores_of
 from amsc.words.amounts import score_format
 
-__all__ = ["Advantage", "advantage", "warn_of", "words_after", "words_before"]
+__all__ = ["Advantage", "advantage", "warn_of", "words_after", "words_before", "words_of_rejected"]
 
 BATCHES = 20
 """Validation batches on which networks are compared with a constant answer."""
@@ -102,6 +103,18 @@ def words_after(job: Job, before: float, after: float, model: nn.Module) -> tupl
     if lost > HALF * at_first.value:
         return (f"the small network has lost more than half of what the dense one had learnt: {fell}; {cure}",)
     return ()
+
+
+def words_of_rejected(job: Job, point: PathPoint) -> tuple[str, ...]:
+    """That fine-tuning made the network of its last point worse, if it did."""
+    if point.rejected_score is None:
+        return ()
+    show, epochs = score_format(job.task.name), job.settings.finetune_epochs
+    return (
+        f"{epochs:g} epochs of fine-tuning took the {job.task.name} on the validation split from {show(point.score)} "
+        f"to {show(point.rejected_score)}: the network is given back as it was before; train longer, or "
+        f"at a lower finetune_learning_rate than {job.settings.finetune_learning_rate:g}",
+    )
 
 
 def warn_of(words: tuple[str, ...]) -> None:

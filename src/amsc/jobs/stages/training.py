@@ -51,15 +51,24 @@ def train_in_place(
 
 def finetuned(job: Job, state: RunState, snapshot: Snapshot, trained: float) -> RunState:
     """The state with the network of `snapshot`, trained for `trained` epochs so far, fine-tuned as its `small` one, and
-    a point for it."""
-    epochs = job.settings.finetune_epochs
+    a point for it. Where fine-tuning leaves it worse on the validation split than it was, it stays as it was."""
+    epochs, removal = job.settings.finetune_epochs, snapshot.removal
     small = trail_of(job).rebuild(snapshot)
-    removal = snapshot.removal
+    at_first = judged(job, state, "finetune", small.structure, removal, small.model, trained)
+    if not epochs:
+        return replace(state, points=(*state.points, at_first), small=state_of(small.model), train=None)
     cost = predicted_cost(job.structure, removal.channels, removal.blocks) / predicted_cost(job.structure)
     named = replace(job, progress=Naming(job.progress, {"cost": cost}))  # a search fine-tunes several in turn
     train_in_place(named, small.model, "finetune", epochs, job.settings.finetune_learning_rate, state)
-    point = judged(job, state, "finetune", small.structure, snapshot.removal, small.model, trained + epochs)
+    point = judged(job, state, "finetune", small.structure, removal, small.model, trained + epochs)
+    if _is_worse(job, point.score, at_first.score):
+        point = replace(at_first, rejected_score=point.score)
+        small = trail_of(job).rebuild(snapshot)
     return replace(state, points=(*state.points, point), small=state_of(small.model), train=None)
+
+
+def _is_worse(job: Job, score: float, other: float) -> bool:
+    return score < other if job.task.higher_is_better else score > other
 
 
 def judged(
