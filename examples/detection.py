@@ -107,10 +107,8 @@ def main(examples: int = 2000, epochs: float = 4) -> amsc.Result:
     data = LoaderData(*loaders, name="squares", split=split)
     settings = amsc.Settings(
         dense_epochs=2 * epochs,
-        path_epochs=epochs,
-        finetune_epochs=epochs,
+        finetune_epochs=2 * epochs,
         dense_learning_rate=0.02,
-        path_learning_rate=0.01,
     )
     model = Detector()
     result = amsc.compress(

@@ -91,11 +91,9 @@ def main(examples: int = 4000, epochs: float = 4) -> amsc.Result:
     )
     settings = amsc.Settings(
         dense_epochs=2 * epochs,
-        path_epochs=epochs,
-        finetune_epochs=epochs,
+        finetune_epochs=2 * epochs,
         optimizer="adamw",
         dense_learning_rate=0.003,
-        path_learning_rate=0.001,
         finetune_learning_rate=0.002,
     )
     model = LanguageModel()

@@ -59,6 +59,7 @@ def with_amsc(dense: nn.Module, data: Data, options: argparse.Namespace, seed: i
         finetune_epochs=options.finetune_epochs,
         finetune_learning_rate=options.learning_rate,
         depth_share=options.depth_share,
+        depth_rule="one-standard-error",
         reconstruction=0,  # as its rivals
         distillation=0.0,
     )

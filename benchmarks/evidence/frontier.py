@@ -62,7 +62,7 @@ def path(*, walks: bool = True, **choices: Any) -> Arm:
 
     def run(dense: nn.Module, data: Data, share: float, seed: int, options: argparse.Namespace) -> nn.Module:
         said = {"path_points": options.path_points, "path_learning_rate": options.path_learning_rate}
-        said |= {"reconstruction": 0, "distillation": 0.0, **choices}
+        said |= {"reconstruction": 0, "distillation": 0.0, "depth_rule": "one-standard-error", **choices}
         path_epochs = options.path_epochs if walks else 0.0
         settings = Settings(
             seed=seed,

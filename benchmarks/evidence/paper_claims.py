@@ -95,6 +95,7 @@ def walked(scene: Scene, points: int) -> dict[str, Any]:
     reconstruction and distillation."""
     settings = Settings(
         seed=scene.seed,
+        depth_rule="one-standard-error",
         path_epochs=6,
         path_points=points,
         path_learning_rate=RATE,

@@ -46,11 +46,12 @@ CHOICES = {
 }
 
 EFFORTS: Mapping[str, Mapping[str, Any]] = {
-    "instant": {"path_epochs": 0.0, "finetune_epochs": 0.0, "depth_rule": "equal-cost"},
-    "quick": {"path_epochs": 0.0, "finetune_epochs": 1.6, "depth_rule": "equal-cost"},
+    "instant": {"finetune_epochs": 0.0},
+    "quick": {"finetune_epochs": 1.6},
     "standard": {},
-    "thorough": {"path_epochs": 32.0, "path_points": 16, "finetune_epochs": 64.0},
+    "thorough": {"path_points": 8, "finetune_epochs": 96.0},
     "paper": {
+        "depth_rule": "one-standard-error",
         "weights": "amsc",
         "currency": "params",
         "path_epochs": 64.0,
@@ -100,10 +101,13 @@ RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
 class Settings:
     """Every choice of a run.
 
-    The dense network is first trained for `dense_epochs` (0: taken as it is). The path takes `path_epochs` in
-    `path_points` pieces, of which depth may use at most `depth_share` of the cost to be saved (with the rule
-    "equal-cost" as much as is worth it, unless the share is 0); then `finetune_epochs` follow. Epochs may be
-    fractions. Learning rates: `dense_learning_rate` and `finetune_learning_rate` follow a
+    The dense network is first trained for `dense_epochs` (0: taken as it is). The path leads to the target in
+    `path_points` points. With the `depth_rule` "equal-cost" and no `path_epochs` each of them is the best of some
+    networks of that cost, with no, one, two, ... blocks gone, given back what can be without training (unless
+    `depth_share` is 0: then no block goes that need not). With `path_epochs` of training the penalty, or the scans of
+    the method "gates", empties what goes: the depth rules "one-standard-error" and "share" let depth use at most
+    `depth_share` of the cost to be saved, "equal-cost" decides on blocks first. Then `finetune_epochs` follow. Epochs
+    may be fractions. Learning rates: `dense_learning_rate` and `finetune_learning_rate` follow a
     cosine to zero, `path_learning_rate` is constant but for the settling end of each piece. `label_smoothing` is that
     of all training for classification. Fine-tuning learns from the dense network too: `distillation` is the weight
     of its soft targets at this `temperature` (None: 0.9 for classification, 0 for other tasks); with `ema` above 0 its
@@ -123,11 +127,11 @@ class Settings:
     seed: int = 0
     dense_epochs: float = 0.0
     method: str = "proximal"  # or "gates": cut by sensitivity and train in turns, without a penalty
-    path_epochs: float = 8.0
-    finetune_epochs: float = 8.0
-    path_points: int = 8
+    path_epochs: float = 0.0  # without any, the path is a ladder of networks at equal cost
+    finetune_epochs: float = 16.0
+    path_points: int = 4
     depth_share: float = 0.5
-    depth_rule: str = "one-standard-error"  # or "share": depth takes its whole share of the budget; or "equal-cost"
+    depth_rule: str = "equal-cost"  # or the paper's "one-standard-error"; or "share": depth takes its whole share
     weights: str = "fisher"  # or the paper's amsc, and its ablations ssl, gl, rw
     theta_hat: str = "dense"  # where adaptive weights come from; or a first group-lasso piece, or refreshed at each
     currency: str = "target"  # what a group's size is counted in: what the target is about, macs or params
@@ -166,10 +170,15 @@ class Settings:
                 object.__setattr__(self, field.name, value)
             _check_type(field.name, value, hints[field.name])
             _check_value(field.name, value)
-        if self.streams and self.method != "gates":
+        if self.streams and self.method != "gates" and self.path_epochs:
             raise SettingsError(
-                'streams: channels of residual streams can go with method="gates" (--method gates); the penalty leaves '
-                "them, since its groups would overlap"
+                'streams: channels of residual streams can go with method="gates" (--method gates), or on a path that '
+                "does not train (path_epochs=0); the penalty leaves them, since its groups would overlap"
+            )
+        if self.depth_rule != "equal-cost" and self.method == "proximal" and not self.path_epochs:
+            raise SettingsError(
+                f"depth_rule={self.depth_rule!r} judges what a path that trains has emptied: give path_epochs "
+                '(--path-epochs 8), or choose depth_rule="equal-cost"'
             )
 
     @classmethod

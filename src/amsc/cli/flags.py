@@ -27,15 +27,15 @@ __all__ = [
 SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     "dense_epochs": (float, "E", "train the dense network first for so many epochs"),
     "method": (str, "", "the path: a penalty empties what goes (proximal), or cut and train in turns (gates)"),
-    "path_epochs": (float, "E", "epochs of the path, shared by its pieces"),
+    "path_epochs": (float, "E", "epochs of the path, shared by its pieces (0: networks at equal cost, untrained)"),
     "finetune_epochs": (float, "E", "epochs of fine-tuning after the cut"),
-    "path_points": (int, "N", "pieces of the path; one point is recorded after each"),
+    "path_points": (int, "N", "points of the path, each a network"),
     "depth_share": (float, "S", "share of the saving that depth may take, 0 (width only) to 1 (depth only)"),
     "depth_rule": (
         str,
         "",
-        "how depth ends: by the paired one-standard-error rule, at its whole share, or where networks at the target are"
-        " better with more blocks (equal-cost)",
+        "how depth ends: where networks at the target are no better with more blocks (equal-cost), by the paper's"
+        " paired one-standard-error rule, or at its whole share",
     ),
     "penalty_weights": (
         str,

@@ -24,6 +24,7 @@ __all__ = [
     "check_kinds",
     "check_layout",
     "check_listener",
+    "check_plain",
     "check_target",
     "check_trained",
     "chosen_settings",
@@ -98,6 +99,19 @@ def chosen_settings(settings: Any, usual: Settings) -> Settings:
             f"{'; write Settings(**settings)' if isinstance(settings, dict) else ''}"
         )
     return settings
+
+
+def check_plain(settings: Settings) -> None:
+    """Refuse settings under which no plain convolution could go.
+
+    Raises:
+        SettingsError: they are to go, but nothing draws them to the identity.
+    """
+    if settings.plain and settings.depth_rule == "equal-cost":
+        raise SettingsError(
+            "plain: convolutions are drawn to the identity on a path that trains, and the rule 'equal-cost' removes no "
+            "block on the way; give path_epochs (--path-epochs 8) and depth_rule='one-standard-error' or 'share'"
+        )
 
 
 def check_listener(progress: Any) -> None:

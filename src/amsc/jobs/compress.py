@@ -8,7 +8,7 @@ from torch import nn
 
 from amsc.borrowing import copied
 from amsc.data import Data
-from amsc.jobs.checks import chosen_settings
+from amsc.jobs.checks import check_plain, chosen_settings
 from amsc.jobs.opening import job_of, opened, requested
 from amsc.jobs.preparation import prepared
 from amsc.jobs.result import Result, finished
@@ -76,6 +76,7 @@ def compress(
         name=model_name,
         progress=progress,
     )
+    check_plain(wanted.settings)
     known = source or named_again(wanted.name, model, example_inputs, data, task)
     with opened(wanted, resume=resume) as folder:
         past = folder.read() if resume else None
