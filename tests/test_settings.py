@@ -82,10 +82,19 @@ def test_an_unknown_effort_is_named_with_those_that_there_are() -> None:
         Settings.of("quik")
 
 
-def test_streams_go_with_the_gates_alone() -> None:
-    assert Settings(streams=True, method="gates").streams
-    with pytest.raises(SettingsError, match="--method gates"):
-        Settings(streams=True)
+def test_streams_do_not_go_with_the_penalty() -> None:
+    assert Settings(streams=True).streams
+    assert Settings(streams=True, method="gates", path_epochs=1).streams
+    with pytest.raises(SettingsError, match=r"--method gates.*path_epochs=0"):
+        Settings(streams=True, path_epochs=1)
+
+
+@pytest.mark.parametrize("rule", ["share", "one-standard-error"])
+def test_rules_that_judge_what_training_emptied_need_training(rule: str) -> None:
+    assert Settings(depth_rule=rule, path_epochs=1).depth_rule == rule
+    assert Settings(depth_rule=rule, method="gates").depth_rule == rule
+    with pytest.raises(SettingsError, match=f"depth_rule='{rule}' .*--path-epochs"):
+        Settings(depth_rule=rule)
 
 
 runs = st.builds(
