@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from amsc.training import evaluate
 from training.small import same_tensors
 
 INSTANT = Settings.of("instant")
-SHORT = Settings(path_epochs=0.5, finetune_epochs=0.5, path_points=2)
+SHORT = Settings(path_epochs=0.5, finetune_epochs=0.5, path_points=2, finetune_learning_rate=0.005)
 TARGET = Target(macs=0.6)
 IMAGES = torch.randn(96, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -162,9 +162,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_network(tmp_path: Path) -> N
     assert same_tensors(later.model.state_dict(), whole.model.state_dict())
 
 
-def test_depth_is_judged_at_equal_cost_as_no_network_is_as_good_as_itself() -> None:
-    assert compressed(Pair(), settings=SHORT).record.settings["depth_rule"] == "equal-cost"
-    share = Settings(path_epochs=0, finetune_epochs=0, depth_rule="share")
+def test_no_network_is_as_good_as_the_dense_one_by_its_own_answers() -> None:
+    with pytest.raises(SettingsError, match=r"one-standard-error.* compared with itself"):
+        compressed(Pair(), settings=replace(SHORT, depth_rule="one-standard-error"))
+    share = replace(SHORT, depth_rule="share")
     assert compressed(Pair(), settings=share).record.settings["depth_rule"] == "share"
 
 

@@ -19,7 +19,7 @@ from training.small import same_tensors, small_data, small_net
 WALK = Settings(
     dense_epochs=2, path_epochs=3, finetune_epochs=0, path_points=6, path_learning_rate=0.05, depth_rule="share"
 )
-TUNE = Settings(finetune_epochs=1, finetune_learning_rate=0.05)
+TUNE = Settings(finetune_epochs=1, finetune_learning_rate=0.05, distillation=0.0)
 DATA = small_data()
 
 
