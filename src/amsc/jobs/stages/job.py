@@ -14,7 +14,7 @@ from amsc.jobs.run_folder import RunFolder
 from amsc.jobs.run_state import RunState
 from amsc.limits.budget import Budget
 from amsc.limits.target import Target
-from amsc.reconstruction import reconstruct
+from amsc.reconstruction import reconstruct, remainders
 from amsc.settings import Settings
 from amsc.structure import Structure
 from amsc.structure.cutting import after_removal
@@ -121,7 +121,15 @@ def trail_of(job: Job) -> Trail:
     shrink = partial(shrunk, job.example_inputs)
     settings = walk_settings(job.settings, job.structure)
     repair = partial(repaired, job) if settings.reconstruction else None
-    return Trail(job.dense, job.structure, job.data, job.task, shrink, settings, repair)
+    prices = prices_after_recovery(job.settings, job.data)
+    return Trail(job.dense, job.structure, job.data, job.task, shrink, settings, repair, prices)
+
+
+def prices_after_recovery(settings: Settings, data: Data) -> Remainders | None:
+    """What will be left of the price of a channel once its cut is repaired; None where it is not, or is not asked."""
+    if not settings.reconstruction or settings.prices != "obs":
+        return None
+    return partial(remainders, inputs=inputs_of(data), examples=settings.reconstruction, seed=settings.seed)
 
 
 def end_of(state: RunState) -> Snapshot:

@@ -35,6 +35,9 @@ class GateChoice:
         dimensions: "both", "depth" (blocks only) or "width" (channels only).
         depth_share: with "both", the share of the saving that blocks may take, more only if channels do not suffice.
         rounding: how many channels may be left in a group.
+        remainders: the share of a channel's work that the others of its layer cannot take over (see
+            `amsc.reconstruction.remainders`), 1 for those that are not named. What closing its gate costs counts by
+            this share where channels are put in order, and not in what is predicted, which nothing makes up for.
 
     Raises:
         SettingsError: there is no such word for `dimensions`.
@@ -50,11 +53,13 @@ class GateChoice:
         dimensions: str = "both",
         depth_share: float = 0.5,
         rounding: Rounding = ANY_NUMBER,
+        remainders: Mapping[Leaf, float] | None = None,
     ) -> None:
         if dimensions not in DIMENSIONS:
             raise SettingsError(f"dimensions: expected one of {', '.join(DIMENSIONS)}, got {dimensions!r}")
         self.structure, self.found, self.rounding = structure, found, rounding
         self.dimensions, self.depth_share = dimensions, depth_share
+        self._remainders = remainders or {}
         self._weights = sizes.clamp(min=1).double() ** power
         self._rankings: dict[tuple[str, ...], list[Leaf]] = {}
 
@@ -114,6 +119,12 @@ class GateChoice:
     def _problem(self) -> GateProblem:
         return GateProblem.of(self.found.gradients, self._weights)
 
+    @cached_property
+    def _recovered_problem(self) -> GateProblem:
+        """With what is left of the price of each channel once the others have made up for it."""
+        shares = [1.0] * len(self.found.blocks) + [self._remainders.get(leaf, 1.0) for leaf in self.found.channels]
+        return GateProblem.of(self.found.gradients * torch.tensor(shares, dtype=torch.float64).sqrt(), self._weights)
+
     def _all_blocks_until(self, target_cost: int) -> tuple[str, ...]:
         gone: tuple[str, ...] = ()
         for name in self.block_order:
@@ -141,7 +152,7 @@ class GateChoice:
             kept = [i for i, (name, _) in enumerate(self.found.channels) if name in groups]
             closed = _numbers(self.found.blocks, blocks)
             columns = torch.tensor(kept, dtype=torch.long) + len(self.found.blocks)
-            order, _ = closing_order(self._problem.without(closed, columns))
+            order, _ = closing_order(self._recovered_problem.without(closed, columns))
             self._rankings[blocks] = [self.found.channels[kept[i]] for i in order.tolist()]
         return self._rankings[blocks]
 
