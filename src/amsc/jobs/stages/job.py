@@ -20,7 +20,17 @@ from amsc.structure import Structure
 from amsc.structure.cutting import after_removal
 from amsc.surgery import CutPlan, apply_plan, cut_tensors, plan_cut, verify
 from amsc.tasks import Task
-from amsc.training import OptimizerChoice, Progress, Removal, Shrunk, Snapshot, Speed, Trail, WalkSettings
+from amsc.training import (
+    OptimizerChoice,
+    Progress,
+    Remainders,
+    Removal,
+    Shrunk,
+    Snapshot,
+    Speed,
+    Trail,
+    WalkSettings,
+)
 
 __all__ = [
     "Clock",
@@ -28,6 +38,7 @@ __all__ = [
     "end_of",
     "optimizer_of",
     "plan_of_removal",
+    "prices_after_recovery",
     "repaired",
     "saved",
     "shrunk",
