@@ -181,7 +181,8 @@ def scan(
         )
         clock.lap("derivatives")
         prices = prices_after_recovery(settings, data)
-        remainders = prices(model, structure) if prices and dimensions != "depth" else {}
+        groups = {name for name, _ in coordinates.channels}
+        remainders = prices(model, structure, groups) if prices and dimensions != "depth" else {}
         clock.lap("prices")
         choice = _chosen(structure, coordinates, found, settings, power, dimensions, remainders)
         points = _frontier(choice, shares, LossCheck.of(model, structure, data, task, can_split=found.is_batched))

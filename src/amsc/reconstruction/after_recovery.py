@@ -1,6 +1,6 @@
 """What of each channel's work the others of its layer could not take over, were it gone: prices after recovery."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -28,7 +28,13 @@ MOST_BYTES = 2**30
 
 
 def remainders(
-    model: nn.Module, structure: Structure, inputs: Any, *, examples: int = 1024, seed: int = 0
+    model: nn.Module,
+    structure: Structure,
+    groups: Collection[str] | None = None,
+    *,
+    inputs: Any,
+    examples: int = 1024,
+    seed: int = 0,
 ) -> dict[Leaf, float]:
     """For each channel: the squared error of its layer once it is gone and the others have made up for it, as a share
     of what they do not make up for. Near 0: they can do its work. Above 1: they have by then too much to do already.
@@ -45,6 +51,7 @@ def remainders(
 
     Args:
         structure: of this model.
+        groups: names of those that are looked at; None: all.
         inputs: batches as forward takes them, or pairs of these and targets: a loader, a list, or amsc's own data.
         examples: at most so many are looked at.
         seed: draws the positions that are looked at.
@@ -56,14 +63,15 @@ def remainders(
     with torch.inference_mode(False), torch.no_grad():
         batches = calibration(inputs, structure.inputs, examples).batches
         consumers = survey(model, batches[0]).consumers
-        groups = {each.name: found for each in structure.channels if (found := _readers(structure, each, consumers))}
-        wanted = dict.fromkeys(name for readers in groups.values() for name in readers)
+        chosen = [each for each in structure.channels if groups is None or each.name in groups]
+        read_by = {each.name: found for each in chosen if (found := _readers(structure, each, consumers))}
+        wanted = dict.fromkeys(name for readers in read_by.values() for name in readers)
         moments: dict[str, Moments] = {}
         for part in _parts([consumers[name] for name in wanted], len(batches)):
             moments |= _moments(model, batches, part, seed)
         tensors = named_tensors(model)
         shares: dict[Leaf, float] = {}
-        for group, readers in groups.items():
+        for group, readers in read_by.items():
             found = [_reader(consumers[name], tensors, moments[name], columns) for name, columns in readers.items()]
             shares |= {(group, index): share for index, share in enumerate(remaining_shares(found).tolist())}
     return shares
@@ -71,7 +79,7 @@ def remainders(
 
 def _readers(structure: Structure, group: ChannelGroup, consumers: Mapping[str, Consumer]) -> dict[str, Tensor]:
     """The consumers that read the group, with what they read of each channel: places in their rows, shape (channel,
-    place). None where one of them cannot make up for it."""
+    place). Empty where one of them cannot make up for it."""
     found: dict[str, Tensor] = {}
     for member in group.members:
         if member.role != "in":

@@ -1,6 +1,6 @@
 """A scan of a network as it is: its gates, the derivatives of the loss by them, and what goes for any cost."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import torch
@@ -22,8 +22,9 @@ __all__ = ["Remainders", "StandIn", "choose_gates", "find_gates", "gate_derivati
 
 StandIn = Callable[[BlockCall | None], nn.Module]
 """Makes what returns what is left where a block with this call is gone."""
-Remainders = Callable[[nn.Module, Structure], Mapping[Leaf, float]]
-"""The share of each channel's work that the others of its layer cannot take over; given from above, as `StandIn` is."""
+Remainders = Callable[[nn.Module, Structure, Collection[str]], Mapping[Leaf, float]]
+"""The share of the work of each channel of these groups that the others of its layer cannot take over; given from
+above, as `StandIn` is."""
 
 
 def find_gates(structure: Structure, model: nn.Module, *, streams: bool = False) -> tuple[Structure, Coordinates]:

@@ -53,6 +53,7 @@ class Trail:
         found = gate_derivatives(
             live.model, structure, gates, self.data, self.task, stand_in=stand_in, examples=SCANNED
         )
+        groups = {name for name, _ in gates.channels}
         return choose_gates(
             structure,
             gates,
@@ -61,7 +62,7 @@ class Trail:
             dimensions=dimensions,
             depth_share=depth_share,
             rounding=settings.rounding,
-            remainders=self.remainders(live.model, structure) if self.remainders else None,
+            remainders=self.remainders(live.model, structure, groups) if self.remainders else None,
         )
 
     def cut(self, live: Shrunk, removal: Removal) -> Shrunk:
