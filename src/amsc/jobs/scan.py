@@ -221,6 +221,7 @@ def _record(
         seconds=seconds,
         out_of_reach=_out_of_reach(choice, shares),
         lowest_share=choice.lowest / predicted_macs(choice.structure),
+        prices=settings.prices if settings.reconstruction else "fisher",
     )
 
 

@@ -1,7 +1,7 @@
 """The gate path: it meets its budget step by step, goes on after a stop, and cuts what the loss depends on least."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -83,6 +83,36 @@ def test_a_piece_cuts_what_a_scan_of_the_network_says(dense: nn.Module, structur
     planned = round((0.5 + 0.5 * 0.5**3) * predicted_macs(structure))
     assert snapshot.removal.channels == choice.removal(planned).channels
     assert predicted_macs(structure, snapshot.removal.channels) <= planned
+
+
+def test_prices_after_recovery_order_the_channels_and_predict_nothing(dense: nn.Module, structure: Structure) -> None:
+    inner, coordinates = find_gates(structure, dense)
+    found = gate_derivatives(dense, inner, coordinates, DATA, TASK, stand_in=lambda call: nn.Identity(), examples=64)
+    name = coordinates.channels[0][0]
+    target = int(0.9 * predicted_macs(structure))
+    plain, dear, cheap = (
+        choose_gates(inner, coordinates, found, dimensions="width", remainders=remainders)
+        for remainders in (None, {leaf: 1e6 for leaf in coordinates.channels if leaf[0] == name}, {(name, 2): 0.0})
+    )
+    assert name in plain.removal(target).channels
+    assert name not in dear.removal(target).channels
+    assert 2 in cheap.removal(target).channels[name]
+    for removal in (plain.removal(target), dear.removal(target)):
+        assert plain.predicted_increase(removal) == dear.predicted_increase(removal)
+    assert plain.block_order == dear.block_order
+
+
+def test_a_piece_asks_what_is_left_after_recovery_of_what_can_go(dense: nn.Module, structure: Structure) -> None:
+    asked = []
+
+    def remainders(model: nn.Module, live: Structure, groups: Collection[str]) -> dict[tuple[str, int], float]:
+        asked.append((predicted_macs(live), set(groups)))
+        return {}
+
+    settings = {"depth_share": 0.0, "points": 2, "epochs": 0.4}
+    left = [point.macs for point, *_ in gate_path(dense, structure, 0.5, settings=settings, remainders=remainders)]
+    assert [macs for macs, _ in asked] == [predicted_macs(structure), left[0]]
+    assert asked[0][1] == {name for name, _ in find_gates(structure, dense)[1].channels}
 
 
 def test_blocks_go_where_channels_are_not_enough(dense: nn.Module, structure: Structure) -> None:
