@@ -22,7 +22,7 @@ from torch import nn
 
 import amsc
 from amsc.data import Data, open_data
-from amsc.jobs.stages.job import prices_after_recovery
+from amsc.jobs.stages.job import recovery_of
 from amsc.measurement import machine_stamp
 from amsc.models import open_model
 from amsc.reconstruction import reconstruct
@@ -131,13 +131,11 @@ def anew(small: nn.Module, data: Data, judged: int) -> float:
     return accuracy(model, data, judged)
 
 
-def scanned(
-    model: nn.Module, structure: amsc.Structure, data: Data, examples: int, run: dict[str, Any]
-) -> GateChoice:
+def scanned(model: nn.Module, structure: amsc.Structure, data: Data, examples: int, run: dict[str, Any]) -> GateChoice:
     structure, gates = find_gates(structure, model)
     derivatives = gate_derivatives(model, structure, gates, data, TASK, stand_in=stand_in, examples=SCANNED)
     settings = amsc.Settings(prices=run["prices"], seed=run["seed"], reconstruction=examples)
-    after = prices_after_recovery(settings, data)
+    after = recovery_of(settings, data)
     remainders = after(model, structure, {name for name, _ in gates.channels}) if after else None
     return choose_gates(structure, gates, derivatives, dimensions="width", remainders=remainders)
 

@@ -146,7 +146,9 @@ def test_a_convolution_in_a_block_reads_what_it_reads() -> None:
     rows = torch.cat([each.transpose(1, 2).flatten(0, 1) for each in read])
     rows = rows - rows.mean(0)
     size = rows.shape[1] // 9
-    it = Reader.of(block.conv2.weight.detach().flatten(1), rows.T @ rows / len(rows), torch.arange(9 * size).view(size, 9))
+    it = Reader.of(
+        block.conv2.weight.detach().flatten(1), rows.T @ rows / len(rows), torch.arange(9 * size).view(size, 9)
+    )
     shares = remainders(model, structure, inputs=data, examples=12)
     found = torch.tensor([shares[name, index] for index in range(size)], dtype=torch.float64)
     torch.testing.assert_close(found, remaining_shares([it]), rtol=1e-6, atol=0)
@@ -165,9 +167,7 @@ class Grouped(nn.Module):
     ("build", "shape"),
     [(Twice, (9, 4)), (Tied, (9, 4)), (frozen, (9, 4)), (computed, (9, 4)), (Grouped, (3, 4, 5, 5))],
 )
-def test_where_nobody_makes_up_there_is_no_share(
-    build: Callable[[], nn.Module], shape: tuple[int, ...]
-) -> None:
+def test_where_nobody_makes_up_there_is_no_share(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
     model, data = made(build), batches(*shape)
     structure = amsc.trace(model, data[0])
     assert structure.channels

@@ -1,7 +1,7 @@
 """The frontier in a minute, without training: what could go for every budget, and what that is predicted to cost."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -14,7 +14,7 @@ from amsc.jobs.checks import check_data, check_kinds, check_listener, chosen_set
 from amsc.jobs.imitating import data_for
 from amsc.jobs.preparation import removable, threads_and_determinism
 from amsc.jobs.scan_look import Look, LossCheck
-from amsc.jobs.stages.job import prices_after_recovery
+from amsc.jobs.stages.job import recovery_of
 from amsc.jobs.stages.record import versions
 from amsc.limits.target import Target
 from amsc.measurement import machine_stamp
@@ -34,13 +34,13 @@ from amsc.training import (
     GateGradients,
     NoProgress,
     Progress,
+    Remainders,
     Removal,
     choose_gates,
     find_gates,
     gate_derivatives,
     num_channels,
 )
-from amsc.training.removal.removed import Leaf
 from amsc.words.page import Page
 from amsc.words.shown import Shown
 
@@ -180,9 +180,9 @@ def scan(
             model, structure, coordinates, data, task, stand_in=stand_in, examples=examples, progress=listener
         )
         clock.lap("derivatives")
-        prices = prices_after_recovery(settings, data)
+        recovery = recovery_of(settings, data)
         groups = {name for name, _ in coordinates.channels}
-        remainders = prices(model, structure, groups) if prices and dimensions != "depth" else {}
+        remainders = recovery(model, structure, groups) if recovery and dimensions != "depth" else {}
         clock.lap("prices")
         choice = _chosen(structure, coordinates, found, settings, power, dimensions, remainders)
         points = _frontier(choice, shares, LossCheck.of(model, structure, data, task, can_split=found.is_batched))
@@ -272,7 +272,7 @@ def _chosen(
     settings: Settings,
     power: float,
     dimensions: str,
-    remainders: Mapping[Leaf, float],
+    remainders: Remainders,
 ) -> GateChoice:
     """What goes for any cost, as the settings want it."""
     return choose_gates(

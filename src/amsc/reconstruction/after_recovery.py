@@ -1,4 +1,4 @@
-"""What of each channel's work the others of its layer could not take over, were it gone: prices after recovery."""
+"""In which order channels go if the others make up for them, and what these cannot: prices after recovery."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -11,13 +11,12 @@ from amsc.borrowing import named_tensors
 from amsc.errors import DataError
 from amsc.reconstruction.batches import calibration
 from amsc.reconstruction.calls import matrices
-from amsc.reconstruction.elimination import Reader, remaining_shares
+from amsc.reconstruction.elimination import Reader, elimination
 from amsc.reconstruction.moments import Moments, exact
 from amsc.reconstruction.planning import rows_looked_at
 from amsc.reconstruction.reading import Rows, Wanted, read, sampled
 from amsc.reconstruction.survey import Consumer, survey
 from amsc.structure.structure import ChannelGroup, Structure
-from amsc.training.removal.removed import Leaf
 
 __all__ = ["remainders"]
 
@@ -35,19 +34,19 @@ def remainders(
     inputs: Any,
     examples: int = 1024,
     seed: int = 0,
-) -> dict[Leaf, float]:
-    """For each channel: the squared error of its layer once it is gone and the others have made up for it, as a share
-    of what they do not make up for. Near 0: they can do its work. Above 1: they have by then too much to do already.
+) -> dict[str, tuple[tuple[int, float], ...]]:
+    """The channels of each group in the order in which they go if each is the cheapest by then, with the squared error
+    that its layer has once the others have made up for it, as a share of that if they do not. Near 0: they can do its
+    work. Above 1: they have more to do by then than their own already.
 
     Taking the inputs S from a layer W that reads u adds rho_S = tr W_S [(H^-1)_SS]^-1 W_S' to its squared error after
-    the best compensation, H = E[u u'] + mu I, and tr W_S H_SS W_S' before it (optimal brain surgeon by structures:
-    Kurtic, Frantar and Alistarh 2023). The channels of a group go one after the other, the cheapest first, or a few at
-    a time of large groups; each has the share with which it went, the layer having changed by then as those before it
-    left it. Where several layers read a group their errors are added, each as a share of the variance of its output.
+    the best compensation, H = E[u u'] + mu I, and tr W_S H_SS W_S' without (optimal brain surgeon by structures:
+    Kurtic, Frantar and Alistarh 2023). Prices are taken again after each channel, the layer being then as those before
+    left it; of groups of more than 64 after each 64th. Where several layers read a group their errors are added, each
+    as a share of the mean square of its output.
 
-    Channels are left out that nobody makes up for when they go: where a reader of their group is no linear operator,
-    has several groups or more than 6,000 inputs, or may not be refitted (see `reconstruct`). No labels are needed, and
-    `model` comes back as it was.
+    Groups are left out that nobody makes up for: where a reader is no linear operator, has several groups or more than
+    6,000 inputs, or may not be refitted (see `reconstruct`). No labels are needed, and `model` comes back as it was.
 
     Args:
         structure: of this model.
@@ -70,11 +69,12 @@ def remainders(
         for part in _parts([consumers[name] for name in wanted], len(batches)):
             moments |= _moments(model, batches, part, seed)
         tensors = named_tensors(model)
-        shares: dict[Leaf, float] = {}
+        orders = {}
         for group, readers in read_by.items():
             found = [_reader(consumers[name], tensors, moments[name], columns) for name, columns in readers.items()]
-            shares |= {(group, index): share for index, share in enumerate(remaining_shares(found).tolist())}
-    return shares
+            order, shares = elimination(found)
+            orders[group] = tuple(zip(order.tolist(), shares.tolist(), strict=True))
+    return orders
 
 
 def _readers(structure: Structure, group: ChannelGroup, consumers: Mapping[str, Consumer]) -> dict[str, Tensor]:
@@ -109,9 +109,7 @@ def _parts(consumers: Sequence[Consumer], num_batches: int) -> Iterator[list[Con
         yield part
 
 
-def _moments(
-    model: nn.Module, batches: Sequence[Any], consumers: Sequence[Consumer], seed: int
-) -> dict[str, Moments]:
+def _moments(model: nn.Module, batches: Sequence[Any], consumers: Sequence[Consumer], seed: int) -> dict[str, Moments]:
     """Second moments of what the consumers read; the last number is a constant 1."""
     by_name = {consumer.weight: consumer for consumer in consumers}
     shares = {

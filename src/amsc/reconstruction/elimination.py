@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Reader", "remaining_shares"]
+__all__ = ["Reader", "elimination"]
 
 RIDGE = 1e-2
 """mu, as a share of the mean square of what a layer reads."""
@@ -59,18 +59,21 @@ def _blocks(matrix: Tensor, columns: Tensor) -> Tensor:
     return matrix[columns[:, :, None], columns[:, None, :]]
 
 
-def remaining_shares(readers: Sequence[Reader]) -> Tensor:
-    """What each channel of a group adds to the error of its readers when it goes, cheapest first and the others making
-    up for it, as a share of what it would add without that; 1 where that is nothing. Shape: channel."""
+def elimination(readers: Sequence[Reader]) -> tuple[Tensor, Tensor]:
+    """The channels of a group in the order in which they go, each the cheapest by then, the others making up for it;
+    and what each adds to the error of its readers, as a share of what it would add without that (1 where that is
+    nothing). Shapes: channel (long), channel, in that order."""
     alone = torch.stack([reader.alone for reader in readers]).sum(0)
-    shares, left = torch.ones_like(alone), torch.arange(len(alone), device=alone.device)
+    left = torch.arange(len(alone), device=alone.device)
+    gone, shares = list[Tensor](), list[Tensor]()
     step = -(-len(alone) // ROUNDS)
     while len(left):
         prices = torch.stack([reader.prices(left) for reader in readers]).sum(0)
         order = prices.argsort(stable=True)
-        gone = left[order[:step]]
-        shares[gone] = (prices[order[:step]] / alone[gone]).where(alone[gone] > 0, 1.0)
+        cheapest = left[order[:step]]
+        gone.append(cheapest)
+        shares.append((prices[order[:step]] / alone[cheapest]).where(alone[cheapest] > 0, 1.0))
         for reader in readers:
-            reader.remove(gone)
+            reader.remove(cheapest)
         left = left[order[step:].sort().values]
-    return shares
+    return torch.cat(gone), torch.cat(shares)

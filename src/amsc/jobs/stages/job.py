@@ -23,7 +23,7 @@ from amsc.tasks import Task
 from amsc.training import (
     OptimizerChoice,
     Progress,
-    Remainders,
+    Recovery,
     Removal,
     Shrunk,
     Snapshot,
@@ -38,7 +38,7 @@ __all__ = [
     "end_of",
     "optimizer_of",
     "plan_of_removal",
-    "prices_after_recovery",
+    "recovery_of",
     "repaired",
     "saved",
     "shrunk",
@@ -132,11 +132,11 @@ def trail_of(job: Job) -> Trail:
     shrink = partial(shrunk, job.example_inputs)
     settings = walk_settings(job.settings, job.structure)
     repair = partial(repaired, job) if settings.reconstruction else None
-    prices = prices_after_recovery(job.settings, job.data)
-    return Trail(job.dense, job.structure, job.data, job.task, shrink, settings, repair, prices)
+    recovery = recovery_of(job.settings, job.data)
+    return Trail(job.dense, job.structure, job.data, job.task, shrink, settings, repair, recovery)
 
 
-def prices_after_recovery(settings: Settings, data: Data) -> Remainders | None:
+def recovery_of(settings: Settings, data: Data) -> Recovery | None:
     """What will be left of the price of a channel once its cut is repaired; None where it is not, or is not asked."""
     if not settings.reconstruction or settings.prices != "obs":
         return None

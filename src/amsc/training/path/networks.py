@@ -11,7 +11,7 @@ from amsc.structure.costing import predicted_cost
 from amsc.structure.structure import Structure
 from amsc.tasks import Task
 from amsc.training.gates.choice import GateChoice
-from amsc.training.gates.scan_gates import Remainders, StandIn, choose_gates, find_gates, gate_derivatives
+from amsc.training.gates.scan_gates import Recovery, StandIn, choose_gates, find_gates, gate_derivatives
 from amsc.training.gates.sensitivity import gate_sensitivities
 from amsc.training.path.state import Snapshot, WalkSettings
 from amsc.training.removal.removed import Removal, Repair, Shrink, Shrunk, compose_removals
@@ -32,7 +32,7 @@ BEHIND = 3
 @dataclass(frozen=True, eq=False)
 class Trail:
     """What stays the same along a path: the `dense` network and its structure, what it learns, how copies of it are
-    cut, and the choices; `repair` gives back what a cut costs, or None, and `remainders` say what will be left of that
+    cut, and the choices; `repair` gives back what a cut costs, or None, and `recovery` says what will be left of that
     then, or None where channels are to have their prices before. It makes the networks of the path."""
 
     dense: nn.Module
@@ -42,7 +42,7 @@ class Trail:
     shrink: Shrink
     settings: WalkSettings
     repair: Repair | None = None
-    remainders: Remainders | None = None
+    recovery: Recovery | None = None
 
     def scanned(
         self, live: Shrunk, stand_in: StandIn, *, dimensions: str = "both", depth_share: float = 0.0
@@ -62,7 +62,7 @@ class Trail:
             dimensions=dimensions,
             depth_share=depth_share,
             rounding=settings.rounding,
-            remainders=self.remainders(live.model, structure, groups) if self.remainders else None,
+            remainders=self.recovery(live.model, structure, groups) if self.recovery else None,
         )
 
     def cut(self, live: Shrunk, removal: Removal) -> Shrunk:

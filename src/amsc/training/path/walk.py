@@ -15,7 +15,7 @@ from amsc.records import PathPoint
 from amsc.structure.costing import predicted_cost, predicted_macs, predicted_parameters
 from amsc.structure.structure import BlockCall, Structure
 from amsc.tasks import Task
-from amsc.training.gates.scan_gates import Remainders, StandIn
+from amsc.training.gates.scan_gates import Recovery, StandIn
 from amsc.training.path.depth_rule import one_standard_error_choice
 from amsc.training.path.equal_cost import depth_at_equal_cost
 from amsc.training.path.networks import Trail, copied_tensors
@@ -50,7 +50,7 @@ def walk(
     target_cost: int,
     settings: WalkSettings,
     repair: Repair | None = None,
-    remainders: Remainders | None = None,
+    recovery: Recovery | None = None,
     stand_in: StandIn = _identity,
     state: WalkState | None = None,
     progress: Progress = NoProgress(),  # noqa: B008 - it has no state
@@ -82,7 +82,7 @@ def walk(
         shrink: cuts copies of models.
         target_cost: what the network may cost in the end.
         repair: gives back what cuts cost; None if nothing is to.
-        remainders: what will be left of the price of channels then, for scans; None: channels have their prices before.
+        recovery: says what will be left of the price of channels then, for scans; None: channels have their prices before.
         stand_in: makes what takes the place of a block while the gates are looked at; the method "gates" and the depth
             rule "equal-cost" ask.
 
@@ -90,7 +90,7 @@ def walk(
         TrainingError: the loss is not finite.
         TargetError: no removal reaches the target.
     """
-    trail = Trail(model, structure, data, task, shrink, settings, repair, remainders)
+    trail = Trail(model, structure, data, task, shrink, settings, repair, recovery)
     schedule = schedule_of(settings, structure, data.num_batches("train"), target_cost)
     walker = _Walk(trail, schedule, stand_in, progress)
     state = walker.first_state() if state is None else state
