@@ -221,11 +221,11 @@ def test_channels_have_their_prices_after_recovery_where_there_is_one() -> None:
 def test_a_channel_that_another_can_do_the_work_of_goes_first() -> None:
     """It does as much for the loss as its twin, which is why its gate alone says that it is dear."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1)).eval()
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 1)).eval()
     with torch.no_grad():
         model[0].weight[1], model[0].bias[1] = model[0].weight[0], model[0].bias[0]
-        model[2].weight[:, :2] *= 5
-    x = torch.randn(400, 4)
+        model[2].weight[:] = torch.tensor([2.0, 2.0, 1.0, -1.0, 1.0, -1.0])
+    x = torch.randn(400, 8)
     data = ListData(tuple((part, model(part)[:, 0].detach() + 0.1 * torch.randn(len(part))) for part in x.split(50)))
     gone = {}
     for prices in ("obs", "fisher"):

@@ -1,7 +1,6 @@
 """Prices after recovery: shares that others cannot take over, against least squares and where the answer is known."""
 
 from collections.abc import Callable
-from itertools import permutations
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch.nn import functional
 import amsc
 from amsc.errors import DataError
 from amsc.reconstruction import remainders
-from amsc.reconstruction.elimination import RIDGE, Reader, remaining_shares
+from amsc.reconstruction.elimination import RIDGE, Reader, elimination
 from reconstruction.fits import Residual, batches, drawn, made
 from reconstruction.test_left_alone import Tied, Twice, computed, frozen
 from reconstruction.test_refit import Conv1D
@@ -50,7 +49,7 @@ def test_prices_are_what_least_squares_leaves(channels: int, places: int) -> Non
         assert alone >= lost(weights, moments, columns[channel]) - 1e-12
 
 
-def test_shares_are_those_of_the_cheapest_order() -> None:
+def test_channels_go_in_the_order_of_what_they_cost_by_then() -> None:
     it, weights, moments = reader(5, 2, 3)
     left, expected, before = set(range(5)), dict[int, float](), 0.0
     while left:
@@ -61,25 +60,29 @@ def test_shares_are_those_of_the_cheapest_order() -> None:
         before += prices[cheapest]
         left.remove(cheapest)
     assert before == pytest.approx(1.0)
-    torch.testing.assert_close(remaining_shares([it]), torch.tensor([expected[c] for c in range(5)]).double())
+    order, shares = elimination([it])
+    assert order.tolist() == list(expected)
+    torch.testing.assert_close(shares, torch.tensor([*expected.values()]).double())
 
 
 def test_errors_of_several_readers_add_up() -> None:
     one, other = reader(4, 1, 5)[0], reader(4, 3, 8)[0]
-    prices = [reader(4, 1, 5)[0].prices(torch.arange(4)) + reader(4, 3, 8)[0].prices(torch.arange(4))]
-    cheapest = int(prices[0].argmin())
-    found = remaining_shares([one, other])
-    assert float(found[cheapest]) == pytest.approx(
-        float(prices[0][cheapest] / (reader(4, 1, 5)[0].alone + reader(4, 3, 8)[0].alone)[cheapest])
-    )
+    prices, alone = one.prices(torch.arange(4)) + other.prices(torch.arange(4)), one.alone + other.alone
+    order, shares = elimination([one, other])
+    cheapest = int(prices.argmin())
+    assert int(order[0]) == cheapest
+    assert float(shares[0]) == pytest.approx(float(prices[cheapest] / alone[cheapest]))
+    for alone in (reader(4, 1, 5)[0], reader(4, 3, 8)[0]):
+        assert float(shares[0]) != pytest.approx(float(elimination([alone])[1][0])), "one of them says otherwise"
 
 
 def test_large_groups_go_a_few_channels_at_a_time() -> None:
-    it, weights, moments = reader(130, 1, 11)
-    shares = remaining_shares([it])
+    order, shares = elimination([reader(130, 1, 11)[0]])
     first = reader(130, 1, 11)[0]
     gone = first.prices(torch.arange(130)).argsort()[:3]
-    torch.testing.assert_close(shares[gone], (first.prices(gone) / first.alone[gone]))
+    assert order[:3].tolist() == gone.tolist()
+    assert sorted(order.tolist()) == list(range(130))
+    torch.testing.assert_close(shares[:3], (first.prices(gone) / first.alone[gone]))
     assert bool((shares >= 0).all())
 
 
@@ -125,11 +128,12 @@ def test_of_two_channels_that_are_the_same_one_is_nearly_free(name: str) -> None
     structure = amsc.trace(model, data[0])
     (group,) = (each for each in structure.channels if each.kind in ("filter", "hidden", "head"))
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    shares = remainders(model, structure, inputs=data)
-    found = [shares[group.name, index] for index in range(group.size)]
-    assert min(found[:2]) < 0.05, "its twin can do its work"
-    assert max(found[:2]) > 0.3, "once one is gone nobody can do that of the other"
-    assert min(found[2:]) > 5 * min(found[:2])
+    order = remainders(model, structure, inputs=data)[group.name]
+    (first, share), shares = order[0], dict(order)
+    assert first in (0, 1)
+    assert share < 0.05, "its twin can do its work"
+    assert shares[1 - first] > 0.3, "once one is gone nobody can do that of the other"
+    assert min(shares[index] for index in range(2, group.size)) > 5 * share
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -149,9 +153,10 @@ def test_a_convolution_in_a_block_reads_what_it_reads() -> None:
     it = Reader.of(
         block.conv2.weight.detach().flatten(1), rows.T @ rows / len(rows), torch.arange(9 * size).view(size, 9)
     )
-    shares = remainders(model, structure, inputs=data, examples=12)
-    found = torch.tensor([shares[name, index] for index in range(size)], dtype=torch.float64)
-    torch.testing.assert_close(found, remaining_shares([it]), rtol=1e-6, atol=0)
+    order, shares = zip(*remainders(model, structure, inputs=data, examples=12)[name], strict=True)
+    expected = elimination([it])
+    assert list(order) == expected[0].tolist()
+    torch.testing.assert_close(torch.tensor(shares, dtype=torch.float64), expected[1], rtol=1e-6, atol=0)
 
 
 class Grouped(nn.Module):
@@ -180,7 +185,8 @@ def test_too_wide_layers_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("amsc.reconstruction.after_recovery.MOST_READ", 44)
     assert remainders(model, structure, inputs=data) == {}
     monkeypatch.setattr("amsc.reconstruction.after_recovery.MOST_READ", 45)
-    assert len(remainders(model, structure, inputs=data)) == 5
+    assert [len(order) for order in remainders(model, structure, inputs=data).values()] == [5]
+    assert remainders(model, structure, (), inputs=data) == {}
 
 
 def test_layers_that_do_not_fit_into_memory_together_are_looked_at_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,9 +202,9 @@ def test_channels_that_are_always_zero_are_no_division_by_zero() -> None:
     with torch.no_grad():
         model[0].weight[3], model[0].bias[3] = 0, -1
         model[2].weight[:, 4] = 0
-    shares = remainders(model, amsc.trace(model, data[0]), inputs=data)
-    assert shares["0", 3] == pytest.approx(1.0)
-    assert shares["0", 4] == 1.0
+    shares = dict(remainders(model, amsc.trace(model, data[0]), inputs=data)["0"])
+    assert shares[3] == pytest.approx(1.0)
+    assert shares[4] == 1.0
 
 
 def test_what_is_not_finite_is_an_error() -> None:
@@ -207,12 +213,3 @@ def test_what_is_not_finite_is_an_error() -> None:
     data[2][1, 1] = torch.nan
     with pytest.raises(DataError, match="not finite"):
         remainders(model, structure, inputs=data)
-
-
-def test_the_order_of_the_channels_does_not_matter() -> None:
-    it, _, _ = reader(4, 2, 20)
-    shares = remaining_shares([it])
-    for order in list(permutations(range(4)))[1:6]:
-        other = reader(4, 2, 20)[0]
-        other.columns, other.alone = other.columns[list(order)], other.alone[list(order)]
-        torch.testing.assert_close(remaining_shares([other]), shares[list(order)])

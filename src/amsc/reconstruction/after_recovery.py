@@ -71,8 +71,9 @@ def remainders(
         tensors = named_tensors(model)
         orders = {}
         for group, readers in read_by.items():
-            found = [_reader(consumers[name], tensors, moments[name], columns) for name, columns in readers.items()]
-            order, shares = elimination(found)
+            order, shares = elimination(
+                [_reader(consumers[name], tensors, moments[name], columns) for name, columns in readers.items()]
+            )
             orders[group] = tuple(zip(order.tolist(), shares.tolist(), strict=True))
     return orders
 

@@ -43,7 +43,7 @@ class Reader:
         """rho of each of these: tr W_c [(H^-1)_cc]^-1 W_c'. Shape: channel."""
         columns = self.columns[channels]
         own = self.weights[:, columns].movedim(1, 0)
-        errors = (torch.linalg.solve(_blocks(self.inverse, columns), own, left=False) * own).sum((1, 2))
+        errors: Tensor = (torch.linalg.solve(_blocks(self.inverse, columns), own, left=False) * own).sum((1, 2))
         return self.scale * errors.clamp(min=0)
 
     def remove(self, channels: Tensor) -> None:

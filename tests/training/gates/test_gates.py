@@ -16,6 +16,7 @@ from amsc.structure.costing import predicted_macs
 from amsc.structure.cutting import after_removal
 from amsc.training import (
     OptimizerChoice,
+    Remainders,
     Trail,
     WalkSettings,
     choose_gates,
@@ -88,29 +89,39 @@ def test_a_piece_cuts_what_a_scan_of_the_network_says(dense: nn.Module, structur
 def test_prices_after_recovery_order_the_channels_and_predict_nothing(dense: nn.Module, structure: Structure) -> None:
     inner, coordinates = find_gates(structure, dense)
     found = gate_derivatives(dense, inner, coordinates, DATA, TASK, stand_in=lambda call: nn.Identity(), examples=64)
-    name = coordinates.channels[0][0]
-    target = int(0.9 * predicted_macs(structure))
-    plain, dear, cheap = (
-        choose_gates(inner, coordinates, found, dimensions="width", remainders=remainders)
-        for remainders in (None, {leaf: 1e6 for leaf in coordinates.channels if leaf[0] == name}, {(name, 2): 0.0})
+    target = int(0.5 * predicted_macs(structure))
+    plain = choose_gates(inner, coordinates, found, dimensions="width")
+    gone = plain.removal(target).channels
+    name, size = max(((name, inner.group(name).size) for name in gone), key=lambda it: it[1] - len(gone[it[0]]))
+    order = [*range(1, size), 0]
+    whole, more, free = (
+        choose_gates(
+            inner,
+            coordinates,
+            found,
+            dimensions="width",
+            remainders={name: [(index, share) for index in order]},
+        )
+        for share in (1.0, 3.0, 0.0)
     )
-    assert name in plain.removal(target).channels
-    assert name not in dear.removal(target).channels
-    assert 2 in cheap.removal(target).channels[name]
-    for removal in (plain.removal(target), dear.removal(target)):
-        assert plain.predicted_increase(removal) == dear.predicted_increase(removal)
-    assert plain.block_order == dear.block_order
+    counts = [len(choice.removal(target).channels[name]) for choice in (plain, whole, more, free)]
+    assert 0 < counts[0] == counts[1] == counts[2] < counts[3], "what others can do goes first"
+    assert whole.removal(target).channels[name] == tuple(order[: counts[0]]), "these go, but as many as gates say"
+    assert free.removal(target).channels[name] == tuple(order[: counts[3]])
+    for removal in (plain.removal(target), free.removal(target)):
+        assert plain.predicted_increase(removal) == free.predicted_increase(removal)
+    assert plain.block_order == free.block_order
 
 
 def test_a_piece_asks_what_is_left_after_recovery_of_what_can_go(dense: nn.Module, structure: Structure) -> None:
     asked = []
 
-    def remainders(model: nn.Module, live: Structure, groups: Collection[str]) -> dict[tuple[str, int], float]:
+    def recovery(model: nn.Module, live: Structure, groups: Collection[str]) -> Remainders:
         asked.append((predicted_macs(live), set(groups)))
         return {}
 
     settings = {"depth_share": 0.0, "points": 2, "epochs": 0.4}
-    left = [point.macs for point, *_ in gate_path(dense, structure, 0.5, settings=settings, remainders=remainders)]
+    left = [point.macs for point, *_ in gate_path(dense, structure, 0.5, settings=settings, recovery=recovery)]
     assert [macs for macs, _ in asked] == [predicted_macs(structure), left[0]]
     assert asked[0][1] == {name for name, _ in find_gates(structure, dense)[1].channels}
 

@@ -82,7 +82,7 @@ def walk(
         shrink: cuts copies of models.
         target_cost: what the network may cost in the end.
         repair: gives back what cuts cost; None if nothing is to.
-        recovery: says what will be left of the price of channels then, for scans; None: channels have their prices before.
+        recovery: says what is left of the prices of channels then, where gates are looked at; None: all of them.
         stand_in: makes what takes the place of a block while the gates are looked at; the method "gates" and the depth
             rule "equal-cost" ask.
 
