@@ -175,6 +175,7 @@ class ScanRecord:
 
     Shares `out_of_reach` have none: `lowest_share` of the MACs is the least that can be left. `examples` training
     examples were looked at; `is_batched` tells whether they shared backward passes. `seconds` are those of each stage.
+    `prices` put the channels in order: "fisher" or "obs", see `Settings`.
     """
 
     model: str
@@ -192,6 +193,7 @@ class ScanRecord:
     seconds: Mapping[str, float]
     out_of_reach: tuple[float, ...] = ()
     lowest_share: float = 0.0
+    prices: str = "fisher"
 
 
 @dataclasses.dataclass(frozen=True)

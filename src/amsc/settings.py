@@ -41,6 +41,7 @@ CHOICES = {
     "weights": ("fisher", "amsc", "ssl", "gl", "rw"),
     "theta_hat": ("dense", "group-lasso", "refreshed"),
     "currency": ("target", "macs", "params"),
+    "prices": ("obs", "fisher"),
     "optimizer": ("sgd", "adamw"),
     "precision": ("float32", "bfloat16"),
 }
@@ -114,7 +115,8 @@ class Settings:
     outcome is the moving average of the weights with this decay per step. `batch_size` and `limit` (which caps the
     training examples) are for data that amsc opens by name: data that come as an object decide themselves, and a run
     notes what they have. `reconstruction` is the number of training examples, without their labels, from which what a
-    cut costs is given back (0: it is not). `threads` are
+    cut costs is given back (0: it is not). `prices` say what the channels of a scan are ordered by where it is: "obs",
+    what losing them costs after that, or "fisher", what it costs before. `threads` are
     torch's (0: as it is set). `keep` and `only` are names or globs of what must not be touched, or of all that may be
     (see `amsc.structure.select`); what is left of a group that loses channels is a multiple of `round_to`, at least
     `min_channels` (see `amsc.structure.Rounding`); each text in `minimum`, such as "layer3.*=16", says how many must be
@@ -153,6 +155,7 @@ class Settings:
     limit: int | None = None
     threads: int = 0
     reconstruction: int = 1024  # examples; after every cut, see amsc.reconstruct
+    prices: str = "obs"  # or "fisher": what channels cost before reconstruction; used where networks are scanned
     keep: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     streams: bool = False  # channels of residual streams may go as well; with method="gates", and in scans

@@ -203,6 +203,39 @@ def test_the_currency_and_the_examples_matter_and_nothing_else_does() -> None:
     assert scan(model, inputs, data, settings=amsc.Settings(currency="params")).removal(macs=0.5) != first
 
 
+def test_channels_have_their_prices_after_recovery_where_there_is_one() -> None:
+    model, data = resnet()
+    inputs = data.example_inputs(1)
+    every = [
+        scan(model, inputs, data, settings=amsc.Settings(**settings), shares=[0.5])
+        for settings in ({}, {"prices": "fisher"}, {"reconstruction": 0})
+    ]
+    obs, fisher, none = (found.removal(macs=0.5) for found in every)
+    assert [found.record.prices for found in every] == ["obs", "fisher", "fisher"]
+    assert obs["channels"] != fisher["channels"]
+    assert none == fisher
+    assert obs["blocks"] == fisher["blocks"], "blocks have theirs before it"
+    assert ["once amsc.reconstruct" in str(found) for found in every] == [True, False, False]
+
+
+def test_a_channel_that_another_can_do_the_work_of_goes_first() -> None:
+    """It does as much for the loss as its twin, which is why its gate alone says that it is dear."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 1)).eval()
+    with torch.no_grad():
+        model[0].weight[1], model[0].bias[1] = model[0].weight[0], model[0].bias[0]
+        model[2].weight[:] = torch.tensor([2.0, 2.0, 1.0, -1.0, 1.0, -1.0])
+    x = torch.randn(400, 8)
+    data = ListData(tuple((part, model(part)[:, 0].detach() + 0.1 * torch.randn(len(part))) for part in x.split(50)))
+    gone = {}
+    for prices in ("obs", "fisher"):
+        found = scan(model, x[:1], data, task=Squares(), settings=amsc.Settings(prices=prices), shares=[0.84])
+        (gone[prices],) = found.removal(macs=0.84)["channels"].values()
+    assert len(gone["obs"]) == 1
+    assert set(gone["obs"]) < {0, 1}
+    assert not {0, 1} & set(gone["fisher"])
+
+
 def test_limits_are_respected() -> None:
     model, data = resnet()
     settings = amsc.Settings(keep=("layer3.0",), round_to=4, min_channels=8)

@@ -49,6 +49,11 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
         "N",
         "after every cut the layers behind it are refitted to the network before it, on N unlabelled examples (0: no)",
     ),
+    "prices": (
+        str,
+        "",
+        "a scan orders channels by what losing them costs after reconstruction (obs), or before it (fisher)",
+    ),
     "batch_size": (int, "N", "examples per step"),
     "dense_learning_rate": (float, "R", "learning rate of the dense epochs, cosine to zero"),
     "path_learning_rate": (float, "R", "learning rate on the path"),

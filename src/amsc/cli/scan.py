@@ -82,7 +82,7 @@ def add_parser(commands: Any) -> None:
     )
     group.add_argument("--evaluate", action="store_true", help="cut each network, and judge it on the validation split")
     group.add_argument("--latency", action="store_true", help="cut each network, and time it on this machine")
-    add_setting_flags(parser, names=("depth_share", "currency", "batch_size", "limit"))
+    add_setting_flags(parser, names=("depth_share", "currency", "prices", "batch_size", "limit"))
     add_limit_flags(parser)
     add_run_flags(parser, out=f"also write {' and '.join(FILES)} into this folder")
     add_output_flags(parser)

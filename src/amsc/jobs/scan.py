@@ -14,6 +14,7 @@ from amsc.jobs.checks import check_data, check_kinds, check_listener, chosen_set
 from amsc.jobs.imitating import data_for
 from amsc.jobs.preparation import removable, threads_and_determinism
 from amsc.jobs.scan_look import Look, LossCheck
+from amsc.jobs.stages.job import recovery_of
 from amsc.jobs.stages.record import versions
 from amsc.limits.target import Target
 from amsc.measurement import machine_stamp
@@ -33,6 +34,7 @@ from amsc.training import (
     GateGradients,
     NoProgress,
     Progress,
+    Remainders,
     Removal,
     choose_gates,
     find_gates,
@@ -129,7 +131,8 @@ def scan(
 
     Every removable block and channel gets a gate between 0 and 1. From the derivatives of each example's loss by all
     gates at 1, the path of the adaptive group lasso near the trained network is solved to the end: blocks alone first,
-    then the channels of what they leave (`amsc.penalty.gate_path` has the problem). Nothing is trained, and `model`
+    then the channels of what they leave (`amsc.penalty.gate_path` has the problem). Channels are put in order by what
+    they cost once `amsc.reconstruct` has given back what it can (`settings.prices`). Nothing is trained, and `model`
     comes back as it was. A scan previews the frontier; `compress` finds a better one, by training on the way.
 
     What is predicted comes from the derivatives at the whole network, of which one that fits its examples has hardly
@@ -144,7 +147,8 @@ def scan(
         example_inputs: a tensor, or a tuple or dict of arguments, for which MACs and latency are counted.
         task: loss and score; classification if None. `amsc.tasks.Imitation()` compares with `model` and needs no
             labels.
-        settings: `currency`, `depth_share`, what may go (`streams`, `plain`, `keep`, `only`, `round_to`,
+        settings: `currency`, `depth_share`, `prices` (and for "obs" `reconstruction` examples drawn with `seed`; the
+            prices are "fisher" if these are 0), what may go (`streams`, `plain`, `keep`, `only`, `round_to`,
             `min_channels`, `minimum`), `device`, `threads` and `deterministic` are used.
         examples: how many training examples are looked at.
         power: a gate's weight is its size in `settings.currency` to this power: with 1 the penalty is the expected
@@ -176,7 +180,11 @@ def scan(
             model, structure, coordinates, data, task, stand_in=stand_in, examples=examples, progress=listener
         )
         clock.lap("derivatives")
-        choice = _chosen(structure, coordinates, found, settings, power, dimensions)
+        recovery = recovery_of(settings, data)
+        groups = {name for name, _ in coordinates.channels}
+        remainders = recovery(model, structure, groups) if recovery and dimensions != "depth" else {}
+        clock.lap("prices")
+        choice = _chosen(structure, coordinates, found, settings, power, dimensions, remainders)
         points = _frontier(choice, shares, LossCheck.of(model, structure, data, task, can_split=found.is_batched))
         clock.lap("path")
         look = Look(model, structure, example_inputs, data, task, evaluate=evaluate, latency=latency)
@@ -213,6 +221,7 @@ def _record(
         seconds=seconds,
         out_of_reach=_out_of_reach(choice, shares),
         lowest_share=choice.lowest / predicted_macs(choice.structure),
+        prices=settings.prices if settings.reconstruction else "fisher",
     )
 
 
@@ -263,6 +272,7 @@ def _chosen(
     settings: Settings,
     power: float,
     dimensions: str,
+    remainders: Remainders,
 ) -> GateChoice:
     """What goes for any cost, as the settings want it."""
     return choose_gates(
@@ -274,6 +284,7 @@ def _chosen(
         dimensions=dimensions,
         depth_share=settings.depth_share,
         rounding=settings.rounding(structure),
+        remainders=remainders,
     )
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "input_rows",
     "layout",
     "linear_call",
+    "matrices",
     "numbered",
     "output_rows",
     "put_back",
@@ -173,6 +174,13 @@ def _read_places(call: LinearCall, values: Tensor, grid: Sequence[Tensor]) -> tu
         index = (index[:, :, None] * size + read[:, None]).flatten(1)
         inside = (inside[:, :, None] & is_met[:, None]).flatten(1)
     return index, inside
+
+
+def matrices(weight: Tensor, groups: int, *, transposed: bool) -> Tensor:
+    """The weight as matrices, shape (group, output of the group, what is read); see `input_rows` for the order."""
+    kernel = math.prod(weight.shape[2:])
+    parts = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], kernel)
+    return parts.permute(*((0, 2, 3, 1) if transposed else (0, 1, 3, 2))).flatten(2)
 
 
 def weight_change(weight: Tensor, change: Tensor, *, transposed: bool) -> Tensor:

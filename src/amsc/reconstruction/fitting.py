@@ -59,7 +59,7 @@ class Job:
     @property
     def has_shift(self) -> bool:
         """Whether a constant may be added to the output."""
-        return self.consumer.bias is not None or self.consumer.norm is not None
+        return self.consumer.has_shift
 
     def positions(self, batch: int, total: int) -> Tensor:
         """Those of a batch that are looked at."""

@@ -13,7 +13,7 @@ from amsc.records import RefittedLayer
 from amsc.structure.names import is_inside
 from amsc.surgery import CutPlan
 
-__all__ = ["Sample", "narrower_layers", "planned"]
+__all__ = ["Sample", "narrower_layers", "planned", "rows_looked_at"]
 
 LEAST_ROWS, ROWS_PER_INPUT = 2**14, 16
 """Positions that are looked at for each consumer: so many, and so many for each number that one reads."""
@@ -34,8 +34,12 @@ class Sample:
 
     def share(self, consumer: Consumer) -> float:
         """Of the consumer's positions in each batch."""
-        rows = min(max(LEAST_ROWS, ROWS_PER_INPUT * consumer.row_size), MOST_ROWS)
-        return rows / (consumer.positions * self.num_batches)
+        return rows_looked_at(consumer) / (consumer.positions * self.num_batches)
+
+
+def rows_looked_at(consumer: Consumer) -> int:
+    """How many positions of it are looked at in all batches, if it has so many."""
+    return min(max(LEAST_ROWS, ROWS_PER_INPUT * consumer.row_size), MOST_ROWS)
 
 
 def narrower_layers(model: nn.Module, plan: CutPlan) -> list[str]:

@@ -43,6 +43,11 @@ class Consumer:
         """How many there are in the batch that was looked at."""
         return math.prod(self.layout)
 
+    @property
+    def has_shift(self) -> bool:
+        """Whether a constant may be added to the output."""
+        return self.bias is not None or self.norm is not None
+
 
 @dataclass(frozen=True)
 class Survey:

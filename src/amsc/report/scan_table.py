@@ -49,8 +49,14 @@ def frontier_page(record: ScanRecord) -> Page:
 
 
 def scan_remarks(record: ScanRecord) -> tuple[str, ...]:
-    """What the rows do not say: shares out of reach, shares with the same network, predictions that are none."""
+    """What the rows do not say: the order of the channels where it is not by the predicted loss, shares out of reach,
+    shares with the same network, predictions that are none."""
     remarks = []
+    if record.prices == "obs":
+        remarks.append(
+            "channels go in the order of what they cost once amsc.reconstruct has given back what it can; all that is "
+            "shown here is before it (what costs least without it: prices=fisher)"
+        )
     if record.out_of_reach:
         asked = ", ".join(f"{share:.4g}" for share in record.out_of_reach)
         lowest = math.ceil(1000 * record.lowest_share) / 10

@@ -2,9 +2,9 @@
 
 from amsc.progress import NoProgress, Progress
 from amsc.storage import load_state, save_state
-from amsc.training.gates.choice import DIMENSIONS, GateChoice
+from amsc.training.gates.choice import DIMENSIONS, GateChoice, Remainders
 from amsc.training.gates.gradients import GateGradients, gate_gradients
-from amsc.training.gates.scan_gates import StandIn, choose_gates, find_gates, gate_derivatives
+from amsc.training.gates.scan_gates import Recovery, StandIn, choose_gates, find_gates, gate_derivatives
 from amsc.training.path.depth_rule import one_standard_error_choice, paired_shortfall
 from amsc.training.path.networks import Trail
 from amsc.training.path.state import Snapshot, WalkSettings, WalkState, walk_state_from_plain, walk_state_to_plain
@@ -29,6 +29,8 @@ __all__ = [
     "OptimizerChoice",
     "Progress",
     "ProximalStep",
+    "Recovery",
+    "Remainders",
     "Removal",
     "Shrink",
     "Shrunk",

@@ -1,7 +1,7 @@
 """The gate path: it meets its budget step by step, goes on after a stop, and cuts what the loss depends on least."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -16,6 +16,7 @@ from amsc.structure.costing import predicted_macs
 from amsc.structure.cutting import after_removal
 from amsc.training import (
     OptimizerChoice,
+    Remainders,
     Trail,
     WalkSettings,
     choose_gates,
@@ -83,6 +84,46 @@ def test_a_piece_cuts_what_a_scan_of_the_network_says(dense: nn.Module, structur
     planned = round((0.5 + 0.5 * 0.5**3) * predicted_macs(structure))
     assert snapshot.removal.channels == choice.removal(planned).channels
     assert predicted_macs(structure, snapshot.removal.channels) <= planned
+
+
+def test_prices_after_recovery_order_the_channels_and_predict_nothing(dense: nn.Module, structure: Structure) -> None:
+    inner, coordinates = find_gates(structure, dense)
+    found = gate_derivatives(dense, inner, coordinates, DATA, TASK, stand_in=lambda call: nn.Identity(), examples=64)
+    target = int(0.5 * predicted_macs(structure))
+    plain = choose_gates(inner, coordinates, found, dimensions="width")
+    gone = plain.removal(target).channels
+    name, size = max(((name, inner.group(name).size) for name in gone), key=lambda it: it[1] - len(gone[it[0]]))
+    order = [*range(1, size), 0]
+    whole, more, free = (
+        choose_gates(
+            inner,
+            coordinates,
+            found,
+            dimensions="width",
+            remainders={name: [(index, share) for index in order]},
+        )
+        for share in (1.0, 3.0, 0.0)
+    )
+    counts = [len(choice.removal(target).channels[name]) for choice in (plain, whole, more, free)]
+    assert 0 < counts[0] == counts[1] == counts[2] < counts[3], "what others can do goes first"
+    assert whole.removal(target).channels[name] == tuple(order[: counts[0]]), "these go, but as many as gates say"
+    assert free.removal(target).channels[name] == tuple(order[: counts[3]])
+    for removal in (plain.removal(target), free.removal(target)):
+        assert plain.predicted_increase(removal) == free.predicted_increase(removal)
+    assert plain.block_order == free.block_order
+
+
+def test_a_piece_asks_what_is_left_after_recovery_of_what_can_go(dense: nn.Module, structure: Structure) -> None:
+    asked = []
+
+    def recovery(model: nn.Module, live: Structure, groups: Collection[str]) -> Remainders:
+        asked.append((predicted_macs(live), set(groups)))
+        return {}
+
+    settings = {"depth_share": 0.0, "points": 2, "epochs": 0.4}
+    left = [point.macs for point, *_ in gate_path(dense, structure, 0.5, settings=settings, recovery=recovery)]
+    assert [macs for macs, _ in asked] == [predicted_macs(structure), left[0]]
+    assert asked[0][1] == {name for name, _ in find_gates(structure, dense)[1].channels}
 
 
 def test_blocks_go_where_channels_are_not_enough(dense: nn.Module, structure: Structure) -> None:

@@ -14,13 +14,23 @@ from amsc.jobs.run_folder import RunFolder
 from amsc.jobs.run_state import RunState
 from amsc.limits.budget import Budget
 from amsc.limits.target import Target
-from amsc.reconstruction import reconstruct
+from amsc.reconstruction import reconstruct, remainders
 from amsc.settings import Settings
 from amsc.structure import Structure
 from amsc.structure.cutting import after_removal
 from amsc.surgery import CutPlan, apply_plan, cut_tensors, plan_cut, verify
 from amsc.tasks import Task
-from amsc.training import OptimizerChoice, Progress, Removal, Shrunk, Snapshot, Speed, Trail, WalkSettings
+from amsc.training import (
+    OptimizerChoice,
+    Progress,
+    Recovery,
+    Removal,
+    Shrunk,
+    Snapshot,
+    Speed,
+    Trail,
+    WalkSettings,
+)
 
 __all__ = [
     "Clock",
@@ -28,6 +38,7 @@ __all__ = [
     "end_of",
     "optimizer_of",
     "plan_of_removal",
+    "recovery_of",
     "repaired",
     "saved",
     "shrunk",
@@ -121,7 +132,15 @@ def trail_of(job: Job) -> Trail:
     shrink = partial(shrunk, job.example_inputs)
     settings = walk_settings(job.settings, job.structure)
     repair = partial(repaired, job) if settings.reconstruction else None
-    return Trail(job.dense, job.structure, job.data, job.task, shrink, settings, repair)
+    recovery = recovery_of(job.settings, job.data)
+    return Trail(job.dense, job.structure, job.data, job.task, shrink, settings, repair, recovery)
+
+
+def recovery_of(settings: Settings, data: Data) -> Recovery | None:
+    """What will be left of the price of a channel once its cut is repaired; None where it is not, or is not asked."""
+    if not settings.reconstruction or settings.prices != "obs":
+        return None
+    return partial(remainders, inputs=inputs_of(data), examples=settings.reconstruction, seed=settings.seed)
 
 
 def end_of(state: RunState) -> Snapshot:

@@ -22,6 +22,7 @@ def walk_path(job: Job, state: RunState) -> RunState:
         job.task,
         shrink=trail.shrink,
         repair=trail.repair,
+        recovery=trail.recovery,
         target_cost=job.budget.floor,
         settings=trail.settings,
         stand_in=stand_in,

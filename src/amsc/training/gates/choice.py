@@ -18,9 +18,11 @@ from amsc.training.removal.bunches import ANY_NUMBER, choose_channels
 from amsc.training.removal.removed import Leaf, Removal, channel_map
 from amsc.training.removal.to_cost import blocks_above, lowest_cost
 
-__all__ = ["DIMENSIONS", "GateChoice"]
+__all__ = ["DIMENSIONS", "GateChoice", "Remainders"]
 
 DIMENSIONS = ("both", "depth", "width")
+Remainders = Mapping[str, Sequence[tuple[int, float]]]
+"""Channels of groups in the order in which they are to go, with shares of their prices."""
 
 
 class GateChoice:
@@ -35,6 +37,10 @@ class GateChoice:
         dimensions: "both", "depth" (blocks only) or "width" (channels only).
         depth_share: with "both", the share of the saving that blocks may take, more only if channels do not suffice.
         rounding: how many channels may be left in a group.
+        remainders: by the names of groups, their channels in the order in which they are to go, each with the share of
+            its work that the others of its layer cannot take over (see `amsc.reconstruction.remainders`). What closing
+            its gate costs counts by this share, at most 1, to tell how many channels go of each group; and not in what
+            is predicted, which nothing makes up for. In groups that are not named gates alone tell.
 
     Raises:
         SettingsError: there is no such word for `dimensions`.
@@ -50,11 +56,13 @@ class GateChoice:
         dimensions: str = "both",
         depth_share: float = 0.5,
         rounding: Rounding = ANY_NUMBER,
+        remainders: Remainders | None = None,
     ) -> None:
         if dimensions not in DIMENSIONS:
             raise SettingsError(f"dimensions: expected one of {', '.join(DIMENSIONS)}, got {dimensions!r}")
         self.structure, self.found, self.rounding = structure, found, rounding
         self.dimensions, self.depth_share = dimensions, depth_share
+        self._remainders = remainders or {}
         self._weights = sizes.clamp(min=1).double() ** power
         self._rankings: dict[tuple[str, ...], list[Leaf]] = {}
 
@@ -114,6 +122,13 @@ class GateChoice:
     def _problem(self) -> GateProblem:
         return GateProblem.of(self.found.gradients, self._weights)
 
+    @cached_property
+    def _recovered_problem(self) -> GateProblem:
+        """With what is left of the price of each channel once the others have made up for it."""
+        left = {(name, index): min(share, 1.0) for name, order in self._remainders.items() for index, share in order}
+        shares = [1.0] * len(self.found.blocks) + [left.get(leaf, 1.0) for leaf in self.found.channels]
+        return GateProblem.of(self.found.gradients * torch.tensor(shares, dtype=torch.float64).sqrt(), self._weights)
+
     def _all_blocks_until(self, target_cost: int) -> tuple[str, ...]:
         gone: tuple[str, ...] = ()
         for name in self.block_order:
@@ -141,8 +156,12 @@ class GateChoice:
             kept = [i for i, (name, _) in enumerate(self.found.channels) if name in groups]
             closed = _numbers(self.found.blocks, blocks)
             columns = torch.tensor(kept, dtype=torch.long) + len(self.found.blocks)
-            order, _ = closing_order(self._problem.without(closed, columns))
-            self._rankings[blocks] = [self.found.channels[kept[i]] for i in order.tolist()]
+            order, _ = closing_order(self._recovered_problem.without(closed, columns))
+            ranking = (self.found.channels[kept[i]] for i in order.tolist())
+            orders = {name: iter(order) for name, order in self._remainders.items()}
+            self._rankings[blocks] = [
+                (name, next(orders[name])[0]) if name in orders else (name, index) for name, index in ranking
+            ]
         return self._rankings[blocks]
 
 

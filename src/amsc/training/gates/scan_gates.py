@@ -1,6 +1,6 @@
 """A scan of a network as it is: its gates, the derivatives of the loss by them, and what goes for any cost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import torch
@@ -13,14 +13,17 @@ from amsc.progress import NoProgress, Progress
 from amsc.structure.rounding import Rounding
 from amsc.structure.structure import BlockCall, Structure
 from amsc.tasks import Task
-from amsc.training.gates.choice import GateChoice
+from amsc.training.gates.choice import GateChoice, Remainders
 from amsc.training.gates.gradients import GateGradients, gate_gradients
 from amsc.training.removal.bunches import ANY_NUMBER
 
-__all__ = ["StandIn", "choose_gates", "find_gates", "gate_derivatives"]
+__all__ = ["Recovery", "StandIn", "choose_gates", "find_gates", "gate_derivatives"]
 
 StandIn = Callable[[BlockCall | None], nn.Module]
 """Makes what returns what is left where a block with this call is gone."""
+Recovery = Callable[[nn.Module, Structure, Collection[str]], Remainders]
+"""What the others of its layer cannot take over of the work of each channel, in these groups of a network; given from
+above, as `StandIn` is."""
 
 
 def find_gates(structure: Structure, model: nn.Module, *, streams: bool = False) -> tuple[Structure, Coordinates]:
@@ -68,8 +71,10 @@ def choose_gates(
     dimensions: str = "both",
     depth_share: float = 0.5,
     rounding: Rounding = ANY_NUMBER,
+    remainders: Remainders | None = None,
 ) -> GateChoice:
-    """What goes for any cost, gates weighing their size in the currency ("target", "macs" or "params") to `power`.
+    """What goes for any cost, gates weighing their size in the currency ("target", "macs" or "params") to `power`; the
+    rest as of `GateChoice`.
 
     Raises:
         SettingsError: there is no such word for `dimensions`.
@@ -85,4 +90,5 @@ def choose_gates(
         dimensions=dimensions,
         depth_share=depth_share,
         rounding=rounding,
+        remainders=remainders,
     )

@@ -11,7 +11,7 @@ from amsc.structure.costing import predicted_cost
 from amsc.structure.structure import Structure
 from amsc.tasks import Task
 from amsc.training.gates.choice import GateChoice
-from amsc.training.gates.scan_gates import StandIn, choose_gates, find_gates, gate_derivatives
+from amsc.training.gates.scan_gates import Recovery, StandIn, choose_gates, find_gates, gate_derivatives
 from amsc.training.gates.sensitivity import gate_sensitivities
 from amsc.training.path.state import Snapshot, WalkSettings
 from amsc.training.removal.removed import Removal, Repair, Shrink, Shrunk, compose_removals
@@ -32,7 +32,8 @@ BEHIND = 3
 @dataclass(frozen=True, eq=False)
 class Trail:
     """What stays the same along a path: the `dense` network and its structure, what it learns, how copies of it are
-    cut, and the choices; `repair` gives back what a cut costs, or None. It makes the networks of the path."""
+    cut, and the choices; `repair` gives back what a cut costs, or None, and `recovery` says what will be left of that
+    then, or None where channels are to have their prices before. It makes the networks of the path."""
 
     dense: nn.Module
     structure: Structure
@@ -41,6 +42,7 @@ class Trail:
     shrink: Shrink
     settings: WalkSettings
     repair: Repair | None = None
+    recovery: Recovery | None = None
 
     def scanned(
         self, live: Shrunk, stand_in: StandIn, *, dimensions: str = "both", depth_share: float = 0.0
@@ -51,6 +53,7 @@ class Trail:
         found = gate_derivatives(
             live.model, structure, gates, self.data, self.task, stand_in=stand_in, examples=SCANNED
         )
+        groups = {name for name, _ in gates.channels}
         return choose_gates(
             structure,
             gates,
@@ -59,6 +62,7 @@ class Trail:
             dimensions=dimensions,
             depth_share=depth_share,
             rounding=settings.rounding,
+            remainders=self.recovery(live.model, structure, groups) if self.recovery else None,
         )
 
     def cut(self, live: Shrunk, removal: Removal) -> Shrunk:

@@ -16,7 +16,7 @@ from amsc.records import PathPoint
 from amsc.structure.costing import predicted_cost, predicted_macs, predicted_parameters
 from amsc.structure.structure import BlockCall, Structure
 from amsc.tasks import Task
-from amsc.training.gates.scan_gates import StandIn
+from amsc.training.gates.scan_gates import Recovery, StandIn
 from amsc.training.path.depth_rule import one_standard_error_choice
 from amsc.training.path.equal_cost import depth_at_equal_cost
 from amsc.training.path.networks import Trail, copied_tensors
@@ -51,6 +51,7 @@ def walk(
     target_cost: int,
     settings: WalkSettings,
     repair: Repair | None = None,
+    recovery: Recovery | None = None,
     stand_in: StandIn = _identity,
     state: WalkState | None = None,
     progress: Progress = NoProgress(),  # noqa: B008 - it has no state
@@ -83,6 +84,7 @@ def walk(
         shrink: cuts copies of models.
         target_cost: what the network may cost in the end.
         repair: gives back what cuts cost; None if nothing is to.
+        recovery: says what is left of the prices of channels then, where gates are looked at; None: all of them.
         stand_in: makes what takes the place of a block while the gates are looked at; the method "gates" and the depth
             rule "equal-cost" ask.
 
@@ -90,7 +92,7 @@ def walk(
         TrainingError: the loss is not finite.
         TargetError: no removal reaches the target.
     """
-    trail = Trail(model, structure, data, task, shrink, settings, repair)
+    trail = Trail(model, structure, data, task, shrink, settings, repair, recovery)
     schedule = schedule_of(settings, structure, data.num_batches("train"), target_cost)
     walker = _Walk(trail, schedule, stand_in, progress)
     state = walker.first_state() if state is None else state
