@@ -61,6 +61,7 @@ def with_amsc(dense: nn.Module, data: Data, options: argparse.Namespace, seed: i
         depth_share=options.depth_share,
         reconstruction=0,  # as its rivals
         distillation=0.0,
+        round_to=1,
     )
     return compress(dense, data.example_inputs(), data, target=Target(macs=options.target), settings=settings).model
 

@@ -62,7 +62,7 @@ def one_seed(options: argparse.Namespace, seed: int) -> dict[str, float]:
     """Test accuracy (%) of the network after fine-tuning with each option."""
     data = open_data(f"parquet:{options.data}", seed=seed, limit=options.limit)
     dense, inputs, target = adapted(options, data), data.example_inputs(), Target(macs=options.target)
-    plain = {"reconstruction": 0, "distillation": 0.0, "temperature": 2.0}
+    plain = {"reconstruction": 0, "distillation": 0.0, "temperature": 2.0, "round_to": 1}
     walked = Settings(seed=seed, path_epochs=options.path_epochs, path_points=3, path_learning_rate=0.05, **plain)
     accuracies = {}
     with tempfile.TemporaryDirectory() as folder:
