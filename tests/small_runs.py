@@ -17,6 +17,7 @@ SETTINGS = Settings(
     path_learning_rate=0.05,
     depth_rule="share",
     reconstruction=32,
+    round_to=1,
 )
 TARGET = Target(macs=0.6)
 DATA = small_data()

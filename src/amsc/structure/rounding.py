@@ -28,8 +28,9 @@ class Rounding:
 
     A rounding that `gives_way` never keeps a cost from being reached. Where so little is left that multiples of `to`
     would leave no choice, numbers are finer: up to four times a smaller power of two, which with 8 makes 1, 2, 3, 4, 6,
-    8, 12, 16, 24, 32, 40 and so on (from 2 on, at most a half more from each to the next). Heads count one by one. And
-    where such numbers would end far below a cost, some groups are left a `finer` one (see `choose_channels`).
+    8, 12, 16, 24, 32, 40 and so on (from 2 on, at most a half more from each to the next), and the least is always
+    allowed. Heads count one by one. And where such numbers would end far below a cost, some groups are left a `finer`
+    one (see `choose_channels`).
 
     Raises:
         SettingsError: one of the numbers is not a whole number above zero.
@@ -70,8 +71,10 @@ class Rounding:
         fewest = max(1, -(-least // width), math.ceil(self.share * group.size))
         if not self.gives_way:
             return range(-(-fewest // step) * step, group.size, step)
-        small = (size for size in range(fewest, min(FINE * step, group.size)) if size <= FINE * _power_of_two_in(size))
-        return (*small, *range(-(-max(fewest, FINE * step) // step) * step, group.size, step))
+        if fewest >= group.size:
+            return ()
+        small = (size for size in range(fewest + 1, min(FINE * step, group.size)) if _is_fine(size))
+        return (fewest, *small, *range((max(fewest, FINE * step - 1) // step + 1) * step, group.size, step))
 
     def most_to_go(self, group: ChannelGroup, count: int) -> int:
         """How many of `count` channels that could go do go; `count` may be all of the group."""
@@ -79,9 +82,9 @@ class Rounding:
         return group.size - fitting[0] if fitting else 0
 
 
-def _power_of_two_in(number: int) -> int:
-    """The largest power of two that divides it."""
-    return number & -number
+def _is_fine(number: int) -> bool:
+    """Whether it is no more than so many times the largest power of two in it."""
+    return number <= FINE * (number & -number)
 
 
 def _widths(group: ChannelGroup) -> set[int]:
