@@ -1,13 +1,14 @@
 """What rounding does to time: networks at half of their MACs, with any widths and with `round_to="auto"`.
 
     python benchmarks/evidence/widths.py --data FOLDER [--dense FOLDER] [--networks mobilenet resnet20 resnet56 vit]
-        [--cuts width both]
+        [--cuts width both] [--accuracy]
 
 Each network is cut to half of its MACs: in width alone by a scan ("width"), and as `--effort instant` does, in depth
 and width ("both"). Time does not depend on weights, so that networks may be untrained; which widths are left does, so
 FOLDER may hold state dicts resnet20.pt, resnet56.pt of trained ones. Timed in turns with the dense network, on one
 thread, at batch 1 and 64: eager torch, and onnxruntime on the exported file. "16" is what auto would be with 16 in
-place of 8. Finished rows are written at once and skipped when the script is started again. Result:
+place of 8. `--accuracy` judges ResNet-20, cut to some shares of its MACs with and without rounding and reconstructed
+untrained, on 5,000 test images. Finished rows are written at once and skipped when the script is started again. Result:
 benchmarks/results/widths.json.
 """
 
@@ -23,6 +24,7 @@ from typing import Any
 
 import onnxruntime
 import torch
+from bench_scan import FirstOf
 from torch import Tensor, nn
 from transformers import ViT
 
@@ -33,11 +35,15 @@ from amsc.measurement import count_macs, machine_stamp, time_in_turns
 from amsc.models import open_model
 from amsc.structure import Rounding
 from amsc.structure.costing import predicted_macs
+from amsc.surgery import CutPlan
+from amsc.tasks import Classification
+from amsc.training import evaluate
 
 RESULTS = Path(__file__).parents[1] / "results" / "widths.json"
 SHARE = 0.5
 BATCHES = (1, 64)
-ROUNDS = 40
+ROUNDS = 25
+ROUNDINGS = {"1": Rounding(), "auto": Rounding(8, gives_way=True)}
 
 
 class Inverted(nn.Module):
@@ -85,27 +91,59 @@ def main() -> int:
     parser.add_argument("--dense", type=Path, help="folder with state dicts")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--cuts", nargs="+", default=["width", "both"], choices=["width", "both"])
+    parser.add_argument("--accuracy", action="store_true", help="only judge ResNet-20 with any and rounded widths")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    runs = json.loads(options.results.read_text())["runs"] if options.results.exists() else []
+    kept: dict[str, Any] = {"runs": [], "accuracy": []}
+    kept |= json.loads(options.results.read_text()) if options.results.exists() else {}
+    kept |= {"machine": machine_stamp(), "onnxruntime": onnxruntime.__version__}
+    if options.accuracy:
+        for row in accuracies(options):
+            kept["accuracy"].append(row)
+            options.results.write_text(json.dumps(kept, indent=1) + "\n")
+        return 0
+    runs = kept["runs"]
     for network in options.networks:
         for cut in options.cuts:
             if (network, cut) not in {(run["network"], run["cut"]) for run in runs}:
                 runs += rows(network, cut, options)
-                written = {"machine": machine_stamp(), "onnxruntime": onnxruntime.__version__, "runs": runs}
-                options.results.write_text(json.dumps(written, indent=1) + "\n")
+                options.results.write_text(json.dumps(kept, indent=1) + "\n")
     print(table(runs))
     return 0
 
 
-def rows(network: str, cut: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The small networks of a cut, timed beside the dense one."""
+def opened(network: str, options: argparse.Namespace) -> nn.Module:
+    """The dense network, trained if there are weights."""
     torch.manual_seed(0)
     model = NETWORKS[network]().eval()
     weights = options.dense / f"{network}.pt" if options.dense else None
     if weights is not None and weights.exists():
         model.load_state_dict(torch.load(weights, weights_only=True))
+    return model
+
+
+def accuracies(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Test accuracy (%) of ResNet-20, cut in width and reconstructed without training."""
+    model = opened("resnet20", options)
+    data = open_data(f"parquet:{options.data}", seed=0, limit=10_000, device="cpu")
+    judged = FirstOf(data, {"test": 5_000})
+    yield {"network": "resnet20", "accuracy": 100 * evaluate(model, judged, "test", Classification()).score}
+    shares = (0.6, 0.45, 0.3)
+    found = amsc.scan(model, data.example_inputs(), data, dimensions="width", shares=shares)
+    for share in shares:
+        for way, rounding in ROUNDINGS.items():
+            plan = rounded(found, share, rounding)
+            small = amsc.cut(model, plan, data.example_inputs())
+            small = amsc.reconstruct(small, model, data, examples=1024).model
+            score = 100 * evaluate(small, judged, "test", Classification()).score
+            row = {"network": "resnet20", "round_to": way, "share": share, "accuracy": round(score, 2)}
+            yield row | {"macs": round(plan.macs / predicted_macs(found.structure), 4)}
+
+
+def rows(network: str, cut: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The small networks of a cut, timed beside the dense one."""
+    model = opened(network, options)
     data = open_data("digits" if network == "vit" else f"parquet:{options.data}", seed=0, limit=5_000, device="cpu")
     small = dict(cut_in_width(model, data) if cut == "width" else compressed(model, data))
     models = [model, *small.values()]
@@ -127,13 +165,15 @@ def rows(network: str, cut: str, options: argparse.Namespace) -> list[dict[str, 
 
 def cut_in_width(model: nn.Module, data: Data) -> Iterator[tuple[str, nn.Module]]:
     """The network without what a scan says, in numbers of channels of each way."""
-    example = data.example_inputs()
-    for way in (1, "auto", 16):
-        settings = amsc.Settings(round_to=1 if way == 1 else "auto")
-        found = amsc.scan(model, example, data, settings=settings, dimensions="width")
-        choice = found.choice if way != 16 else found.choice.with_rounding(Rounding(16, gives_way=True))
-        removal = choice.removal(int(SHARE * predicted_macs(found.structure)))
-        yield str(way), amsc.cut(model, amsc.plan_cut(found.structure, channels=removal.channels), example)
+    found = amsc.scan(model, data.example_inputs(), data, dimensions="width", shares=[SHARE], examples=256)
+    for way, rounding in {**ROUNDINGS, "16": Rounding(16, gives_way=True)}.items():
+        yield way, amsc.cut(model, rounded(found, SHARE, rounding), data.example_inputs())
+
+
+def rounded(found: amsc.Scan, share: float, rounding: Rounding) -> CutPlan:
+    """What goes for a share of the MACs, in other numbers of channels."""
+    removal = found.choice.with_rounding(rounding).removal(int(share * predicted_macs(found.structure)))
+    return amsc.plan_cut(found.structure, channels=removal.channels)
 
 
 def compressed(model: nn.Module, data: Data) -> Iterator[tuple[str, nn.Module]]:

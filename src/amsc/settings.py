@@ -58,6 +58,7 @@ EFFORTS: Mapping[str, Mapping[str, Any]] = {
         "finetune_epochs": 64.0,
         "reconstruction": 0,
         "distillation": 0.0,
+        "round_to": 1,
     },
 }
 """What each effort sets; all else is as by default."""
@@ -177,7 +178,7 @@ class Settings:
     def of(cls, effort: str, **choices: Any) -> "Settings":
         """The settings of an effort, with other choices on top: "instant" (no training), "quick" (a tenth of the
         usual epochs), "standard" (the defaults), "thorough" (four to eight times as many), or "paper" (its weights and
-        sizes of groups, long schedules, neither reconstruction nor distillation).
+        sizes of groups, long schedules, neither reconstruction nor distillation nor rounding).
 
             amsc.compress(..., settings=amsc.Settings.of("instant", seed=1))
 
