@@ -4,11 +4,14 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from amsc.errors import RunFolderError, SettingsError
+from amsc.models import open_model
 from amsc.settings import EFFORTS, RunSettings, Settings, read_settings, write_settings
+from amsc.structure import Rounding, trace
 
 
 @pytest.mark.parametrize(
@@ -34,6 +37,10 @@ from amsc.settings import EFFORTS, RunSettings, Settings, read_settings, write_s
         ("deterministic", 1, "true or false"),
         ("path_epochs", "8", "a number"),
         ("round_to", 0, "1 or more"),
+        ("round_to", "eight", "a whole number or auto"),
+        ("round_to", True, "a whole number or auto"),
+        ("round_to", 8.0, "a whole number or auto"),
+        ("round_to", None, "a whole number or auto"),
         ("min_channels", 0, "1 or more"),
         ("keep", "layer1", "a list of names"),
         ("only", ("a", 3), "a list of names"),
@@ -77,6 +84,15 @@ def test_an_effort_is_a_set_of_settings_that_can_be_overridden(effort: str) -> N
     assert Settings.of(effort, finetune_epochs=3.0).finetune_epochs == 3
 
 
+def test_widths_are_rounded_by_default_and_any_number_may_say_how() -> None:
+    structure = trace(open_model("digits_resnet").eval(), torch.zeros(1, 1, 8, 8))
+    assert Settings() == Settings(round_to="auto")
+    assert Settings().rounding(structure) == Rounding(8, gives_way=True)
+    assert Settings(min_channels=3).rounding(structure) == Rounding(8, 3, gives_way=True)
+    for number in (1, 8):
+        assert Settings(round_to=number).rounding(structure) == Rounding(number)
+
+
 def test_an_unknown_effort_is_named_with_those_that_there_are() -> None:
     with pytest.raises(SettingsError, match=r"expected one of instant, .*got 'quik'; did you mean quick\?"):
         Settings.of("quik")
@@ -115,7 +131,7 @@ runs = st.builds(
         deterministic=st.booleans(),
         keep=st.lists(st.text(min_size=1)).map(tuple),
         only=st.just(("layer1*", "fc")),
-        round_to=st.integers(1, 64),
+        round_to=st.integers(1, 64) | st.just("auto"),
         weight_decay=st.floats(0, 1),
     ),
 )

@@ -62,6 +62,7 @@ def with_amsc(dense: nn.Module, data: Data, options: argparse.Namespace, seed: i
         depth_rule="one-standard-error",
         reconstruction=0,  # as its rivals
         distillation=0.0,
+        round_to=1,
     )
     return compress(dense, data.example_inputs(), data, target=Target(macs=options.target), settings=settings).model
 

@@ -62,7 +62,7 @@ def path(*, walks: bool = True, **choices: Any) -> Arm:
 
     def run(dense: nn.Module, data: Data, share: float, seed: int, options: argparse.Namespace) -> nn.Module:
         said = {"path_points": options.path_points, "path_learning_rate": options.path_learning_rate}
-        said |= {"reconstruction": 0, "distillation": 0.0, "depth_rule": "one-standard-error", **choices}
+        said |= {"reconstruction": 0, "distillation": 0.0, "depth_rule": "one-standard-error", "round_to": 1, **choices}
         path_epochs = options.path_epochs if walks else 0.0
         settings = Settings(
             seed=seed,
@@ -127,7 +127,8 @@ def ranked(score_of: Callable[[Scene], Tensor]) -> Arm:
 
 def scanned(dimensions: str) -> Arm:
     def removal(dense: nn.Module, structure: Structure, data: Data, share: float, seed: int) -> Mapping[str, Any]:
-        return scan(dense, data.example_inputs(), data, dimensions=dimensions).removal(macs=share)
+        settings = Settings(round_to=1)
+        return scan(dense, data.example_inputs(), data, settings=settings, dimensions=dimensions).removal(macs=share)
 
     return at_once(removal)
 

@@ -103,6 +103,7 @@ def walked(scene: Scene, points: int) -> dict[str, Any]:
         batch_size=32,
         reconstruction=0,
         distillation=0.0,
+        round_to=1,
     )
     result = compress(scene.dense, scene.data.example_inputs(), scene.data, target=Target(macs=0.45), settings=settings)
     return {"points": points, "accuracy": round(100 * result.record.score_after, 2)}

@@ -12,6 +12,7 @@ import statistics
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from cifar10_jpeg import adapted, score
@@ -62,7 +63,8 @@ def one_seed(options: argparse.Namespace, seed: int) -> dict[str, float]:
     """Test accuracy (%) of the network after fine-tuning with each option."""
     data = open_data(f"parquet:{options.data}", seed=seed, limit=options.limit)
     dense, inputs, target = adapted(options, data), data.example_inputs(), Target(macs=options.target)
-    plain = {"reconstruction": 0, "distillation": 0.0, "temperature": 2.0, "depth_rule": "one-standard-error"}
+    plain: dict[str, Any] = {"reconstruction": 0, "distillation": 0.0, "temperature": 2.0, "round_to": 1}
+    plain |= {"depth_rule": "one-standard-error"}
     walked = Settings(seed=seed, path_epochs=options.path_epochs, path_points=3, path_learning_rate=0.05, **plain)
     accuracies = {}
     with tempfile.TemporaryDirectory() as folder:

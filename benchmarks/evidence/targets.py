@@ -31,7 +31,9 @@ from amsc.measurement import count_macs, machine_stamp, peak_memory, time_in_tur
 from amsc.models import open_model
 
 RESULTS = Path(__file__).parents[1] / "results" / "targets.json"
-SETTINGS = Settings(path_epochs=4, path_points=8, path_learning_rate=0.05, finetune_epochs=1, depth_rule="share")
+SETTINGS = Settings(
+    path_epochs=4, path_points=8, path_learning_rate=0.05, finetune_epochs=1, depth_rule="share", round_to=1
+)
 
 
 class Plain(nn.Sequential):

@@ -12,13 +12,13 @@ import sys
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomli_w
 
 from amsc.errors import SettingsError
 from amsc.storage import write_atomically
-from amsc.structure import Rounding, Structure, minima
+from amsc.structure import LIKED, Rounding, Structure, minima
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -60,6 +60,7 @@ EFFORTS: Mapping[str, Mapping[str, Any]] = {
         "finetune_epochs": 64.0,
         "reconstruction": 0,
         "distillation": 0.0,
+        "round_to": 1,
     },
 }
 """What each effort sets; all else is as by default."""
@@ -119,8 +120,9 @@ class Settings:
     what losing them costs after that, or "fisher", what it costs before. `threads` are
     torch's (0: as it is set). `keep` and `only` are names or globs of what must not be touched, or of all that may be
     (see `amsc.structure.select`); what is left of a group that loses channels is a multiple of `round_to`, at least
-    `min_channels` (see `amsc.structure.Rounding`); each text in `minimum`, such as "layer3.*=16", says how many must be
-    left where it names groups, as `keep` would. Lists of these become tuples.
+    `min_channels` (see `amsc.structure.Rounding`). "auto" is 8, and finer where a layer is so narrow that multiples of
+    8 would leave no choice, or where they would end far from a target; 1 rounds nothing. Each text in `minimum`, such
+    as "layer3.*=16", says how many must be left where it names groups, as `keep` would. Lists of these become tuples.
 
     Raises:
         SettingsError: a value has the wrong type or is impossible.
@@ -160,7 +162,7 @@ class Settings:
     only: tuple[str, ...] = ()
     streams: bool = False  # channels of residual streams may go as well; with method="gates", and in scans
     plain: bool = False  # plain convolutions may go as well: the path draws their kernels to the identity
-    round_to: int = 1
+    round_to: int | Literal["auto"] = "auto"
     min_channels: int = 1
     minimum: tuple[str, ...] = ()
 
@@ -188,7 +190,7 @@ class Settings:
     def of(cls, effort: str, **choices: Any) -> "Settings":
         """The settings of an effort, with other choices on top: "instant" (no training), "quick" (a tenth of the
         usual epochs), "standard" (the defaults), "thorough" (four to eight times as many), or "paper" (its weights and
-        sizes of groups, long schedules, neither reconstruction nor distillation).
+        sizes of groups, long schedules, neither reconstruction nor distillation nor rounding).
 
             amsc.compress(..., settings=amsc.Settings.of("instant", seed=1))
 
@@ -207,7 +209,8 @@ class Settings:
         Raises:
             SettingsError: `minimum` is not of its form, or names nothing.
         """
-        return Rounding(self.round_to, self.min_channels, minima(structure, self.minimum))
+        floors = self.min_channels, minima(structure, self.minimum)
+        return Rounding(LIKED, *floors, gives_way=True) if self.round_to == "auto" else Rounding(self.round_to, *floors)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,13 +249,17 @@ def _check_type(key: str, value: Any, kind: Any) -> None:
         if not isinstance(value, tuple) or not all(isinstance(each, str) and each for each in value):
             raise SettingsError(f"{key}: expected a list of names or globs such as ['layer1*'], got {value!r}")
         return
-    allowed = typing.get_args(kind) or (kind,)
+    kinds = typing.get_args(kind) or (kind,)
+    words = [word for each in kinds for word in typing.get_args(each)]
+    if isinstance(value, str) and value in words:
+        return
+    allowed = tuple(each for each in kinds if not typing.get_args(each))
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if float in allowed and is_number:
         return
     if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
-        names = " or ".join("nothing" if a is type(None) else _KIND_WORDS[a] for a in allowed)
-        raise SettingsError(f"{key}: expected {names}, got {value!r}")
+        names = ["nothing" if a is type(None) else _KIND_WORDS[a] for a in allowed]
+        raise SettingsError(f"{key}: expected {' or '.join([*names, *words])}, got {value!r}")
 
 
 _KIND_WORDS: Mapping[Any, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
@@ -265,7 +272,7 @@ def _check_value(key: str, value: Any) -> None:
         )
     if key == "device" and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", value):
         raise SettingsError(f"device: expected cpu, cuda, cuda:N or mps, got {value!r}")
-    if key in RANGES and value is not None:
+    if key in RANGES and isinstance(value, int | float):
         lowest, highest, with_lowest, with_highest = RANGES[key]
         fits = (lowest <= value if with_lowest else lowest < value) and (
             value <= highest if with_highest else value < highest

@@ -68,6 +68,12 @@ def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["measure", "resnet20", "extra"], 2, "unknown argument extra"),
         (["compress", "resnet20", "--path-epochs", "many"], 2, "invalid float value: 'many'"),
         (["compress", "resnet20", "--penalty-weights", "amcs"], 2, "did you mean amsc?"),
+        (["compress", "resnet20", "--round-to", "eight"], 2, "expected auto or a whole number, 1 or more; got 'eight'"),
+        (
+            ["scan", "resnet20", "--data", "digits", "--round-to", "0"],
+            2,
+            "round_to: expected a finite number, 1 or more",
+        ),
         (["compress", "--data", "digits", "--target", "macs=50%"], 2, "MODEL is missing"),
         (["compress", "resnet20", "--target", "macs=50%"], 2, "--data DATA is missing"),
         (["compress", "resnet20", "--data", "digits"], 2, "--target T is missing"),

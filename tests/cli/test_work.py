@@ -56,6 +56,15 @@ def test_its_settings_repeat_the_run(run_folder: Path, tmp_path: Path, capsys: p
     assert _essential(payload["record"]) == _essential(first)
 
 
+def test_rounding_is_written_down_and_read_back(run_folder: Path, tmp_path: Path) -> None:
+    assert read_settings(run_folder / "settings.toml").settings.round_to == "auto"
+    words = ["scan", "digits_resnet", "--data", "digits", "--quiet"]
+    for way in ("auto", "1"):
+        assert main([*words, "--round-to", way, "--out", str(tmp_path / way)]) == 0
+    rounded, exact = (json.loads((tmp_path / way / "scan.json").read_text())["points"] for way in ("auto", "1"))
+    assert rounded[1]["removed_channels"] != exact[1]["removed_channels"]
+
+
 def test_limits_are_flags_and_are_written_down(tmp_path: Path) -> None:
     out = tmp_path / "limited"
     limits = ["--keep", "layer1*", "--keep", "layer3.2", "--round-to", "8", "--min-channels", "16"]

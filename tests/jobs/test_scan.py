@@ -249,6 +249,19 @@ def test_limits_are_respected() -> None:
         assert left >= 8
 
 
+def test_widths_are_rounded_unless_that_is_asked_for() -> None:
+    model, data = resnet()
+    left = {}
+    for way in ("auto", 1):
+        settings = None if way == "auto" else amsc.Settings(round_to=1)
+        found = scan(model, data.example_inputs(1), data, settings=settings, dimensions="width")
+        removal = found.removal(macs=0.6)
+        check(model, data, found, removal)
+        left[way] = [found.structure.group(name).size - len(gone) for name, gone in removal["channels"].items()]
+    assert sum(number not in {1, 2, 3, 4, 6, *range(8, 64, 4)} for number in left["auto"]) <= 1, left
+    assert any(number % 4 for number in left[1]), left
+
+
 def test_looking_at_the_points() -> None:
     model, data = resnet()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

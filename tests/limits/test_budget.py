@@ -32,7 +32,13 @@ from training.small import small_data, small_net
 DATA = small_data()
 INPUTS = DATA.example_inputs(1)
 SETTINGS = Settings(
-    dense_epochs=2, path_epochs=2, finetune_epochs=1, path_points=4, path_learning_rate=0.05, depth_rule="share"
+    dense_epochs=2,
+    path_epochs=2,
+    finetune_epochs=1,
+    path_points=4,
+    path_learning_rate=0.05,
+    depth_rule="share",
+    round_to=1,
 )
 
 

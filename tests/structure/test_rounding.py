@@ -1,5 +1,7 @@
 """What is left of every group is a multiple, for positions as well as for channels."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +40,54 @@ def test_the_sizes_that_a_group_can_have(
     size: int, widths: tuple[int, ...], to: int, least: int, sizes: list[int]
 ) -> None:
     assert list(Rounding(to, least).smaller_sizes(_group(size, *widths))) == sizes
+
+
+@pytest.mark.parametrize(
+    ("size", "widths", "kind", "least", "sizes"),
+    [
+        (64, (1,), "filter", 1, [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 40, 48, 56]),
+        (40, (1, 16), "filter", 1, [1, 2, 3, 4, 6, 8, 12, 16, 24, 32]),
+        (16, (1,), "hidden", 1, [1, 2, 3, 4, 6, 8, 12]),
+        (5, (1,), "filter", 1, [1, 2, 3, 4]),
+        (2, (1,), "filter", 1, [1]),
+        (1, (1,), "filter", 1, []),
+        (24, (1, 2), "hidden", 1, [1, 2, 3, 4, 6, 8, 12, 16]),  # a gated unit
+        (24, (4,), "filter", 1, [1, 2, 3, 4, *range(6, 24, 2)]),  # four filters each
+        (24, (12,), "head_dim", 1, [1, 2, 3, 4, 6, 8, 12, 16]),
+        (12, (20,), "head", 1, list(range(1, 12))),
+        (12, (64,), "head", 100, list(range(2, 12))),
+        (64, (1,), "filter", 27, [27, 32, 40, 48, 56]),  # the least is always allowed
+        (32, (1,), "filter", 27, [27]),
+        (32, (1,), "filter", 32, []),
+        (32, (1,), "filter", 5, [5, 6, 8, 12, 16, 24]),
+    ],
+)
+def test_auto_is_finer_where_little_is_left(
+    size: int, widths: tuple[int, ...], kind: str, least: int, sizes: list[int]
+) -> None:
+    assert list(Rounding(8, least, gives_way=True).smaller_sizes(_group(size, *widths, kind=kind))) == sizes
+
+
+@given(size=st.integers(2, 200), width=st.integers(1, 24), least=st.integers(1, 50), to=st.sampled_from([2, 4, 8, 16]))
+def test_what_gives_way_keeps_nothing_from_going(size: int, width: int, least: int, to: int) -> None:
+    group, rounding = _group(size, width), Rounding(to, least, gives_way=True)
+    sizes, any_size = list(rounding.smaller_sizes(group)), list(Rounding(1, least).smaller_sizes(group))
+    assert sizes[:1] == any_size[:1], "as few may be left as without rounding"
+    assert sizes == sorted(set(sizes) & set(any_size))
+    assert set(sizes) <= set(rounding.finer().smaller_sizes(group))
+    assert set(Rounding(to, least).smaller_sizes(group)) <= set(sizes)
+    assert all(high <= 2 * low for low, high in pairwise([*sizes, size]))
+    while rounding.to > 1:
+        rounding = rounding.finer()
+    assert list(rounding.smaller_sizes(group)) == any_size
+
+
+def test_only_what_does_not_give_way_keeps_channels() -> None:
+    assert not Rounding(8, gives_way=True).keeps_some
+    assert not Rounding().keeps_some
+    assert Rounding(8).keeps_some
+    for more in ({"least": 2}, {"share": 0.1}, {"minima": (("g", 2),)}):
+        assert Rounding(8, gives_way=True, **more).keeps_some  # type: ignore[arg-type]
 
 
 def test_head_dimensions_are_counted_in_each_head() -> None:

@@ -132,8 +132,9 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--round-to",
         metavar="N",
-        type=int,
-        help=f"what is left of a group that loses channels is a multiple of N (default: {values.round_to})",
+        type=_multiple,
+        help="what is left of a group that loses channels is a multiple of N (1: any number), or of 8 and in narrow "
+        f"groups finer (auto) (default: {values.round_to})",
     )
     group.add_argument(
         "--min-channels",
@@ -147,6 +148,13 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="at least N channels are left in the groups, modules or parameters that GLOB names (may be repeated)",
     )
+
+
+def _multiple(text: str) -> int | str:
+    """A number, or the word for the usual ones."""
+    if text != "auto" and not text.removeprefix("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"expected auto or a whole number, 1 or more; got {text!r}")
+    return text if text == "auto" else int(text)
 
 
 def add_run_flags(parser: argparse.ArgumentParser, *, out: str, defaults: Settings | None = None) -> None:

@@ -177,4 +177,5 @@ def _limits_said(settings: Settings) -> str:
     chosen = {name: list(getattr(settings, name)) for name in ("keep", "only", "minimum")}
     said = [f"{name}={globs}" for name, globs in chosen.items() if globs]
     numbers = {"round_to": settings.round_to, "min_channels": settings.min_channels}
-    return ", ".join([*said, *(f"{name}={number}" for name, number in numbers.items() if number > 1)])
+    binding = {name: number for name, number in numbers.items() if number not in ("auto", 1)}
+    return ", ".join([*said, *(f"{name}={number}" for name, number in binding.items())])

@@ -2,7 +2,7 @@
 
 from amsc.structure.cost_terms import byte_costs, parameter_costs, time_features
 from amsc.structure.from_model import trace
-from amsc.structure.rounding import Rounding, round_channels
+from amsc.structure.rounding import LIKED, Rounding, round_channels
 from amsc.structure.selection import minima, select, without_frozen, without_plain
 from amsc.structure.structure import (
     Block,
@@ -18,6 +18,7 @@ from amsc.structure.structure import (
 )
 
 __all__ = [
+    "LIKED",
     "Block",
     "BlockCall",
     "ChannelGroup",

@@ -3,15 +3,18 @@
 import random
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from amsc.structure import Rounding, Structure
+from amsc.structure import Rounding, Structure, trace
 from amsc.structure.costing import channel_macs, predicted_macs
 from amsc.structure.cutting import after_removal
 from amsc.training import Removal
 from amsc.training.removal.bunches import bunches, choose_channels, sparing_last
 from amsc.training.removal.removed import channel_map, compose_removals
+from amsc.training.removal.to_cost import lowest_cost
 from training.small import small_data, small_net, traced
 
 STRUCTURE = traced(small_net(), small_data())
@@ -97,6 +100,39 @@ def test_a_target_is_met_in_multiples_and_the_dearest_stay(seed: int, to: int, l
         assert sorted(of_group[: len(going)]) == list(going), "the cheapest of the group go"
         one_less = {**channels, name: sorted(of_group[: size - min(size, left + to)])}
         assert predicted_macs(STRUCTURE, one_less) > target, "none goes without need"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_rounding_that_gives_way_meets_a_target_as_nearly_as_none(seed: int) -> None:
+    chooser, auto = random.Random(seed), Rounding(8, gives_way=True)
+    ranking = chooser.sample(LEAVES, len(LEAVES))
+    lowest, dense = predicted_macs(STRUCTURE, channel_map(sparing_last(STRUCTURE, LEAVES))), predicted_macs(STRUCTURE)
+    assert lowest_cost(STRUCTURE, LEAVES, auto) == lowest
+    target = int(lowest + chooser.uniform(0.0, 0.95) * (dense - lowest))
+    channels = channel_map(choose_channels(STRUCTURE, ranking, target, rounding=auto))
+    macs, smallest = predicted_macs(STRUCTURE, channels), min(channel_macs(STRUCTURE, name) for name, _ in LEAVES)
+    assert target - max(0.01 * target, smallest) <= macs <= target
+    odd = [name for name, gone in channels.items() if not _is_liked(name, len(gone))]
+    assert len(odd) <= 2, "few groups have another number, and only where the target asks for it"
+    for name, going in channels.items():
+        of_group = [index for other, index in ranking if other == name]
+        assert sorted(of_group[: len(going)]) == list(going), "the cheapest of the group go"
+
+
+def _is_liked(name: str, gone: int) -> bool:
+    group = STRUCTURE.group(name)
+    return group.size - gone in Rounding(8, gives_way=True).smaller_sizes(group)
+
+
+def test_where_multiples_would_end_far_below_the_target_finer_numbers_are_left() -> None:
+    structure = trace(nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 4)), torch.zeros(1, 4))
+    (group,) = structure.channels
+    for share, left in ((0.5, 32), (0.65, 41), (0.74, 47), (0.97, 62)):  # of 64: 41.6, 47.4, 62.1
+        for gives_way, expected in ((True, left), (False, left // 8 * 8)):
+            rounding = Rounding(8, gives_way=gives_way)
+            leaves = [(group.name, index) for index in range(64)]
+            target = int(share * predicted_macs(structure))
+            assert 64 - len(choose_channels(structure, leaves, target, rounding=rounding)) == expected
 
 
 def test_leaves_are_held_back_until_a_multiple_is_reached() -> None:

@@ -1,5 +1,6 @@
 """Choosing channels to meet a cost, cheapest first, in bunches that leave a number of channels that is allowed."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
@@ -21,7 +22,7 @@ def bunches(structure: Structure, leaves: Iterable[Leaf], rounding: Rounding = A
     What is never released, the last channel of a group for one, is not yielded, nor are leaves in no group of
     `structure`. A bunch of a group may only go after those before it."""
     sizes = {group.name: group.size for group in structure.channels}
-    allowed = {group.name: rounding.smaller_sizes(group) for group in structure.channels}
+    allowed = {group.name: frozenset(rounding.smaller_sizes(group)) for group in structure.channels}
     held: dict[str, list[Leaf]] = {}
     for leaf in leaves:
         name = leaf[0]
@@ -54,7 +55,23 @@ def choose_channels(
     ends more than `slack` (a fraction of the target) below the target, its last leaf is exchanged for smaller steps.
     A group keeps a number of channels that `rounding` allows, at least one, and of its channels the dearest; leaves go
     in `bunches`. If even all leaves are not enough, all that may go are returned.
+
+    Where a rounding that gives way ends more than `slack` below the target as well, groups get channels back in finer
+    steps, the dearest first and only until it does not.
     """
+    chosen = _in_bunches(structure, ranking, target_cost, slack, rounding)
+    enough = (1 - slack) * target_cost
+    while rounding.gives_way and rounding.to > 1 and predicted_cost(structure, channel_map(chosen)) < enough:
+        rounding = rounding.finer()
+        finer = list(bunches(structure, chosen, rounding))
+        chosen = list(chain.from_iterable(_given_back(structure, finer, target_cost, enough=enough)))
+    return chosen
+
+
+def _in_bunches(
+    structure: Structure, ranking: Sequence[Leaf], target_cost: int, slack: float, rounding: Rounding
+) -> list[Leaf]:
+    """As `choose_channels`, whose words say how, in the numbers of `rounding`."""
     allowed = list(bunches(structure, ranking, rounding))
     prefix = allowed[: _shortest_prefix(structure, allowed, target_cost)]
     chosen = _given_back(structure, prefix, target_cost)
@@ -83,15 +100,20 @@ def _shortest_prefix(structure: Structure, ranked: Sequence[Bunch], target_cost:
     return low
 
 
-def _given_back(structure: Structure, chosen: Sequence[Bunch], target_cost: int) -> list[Bunch]:
-    """`chosen` without those bunches, dearest (last) first, that need not go for the target."""
+def _given_back(
+    structure: Structure, chosen: Sequence[Bunch], target_cost: int, *, enough: float = math.inf
+) -> list[Bunch]:
+    """`chosen` without those bunches, dearest (last) first, that need not go for the target; no more stay once the cost
+    is `enough`."""
     kept, too_large = list(chosen), set[str]()
     for bunch in reversed(chosen):
         name = bunch[0][0]
         if name not in too_large:
             less = [other for other in kept if other != bunch]
-            if predicted_cost(structure, _channels(less)) <= target_cost:
+            if (cost := predicted_cost(structure, _channels(less))) <= target_cost:
                 kept = less
+                if cost >= enough:
+                    break
             else:
                 too_large.add(name)  # as are all before it, which may not stay while it goes
     return kept

@@ -82,7 +82,7 @@ def blocks_needed(
     spare = [name for name in _cheapest(penalty.blocks, emptying_times(penalty)[1]) if name not in gone]
     while (lowest := lowest_cost(after_removal(structure, {}, gone), leaves, rounding)) > target_cost:
         if not spare:
-            rounded = "" if rounding == ANY_NUMBER else " with channels in the multiples and numbers asked for"
+            rounded = " with channels in the multiples and numbers asked for" if rounding.keeps_some else ""
             raise TargetError(f"a cost of {target_cost} cannot be reached{rounded}; the lowest is {lowest}")
         gone.append(spare.pop(0))
     return tuple(gone)
