@@ -5,11 +5,11 @@
 
 Each network is cut to half of its MACs: in width alone by a scan ("width"), and as `--effort instant` does, in depth
 and width ("both"). Time does not depend on weights, so that networks may be untrained; which widths are left does, so
-FOLDER may hold state dicts resnet20.pt, resnet56.pt of trained ones. Timed in turns with the dense network, on one
-thread, the fastest of 30 calls, at batch 1 and 64: eager torch, and onnxruntime on the exported file. "16" is what auto would be with 16 in
-place of 8. `--accuracy` judges ResNet-20, cut to some shares of its MACs with and without rounding and reconstructed
-untrained, on 5,000 test images. Finished rows are written at once and skipped when the script is started again. Result:
-benchmarks/results/widths.json.
+FOLDER may hold state dicts such as resnet20.pt and vit.pt of trained ones. Timed in turns with the dense network, on
+one thread, the fastest of 30 calls, at batch 1 and 64: eager torch, and onnxruntime on the exported file. "16" is what
+auto would be with 16 in place of 8. `--accuracy` judges ResNet-20, cut to some shares of its MACs with and without
+rounding and reconstructed untrained, on 5,000 test images. Finished rows are written at once and skipped when the
+script is started again. Result: benchmarks/results/widths.json.
 """
 
 import argparse
