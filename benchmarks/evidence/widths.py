@@ -5,20 +5,20 @@
 
 Each network is cut to half of its MACs: in width alone by a scan ("width"), and as `--effort instant` does, in depth
 and width ("both"). Time does not depend on weights, so that networks may be untrained; which widths are left does, so
-FOLDER may hold state dicts resnet20.pt, resnet56.pt of trained ones. Timed in turns with the dense network, on one
-thread, at batch 1 and 64: eager torch, and onnxruntime on the exported file. "16" is what auto would be with 16 in
-place of 8. `--accuracy` judges ResNet-20, cut to some shares of its MACs with and without rounding and reconstructed
-untrained, on 5,000 test images. Finished rows are written at once and skipped when the script is started again. Result:
-benchmarks/results/widths.json.
+FOLDER may hold state dicts such as resnet20.pt and vit.pt of trained ones. Timed in turns with the dense network, on
+one thread, the fastest of 30 calls, at batch 1 and 64: eager torch, and onnxruntime on the exported file. "16" is what
+auto would be with 16 in place of 8. `--accuracy` judges ResNet-20, cut to some shares of its MACs with and without
+rounding and reconstructed untrained, on 5,000 test images. Finished rows are written at once and skipped when the
+script is started again. Result: benchmarks/results/widths.json.
 """
 
 import argparse
 import copy
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from transformers import ViT
 import amsc
 from amsc.data import Data, open_data
 from amsc.export import export_onnx
-from amsc.measurement import count_macs, machine_stamp, time_in_turns
+from amsc.measurement import count_macs, machine_stamp
 from amsc.models import open_model
 from amsc.structure import Rounding
 from amsc.structure.costing import predicted_macs
@@ -42,7 +42,7 @@ from amsc.training import evaluate
 RESULTS = Path(__file__).parents[1] / "results" / "widths.json"
 SHARE = 0.5
 BATCHES = (1, 64)
-ROUNDS = 25
+WARM_UP, ROUNDS = 3, 30
 ROUNDINGS = {"1": Rounding(), "auto": Rounding(8, gives_way=True)}
 
 
@@ -188,7 +188,8 @@ def compressed(model: nn.Module, data: Data) -> Iterator[tuple[str, nn.Module]]:
 
 def eager(models: Sequence[nn.Module], inputs: Tensor) -> list[float]:
     """Seconds of each model in torch."""
-    return [median for median, _ in time_in_turns(models, inputs, rounds=ROUNDS)]
+    with torch.inference_mode():
+        return in_turns([partial(model.eval(), inputs) for model in models])
 
 
 def exported(models: Sequence[nn.Module], inputs: Tensor) -> list[float]:
@@ -202,13 +203,18 @@ def exported(models: Sequence[nn.Module], inputs: Tensor) -> list[float]:
             export_onnx(model, inputs, path)
             sessions.append(onnxruntime.InferenceSession(str(path), options))
     feed = {sessions[0].get_inputs()[0].name: inputs.numpy()}
-    seconds: list[list[float]] = [[] for _ in sessions]
-    for _ in range(3 + ROUNDS):
-        for session, taken in zip(sessions, seconds, strict=True):
+    return in_turns([partial(session.run, None, feed) for session in sessions])
+
+
+def in_turns(calls: Sequence[Callable[[], Any]]) -> list[float]:
+    """The fastest of many calls of each, in seconds: whatever else the machine does can only slow one down."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for _ in range(WARM_UP + ROUNDS):
+        for call, taken in zip(calls, seconds, strict=True):
             start = time.perf_counter()
-            session.run(None, feed)
+            call()
             taken.append(time.perf_counter() - start)
-    return [statistics.median(taken[3:]) for taken in seconds]
+    return [min(taken[WARM_UP:]) for taken in seconds]
 
 
 def table(runs: Sequence[Mapping[str, Any]]) -> str:
