@@ -142,8 +142,10 @@ class ScanPoint:
     `seen_increase` is how much the loss of a few training examples grows with what goes set to zero; the prediction
     `is_far_off` where that is more than ten times as much, as of a network that fits its examples so well that their
     loss has hardly any slope.
-    Where it was asked for: `score` and `score_reestimated` on the validation split, with the running statistics of
-    BatchNorm as they were and estimated anew; `latency_seconds` with its interquartile range.
+    `seen_increase_reconstructed` is the same of the network that was cut and then reconstructed, `repaired` how.
+    Where it was asked for: `score`, `score_reestimated` and `score_reconstructed` on the validation split, of the
+    network as cut, with the statistics of BatchNorm estimated anew, and reconstructed; `latency_seconds` with its
+    interquartile range.
     """
 
     share: float
@@ -161,6 +163,9 @@ class ScanPoint:
     latency_spread_seconds: float | None = None
     seen_increase: float | None = None
     is_far_off: bool = False
+    seen_increase_reconstructed: float | None = None
+    score_reconstructed: float | None = None
+    repaired: "ReconstructionRecord | None" = None
 
     @property
     def is_predicted(self) -> bool:

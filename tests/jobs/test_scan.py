@@ -17,6 +17,7 @@ import amsc
 from amsc.data import Data
 from amsc.errors import DataError, RunFolderError, SettingsError, TargetError
 from amsc.jobs.scan import SHARES, Scan, scan
+from amsc.jobs.scan_look import LossCheck
 from amsc.measurement import count_macs
 from amsc.models import open_model
 from amsc.records import ScanPoint, ScanRecord, from_json, to_json
@@ -231,6 +232,42 @@ def test_looking_at_the_points() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def test_each_network_is_reconstructed_and_looked_at() -> None:
+    model, data = resnet()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    settings, inputs = amsc.Settings(reconstruction=96, seed=3), data.example_inputs(1)
+    found = scan(model, inputs, data, shares=[0.7, 0.4], dimensions="width", settings=settings, evaluate=True)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    dense, *proposed = found.points
+    assert (dense.seen_increase_reconstructed, dense.repaired) == (0.0, None)
+    assert dense.score_reconstructed == dense.score
+    for point in proposed:
+        plan = amsc.plan_cut(found.structure, channels=point.removed_channels, blocks=point.removed_blocks)
+        small = amsc.reconstruct(amsc.cut(model, plan, inputs), model, data, examples=96, seed=3).model
+        assert point.score_reconstructed == evaluate(small, data, "validation", Classification()).score
+        assert point.score is not None
+        assert point.score_reconstructed > point.score
+        assert point.seen_increase is not None
+        assert point.seen_increase_reconstructed is not None
+        assert point.seen_increase_reconstructed < point.seen_increase
+        check = LossCheck.of(model, found.structure, data, Classification(), can_split=found.record.is_batched)
+        assert point.seen_increase_reconstructed == check.increase(small)
+        assert point.repaired is not None
+        assert point.repaired.examples == 96
+        assert any(layer.ridge is not None for layer in point.repaired.layers)
+    assert "from 96 training examples without their labels" in str(found)
+
+
+def test_nothing_is_reconstructed_where_that_is_off() -> None:
+    model, data = resnet()
+    settings = amsc.Settings(reconstruction=0)
+    found = scan(model, data.example_inputs(1), data, shares=[0.5], settings=settings, evaluate=True)
+    for point in found.points:
+        assert (point.seen_increase_reconstructed, point.score_reconstructed, point.repaired) == (None, None, None)
+        assert point.score is not None
+    assert "reconstructed" not in str(found)
+
+
 def test_a_scan_beats_the_worst_choice() -> None:
     """What it keeps is worth more than what it would remove: the other way round the network knows nothing."""
     model, data = resnet()
@@ -269,8 +306,9 @@ def test_the_record_saves_to_json_and_prints() -> None:
     assert from_json(ScanRecord, to_json(found.record)) == found.record
     lines = str(found).splitlines()
     assert lines[0].startswith("mine on digits")
-    assert len(lines) == 3 + len(found.points)
-    assert "█" in lines[-2]
+    assert len(lines) == 4 + len(found.points)
+    assert "█" in lines[-3]
+    assert lines[-2].startswith("  reconstructed: ") or lines[-2].startswith("reconstructed: ")
     assert repr(found) == f"Scan({found.in_a_line()})"
     assert "mine on digits, 3 points down to" in repr(found)
     assert from_json(ScanRecord, found.to_json()) == found.record
