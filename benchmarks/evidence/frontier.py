@@ -127,8 +127,7 @@ def ranked(score_of: Callable[[Scene], Tensor]) -> Arm:
 
 def scanned(dimensions: str) -> Arm:
     def removal(dense: nn.Module, structure: Structure, data: Data, share: float, seed: int) -> Mapping[str, Any]:
-        settings = Settings(reconstruction=0)  # only what goes is asked for
-        return scan(dense, data.example_inputs(), data, dimensions=dimensions, settings=settings).removal(macs=share)
+        return scan(dense, data.example_inputs(), data, dimensions=dimensions).removal(macs=share)
 
     return at_once(removal)
 

@@ -109,8 +109,7 @@ def epoch_seconds(dense: nn.Module, data: Data) -> float:
 
 def plans(dense: nn.Module, data: Data, options: argparse.Namespace) -> Iterator[tuple[str, float, CutPlan]]:
     """What is cut, the share of the MACs that is left, and the plan."""
-    settings = amsc.Settings(reconstruction=0)  # it is the subject here
-    found = amsc.scan(dense, data.example_inputs(), data, dimensions="width", settings=settings)
+    found = amsc.scan(dense, data.example_inputs(), data, dimensions="width")
     removals: dict[str, dict[str, Any]] = {f"{share:.0%}": dict(found.removal(macs=share)) for share in options.shares}
     if options.blocks:
         outer = [block.name for block in found.structure.blocks if block.name.count(".") == 1]

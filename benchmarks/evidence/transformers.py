@@ -134,8 +134,7 @@ def ways(
         return amsc.compress(copy.deepcopy(dense), example, data, task=task, target=target, settings=settings).model
 
     if not {"scan, as cut", "scan, reconstructed"} <= done:
-        settings = amsc.Settings(reconstruction=0)  # the outcome is repaired below
-        found = amsc.scan(copy.deepcopy(dense), example, data, task=task, dimensions="width", settings=settings)
+        found = amsc.scan(copy.deepcopy(dense), example, data, task=task, dimensions="width")
         cut = amsc.cut(dense, amsc.plan_cut(found.structure, **found.removal(macs=share)), example)
         yield "scan, as cut", cut
         yield "scan, reconstructed", amsc.reconstruct(cut, dense, data, examples=EXAMPLES, seed=seed).model

@@ -142,10 +142,10 @@ class ScanPoint:
     `seen_increase` is how much the loss of a few training examples grows with what goes set to zero; the prediction
     `is_far_off` where that is more than ten times as much, as of a network that fits its examples so well that their
     loss has hardly any slope.
-    `seen_increase_reconstructed` is the same of the network that was cut and then reconstructed, `repaired` how.
-    Where it was asked for: `score`, `score_reestimated` and `score_reconstructed` on the validation split, of the
-    network as cut, with the statistics of BatchNorm estimated anew, and reconstructed; `latency_seconds` with its
-    interquartile range.
+    Where it was asked for: `seen_increase_reconstructed` is the same of the network that was cut and reconstructed,
+    `repaired` says how, `not_reconstructed` why it could not be; `score`, `score_reestimated` and `score_reconstructed`
+    are those on the validation split, of the network as cut, with the statistics of BatchNorm estimated anew, and
+    reconstructed; `latency_seconds` comes with its interquartile range.
     """
 
     share: float
@@ -166,6 +166,7 @@ class ScanPoint:
     seen_increase_reconstructed: float | None = None
     score_reconstructed: float | None = None
     repaired: "ReconstructionRecord | None" = None
+    not_reconstructed: str | None = None
 
     @property
     def is_predicted(self) -> bool:

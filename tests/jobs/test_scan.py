@@ -1,5 +1,6 @@
 """A scan end to end: every point can be cut, costs what it says, and does what was asked for."""
 
+import copy
 import errno
 import itertools
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 import amsc
 from amsc.data import Data
-from amsc.errors import DataError, RunFolderError, SettingsError, TargetError
+from amsc.errors import DataError, RunFolderError, SettingsError, TargetError, VerificationError
+from amsc.jobs import scan_look
 from amsc.jobs.scan import SHARES, Scan, scan
 from amsc.jobs.scan_look import LossCheck
 from amsc.measurement import count_macs
@@ -266,6 +268,50 @@ def test_nothing_is_reconstructed_where_that_is_off() -> None:
         assert (point.seen_increase_reconstructed, point.score_reconstructed, point.repaired) == (None, None, None)
         assert point.score is not None
     assert "reconstructed" not in str(found)
+    assert "reconstructed" not in str(scan(model, data.example_inputs(1), data, shares=[0.5])), "nobody asked"
+
+
+def test_the_loss_is_reconstructed_without_scores_where_that_is_asked_for() -> None:
+    model, data = resnet()
+    settings = amsc.Settings(reconstruction=64)
+    found = scan(model, data.example_inputs(1), data, shares=[0.5], settings=settings, reconstruct=True)
+    point = found.points[-1]
+    assert (point.score, point.score_reconstructed) == (None, None)
+    assert point.seen_increase is not None
+    assert point.seen_increase_reconstructed is not None
+    assert point.seen_increase_reconstructed < point.seen_increase
+
+
+def test_why_a_network_is_not_reconstructed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = resnet()
+    settings, inputs = amsc.Settings(reconstruction=64), data.example_inputs(1)
+
+    def look() -> Scan:
+        return scan(model, inputs, data, shares=[0.5], settings=settings, reconstruct=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scan_look, "cut", refusing(VerificationError("outputs differ")))
+        found = look()
+        assert found.points[-1].not_reconstructed == "it cannot be cut: outputs differ"
+        assert found.points[-1].seen_increase_reconstructed is None
+        assert "not reconstructed: 50% (it cannot be cut: outputs differ)" in str(found)
+        with pytest.raises(VerificationError, match="outputs differ"):
+            scan(model, inputs, data, shares=[0.5], settings=settings, evaluate=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(scan_look, "reconstruct", refusing(DataError("too few examples")))
+        assert "not reconstructed: 50% (too few examples)" in str(look())
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    found = scan(frozen, inputs, data, shares=[0.5], settings=settings, reconstruct=True)
+    assert found.points[-1].repaired is not None
+    assert "not reconstructed: 50% (" in str(found)
+    assert "frozen" in str(found)
+
+
+def refusing(error: Exception) -> Callable[..., Any]:
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise error
+
+    return refuse
 
 
 def test_a_scan_beats_the_worst_choice() -> None:
@@ -306,9 +352,8 @@ def test_the_record_saves_to_json_and_prints() -> None:
     assert from_json(ScanRecord, to_json(found.record)) == found.record
     lines = str(found).splitlines()
     assert lines[0].startswith("mine on digits")
-    assert len(lines) == 4 + len(found.points)
-    assert "█" in lines[-3]
-    assert lines[-2].startswith("  reconstructed: ") or lines[-2].startswith("reconstructed: ")
+    assert len(lines) == 3 + len(found.points)
+    assert "█" in lines[-2]
     assert repr(found) == f"Scan({found.in_a_line()})"
     assert "mine on digits, 3 points down to" in repr(found)
     assert from_json(ScanRecord, found.to_json()) == found.record

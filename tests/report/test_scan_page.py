@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from amsc.records import ReconstructionRecord, ScanPoint, ScanRecord
+from amsc.records import ReconstructionRecord, RefittedLayer, ScanPoint, ScanRecord
 from amsc.report import frontier_page, render_scan, scan_columns, scan_remarks, scan_rows
 from amsc.report.scan_page import scan_chart
 from amsc.words.page import as_text
@@ -32,7 +32,7 @@ REPAIRED = replace(
                 seen_increase=2.0 + i,
                 seen_increase_reconstructed=0.25 + i,
                 score_reconstructed=0.625,
-                repaired=ReconstructionRecord("stream", 96, 0, (), 1.5),
+                repaired=ReconstructionRecord("stream", 96, 0, (RefittedLayer("fc", "own", 0.5, 0.25, 0.1),), 1.5),
             )
             for i, point in enumerate(SEEN.points[1:])
         ),

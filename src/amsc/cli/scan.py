@@ -30,8 +30,9 @@ DESCRIPTION = """\
 Find out in about a minute, without training, what could go from a trained network for
 each budget, and what that is predicted to do to the loss. Every block and channel gets
 a gate; from the derivatives of the loss of some training examples by all gates, the
-path on which they close is solved to the end, blocks first. Each network is then cut,
-and refitted in closed form to the whole one (--reconstruction 0 leaves that out).
+path on which they close is solved to the end, blocks first. With --evaluate, or with
+--reconstruction N, each network is also cut and refitted in closed form to the whole one,
+which takes several times as long.
 
 `amsc compress` finds better networks, by training on the way; a scan tells what to
 expect, and where the network breaks.
@@ -121,6 +122,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
                 shares=shares,
                 evaluate=args.evaluate,
                 latency=args.latency,
+                reconstruct=bool(args.reconstruction),
                 model_name=str(wanted.model),
                 progress=listener,
             )

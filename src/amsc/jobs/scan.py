@@ -119,6 +119,7 @@ def scan(
     shares: Sequence[float] = SHARES,
     evaluate: bool = False,
     latency: bool = False,
+    reconstruct: bool = False,
     model_name: str = "",
     progress: Progress | None = None,
 ) -> Scan:
@@ -127,15 +128,15 @@ def scan(
     Every removable block and channel gets a gate between 0 and 1. From the derivatives of each example's loss by all
     gates at 1, the path of the adaptive group lasso near the trained network is solved to the end: blocks alone first,
     then the channels of what they leave (`amsc.penalty.gate_path` has the problem). Each network proposed is then run
-    as it is cut, and cut and reconstructed (see `ScanPoint`). Nothing is trained, and `model` comes back as it was.
+    as it is cut (see `ScanPoint`). Nothing is trained, and `model` comes back as it was.
 
         small = cut(model, plan_cut(found.structure, **found.removal(macs=0.5)))
 
     Args:
         example_inputs: a tensor, or a tuple or dict of arguments, for which MACs and latency are counted.
         task: loss and score; classification if None. `Imitation()` compares with `model` and needs no labels.
-        settings: `currency`, `depth_share`, `reconstruction` (0: none) and its `seed`, what may go (`streams`, `plain`,
-            `keep`, `only`, `round_to`, `min_channels`, `minimum`), `device`, `threads`, `deterministic` are used.
+        settings: `currency`, `depth_share`, `reconstruction` and its `seed`, what may go (`streams`, `plain`, `keep`,
+            `only`, `round_to`, `min_channels`, `minimum`), `device`, `threads` and `deterministic` are used.
         examples: how many training examples are looked at.
         power: a gate's weight is its size in the currency to this power: with 1 the penalty is the expected cost of
             what is left, 0.5 is the square root of AMSC.
@@ -143,6 +144,8 @@ def scan(
         shares: of the MACs, for which structures are proposed; the record names those out of reach.
         evaluate: give the score of each on validation: as cut, with BatchNorm estimated anew, and reconstructed.
         latency: time each on the example inputs.
+        reconstruct: give the loss of each after `amsc.reconstruct` as well, which takes several times as long as all
+            else; `evaluate` does it too. With `settings.reconstruction` 0 neither does.
         model_name: what the record calls the model; its class if empty.
         progress: hears how far the work is.
 
@@ -154,7 +157,7 @@ def scan(
         VerificationError: a cut network differs from the masked one.
     """
     wanted = ScanRequest(
-        model, example_inputs, data, examples, power, dimensions, shares, evaluate=evaluate, latency=latency
+        model, example_inputs, data, examples, power, dimensions, shares, evaluate, latency, reconstruct
     )
     return _scanned(wanted.checked(task, settings, progress, model_name))
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from amsc.borrowing import borrowed, copied
 from amsc.data import Data, batch_size, inputs_of, may_be_split, moved, some_examples, some_rows, spread_batches
+from amsc.errors import AmscError
 from amsc.jobs.scan_request import ScanRequest
 from amsc.measurement import time_model
 from amsc.reconstruction import reconstruct
@@ -93,6 +94,7 @@ _NOT_LOOKED_AT: Mapping[str, Any] = dict.fromkeys(
         "seen_increase_reconstructed",
         "score_reconstructed",
         "repaired",
+        "not_reconstructed",
     )
 )
 
@@ -108,7 +110,7 @@ class Look:
     def at_all(self, points: Sequence[ScanPoint]) -> tuple[ScanPoint, ...]:
         """The points with what was asked for; a network that several share is looked at once."""
         wanted, found = self.wanted, list[ScanPoint]()
-        if not (wanted.evaluate or wanted.latency or wanted.settings.reconstruction):
+        if not (wanted.evaluate or wanted.latency or wanted.is_reconstructed):
             return tuple(points)
         for number, point in enumerate(points):
             is_same = bool(found) and replace(found[-1], share=point.share, **_NOT_LOOKED_AT) == point
@@ -117,11 +119,17 @@ class Look:
         return tuple(found)
 
     def _at(self, point: ScanPoint) -> ScanPoint:
-        wanted, small = self.wanted, self._cut(point)
+        wanted = self.wanted
+        try:
+            small = self._cut(point)
+        except AmscError as error:
+            if wanted.evaluate or wanted.latency:
+                raise
+            return replace(point, not_reconstructed=f"it cannot be cut: {error}")
         if wanted.latency:
             seconds, spread = time_model(small, wanted.example_inputs)
             point = replace(point, latency_seconds=seconds, latency_spread_seconds=spread)
-        if wanted.settings.reconstruction:  # before the statistics of BatchNorm are other ones
+        if wanted.is_reconstructed:  # before the statistics of BatchNorm are other ones
             point = self._reconstructed(point, small)
         if wanted.evaluate:
             score = self._score(small)
@@ -136,9 +144,12 @@ class Look:
             score = self._score(small) if wanted.evaluate else None
             return replace(point, seen_increase_reconstructed=0.0, score_reconstructed=score)
         settings, inputs = wanted.settings, inputs_of(wanted.data)
-        found = reconstruct(
-            small, wanted.model, inputs, plan=plan, examples=settings.reconstruction, seed=settings.seed
-        )
+        try:
+            found = reconstruct(
+                small, wanted.model, inputs, plan=plan, examples=settings.reconstruction, seed=settings.seed
+            )
+        except AmscError as error:
+            return replace(point, not_reconstructed=str(error))
         return replace(
             point,
             seen_increase_reconstructed=self.check.increase(found.model),

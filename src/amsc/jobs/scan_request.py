@@ -31,6 +31,7 @@ class ScanRequest:
     shares: Sequence[float]
     evaluate: bool
     latency: bool
+    reconstruct: bool
     task: Task = field(default_factory=Classification)
     settings: Settings = field(default_factory=Settings)
     progress: Progress = field(default_factory=NoProgress)
@@ -57,6 +58,11 @@ class ScanRequest:
             progress=progress or self.progress,
             name=name or type(self.model).__name__,
         )
+
+    @property
+    def is_reconstructed(self) -> bool:
+        """Whether the networks are reconstructed: where it is asked for, and where they are judged, unless it is off."""
+        return bool(self.settings.reconstruction) and (self.evaluate or self.reconstruct)
 
     def _check_numbers(self) -> None:
         examples, power = self.examples, self.power

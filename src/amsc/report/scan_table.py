@@ -82,7 +82,20 @@ def scan_remarks(record: ScanRecord) -> tuple[str, ...]:
             f"{RECONSTRUCTED}: what each cut costs is given back as far as least squares can, from "
             f"{max(one.examples for one in repaired)} training examples without their labels ({seconds} for all)"
         )
-    return tuple(remarks)
+    return (*remarks, *_not_reconstructed(record))
+
+
+def _not_reconstructed(record: ScanRecord) -> list[str]:
+    """Why networks were not reconstructed at all, or none of their layers refitted."""
+    reasons: dict[str, list[str]] = {}
+    for point in record.points[1:]:
+        layers = () if point.repaired is None else point.repaired.layers
+        alone = ", ".join(dict.fromkeys(layer.reason for layer in layers if layer.reason))
+        is_tried = point.repaired is not None and not any(layer.ridge is not None for layer in layers)
+        reason = point.not_reconstructed or (is_tried and (alone or "no layer gets better by it"))
+        if reason:
+            reasons.setdefault(reason, []).append(_asked(point))
+    return [f"not {RECONSTRUCTED}: {', '.join(shares)} ({reason})" for reason, shares in reasons.items()]
 
 
 def by_network(record: ScanRecord) -> tuple[tuple[ScanPoint, ...], ...]:
