@@ -61,7 +61,7 @@ class ScanRequest:
 
     @property
     def is_reconstructed(self) -> bool:
-        """Whether the networks are reconstructed: where it is asked for, and where they are judged, unless it is off."""
+        """Whether the networks are reconstructed: where that is asked for or they are judged, unless it is off."""
         return bool(self.settings.reconstruction) and (self.evaluate or self.reconstruct)
 
     def _check_numbers(self) -> None:
