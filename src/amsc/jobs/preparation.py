@@ -11,7 +11,7 @@ from torch import nn
 
 from amsc.data import Data, batch_size_of
 from amsc.errors import AmscWarning, TargetError
-from amsc.jobs.checks import check_data, check_drop, check_layout, check_trained
+from amsc.jobs.checks import check_data, check_drop, check_free, check_layout, check_trained
 from amsc.jobs.imitating import data_for
 from amsc.jobs.request import Request
 from amsc.limits.budget import Budget, find_budget
@@ -42,6 +42,7 @@ def prepared(wanted: Request, timing: Timing | None = None) -> Budget:
         structure = without_frozen(structure, model)
     check_data(model, data_for(wanted.task, wanted.data, model), wanted.task, example_inputs)
     check_drop(wanted.target, wanted.task)
+    check_free(wanted.target, wanted.data, wanted.task, settings)
     try:
         return find_budget(model, structure, example_inputs, wanted.target, settings, timing)
     except TargetError as error:
