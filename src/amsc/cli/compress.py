@@ -30,8 +30,9 @@ may drop after fine-tuning (drop=1%: one point of accuracy; drop=0.05: of a loss
 score that is no share, in its own units); the smallest network of the path that keeps to
 it is looked for. Several, with commas, are all kept. The target free is no budget: as
 small as it goes for nothing, the smallest network whose validation score is within one
-paired standard error of the best. A run that was stopped goes on with
-`amsc resume FOLDER`.
+paired standard error of the best. It is looked for among networks that are reconstructed
+and not trained (there is no path, and its flags are not used), and fine-tuned then. A run
+that was stopped goes on with `amsc resume FOLDER`.
 """
 EXAMPLES = """\
   amsc compress digits_resnet --data digits --target macs=50% --dense-epochs 8

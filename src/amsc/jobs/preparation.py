@@ -15,13 +15,14 @@ from amsc.jobs.checks import check_data, check_drop, check_free, check_layout, c
 from amsc.jobs.imitating import data_for
 from amsc.jobs.request import Request
 from amsc.limits.budget import Budget, find_budget
+from amsc.limits.target import Target
 from amsc.records import Timing
 from amsc.settings import Settings
 from amsc.structure import Structure, select, trace, without_frozen, without_plain
 from amsc.surgery import cuttable
 from amsc.tasks import Classification, Task
 
-__all__ = ["prepared", "removable", "settings_used", "taught", "threads_and_determinism"]
+__all__ = ["laddered", "prepared", "removable", "settings_used", "taught", "threads_and_determinism"]
 
 DISTILLATION = 0.9
 """Of the loss, what the dense network's soft targets have: worth two to four points after short training
@@ -100,6 +101,12 @@ def taught(settings: Settings, task: Task) -> Settings:
     if settings.distillation is not None:
         return settings
     return replace(settings, distillation=DISTILLATION if isinstance(task, Classification) else 0.0)
+
+
+def laddered(settings: Settings, target: Target) -> Settings:
+    """The settings as they are followed where the target is free: the path is a ladder of networks at equal cost then,
+    and nothing is trained on it."""
+    return replace(settings, path_epochs=0.0, depth_rule="equal-cost") if target.is_free else settings
 
 
 @contextmanager

@@ -78,7 +78,7 @@ class Target(Shown):
     def free(cls) -> "Target":
         """No budget: the smallest network whose score on the validation split is within one paired standard error of
         that of the best, as the paper chooses its strengths. It is looked for before fine-tuning, among networks of
-        ever fewer multiply-adds."""
+        ever fewer multiply-adds that are not trained: `path_epochs`, `path_points` and `depth_rule` are not used."""
         return cls(is_free=True)
 
     def __post_init__(self) -> None:

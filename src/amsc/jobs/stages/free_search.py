@@ -12,7 +12,7 @@ from amsc.structure.costing import predicted_cost
 from amsc.surgery import stand_in
 from amsc.training import Candidate, Removal, Snapshot, Trail, WalkState, evaluate
 from amsc.training.path.equal_cost import EqualCost, depth_at_equal_cost
-from amsc.training.path.free import judged_shares, next_cost, smallest_as_good
+from amsc.training.path.free import cost_of, judged_shares, next_cost, smallest_as_good
 from amsc.training.path.thinning import Thinning
 from amsc.words.free import words_on_nothing
 
@@ -73,11 +73,9 @@ class _Search:
             found = depth_at_equal_cost(self._trail, goal, stand_in, thinning=self._thinning, near=gone)
         except TargetError:  # nothing costs so little
             return None
-        cost, known = (
-            _cost(job, found.chosen.narrowed.removal),
-            (_cost(job, c.snapshot.removal) for c in walked.candidates),
-        )
-        return None if any(cost <= other <= goal for other in known) else found
+        cost = predicted_cost(found.chosen.narrowed.live.structure)
+        is_known = any(cost <= cost_of(job.structure, one) <= goal for one in walked.candidates)
+        return None if is_known else found
 
     def with_rung(self, walked: WalkState, found: EqualCost) -> WalkState:
         """The walk with one more network."""
@@ -99,7 +97,3 @@ class _Search:
         point = judged(job, state, "depth", cut.live.structure, cut.removal, cut.live.model, state.points[0].epochs)
         job.progress.update("ladder", point.index, point.index + 1, macs=point.macs, score=point.score)
         return replace(point, repaired=cut.live.repaired, candidates=found.rows())
-
-
-def _cost(job: Job, removal: Removal) -> int:
-    return predicted_cost(job.structure, removal.channels, removal.blocks)

@@ -10,7 +10,7 @@ from amsc.tasks import Task
 from amsc.training.path.depth_rule import one_standard_error_choice, paired_difference, paired_shortfall
 from amsc.training.path.state import Candidate
 
-__all__ = ["judged_shares", "next_cost", "smallest_as_good"]
+__all__ = ["cost_of", "judged_shares", "next_cost", "smallest_as_good"]
 
 STEP = 0.8
 """Each network on the way down has this share of the cost of the one before."""
