@@ -10,7 +10,8 @@ class Progress(Protocol):
     """Somebody who listens, such as a progress bar."""
 
     def update(self, phase: str, step: int, steps: int, **values: float) -> None:
-        """`step` of `steps` of `phase` ("dense", "depth", "width" or "finetune") are done.
+        """`step` of `steps` of `phase` are done: "dense", "depth", "width", "ladder" or "finetune"; of a scan "gates"
+        or "look".
 
         `values` are the latest of `loss`, `blocks`, `channels`, `macs` and `score`, as far as they are known; `cost` is
         that of the network being fine-tuned, as a share of the dense one's.

@@ -10,6 +10,7 @@ from amsc.words.shown import Shown
 
 __all__ = [
     "DepthCandidate",
+    "JudgedShare",
     "Measurement",
     "PathPoint",
     "ReconstructionRecord",
@@ -62,6 +63,21 @@ class DepthCandidate:
 
 
 @dataclasses.dataclass(frozen=True)
+class JudgedShare:
+    """A network that was judged to find how small one gets for nothing: its share of the dense MACs, its score on so
+    many validation `examples` before any fine-tuning, how far that lies `behind` the best of all that were judged (0 or
+    more: worse), and the paired standard error of that difference. It `is_as_good` if it lies behind by no more."""
+
+    share: float
+    macs: int
+    score: float
+    behind: float
+    standard_error: float
+    examples: int
+    is_as_good: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class PathPoint:
     """One point of the path: what is left of the network at one strength and how well it does.
 
@@ -98,8 +114,9 @@ class Record(Shown):
 
     Scores are the metric on the test split. `verification_error` is the largest relative difference
     between the masked and the cut model. `warnings` say what makes the outcome useless, such as a dense network that
-    had learnt nothing, or a small one that lost it. Two runs with the same settings, seed and machine agree in
-    everything but `seconds`, the latencies and the peak memory.
+    had learnt nothing, or a small one that lost it. `judged_shares` are the networks among which one was chosen where
+    the target was free, the largest first. Two runs with the same settings, seed and machine agree in everything but
+    `seconds`, the latencies and the peak memory.
     """
 
     model: str
@@ -120,6 +137,7 @@ class Record(Shown):
     versions: Mapping[str, str]
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+    judged_shares: tuple[JudgedShare, ...] = ()
 
     def page(self) -> Page:
         """What became of the network."""
@@ -142,8 +160,10 @@ class ScanPoint:
     `seen_increase` is how much the loss of a few training examples grows with what goes set to zero; the prediction
     `is_far_off` where that is more than ten times as much, as of a network that fits its examples so well that their
     loss has hardly any slope.
-    Where it was asked for: `score` and `score_reestimated` on the validation split, with the running statistics of
-    BatchNorm as they were and estimated anew; `latency_seconds` with its interquartile range.
+    Where it was asked for: `seen_increase_reconstructed` is the same of the network that was cut and reconstructed,
+    `repaired` says how, `not_reconstructed` why it could not be; `score`, `score_reestimated` and `score_reconstructed`
+    are those on the validation split, of the network as cut, with the statistics of BatchNorm estimated anew, and
+    reconstructed; `latency_seconds` comes with its interquartile range.
     """
 
     share: float
@@ -161,6 +181,10 @@ class ScanPoint:
     latency_spread_seconds: float | None = None
     seen_increase: float | None = None
     is_far_off: bool = False
+    seen_increase_reconstructed: float | None = None
+    score_reconstructed: float | None = None
+    repaired: "ReconstructionRecord | None" = None
+    not_reconstructed: str | None = None
 
     @property
     def is_predicted(self) -> bool:

@@ -29,6 +29,7 @@ def test_a_table_with_bars(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_one_object_and_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*WORDS, "--target", "macs=60%", "--target", "macs=0.3", "--dimensions", "width", "--evaluate", "--latency"]
+    words += ["--reconstruction", "64"]
     assert main([*words, "--json", "--quiet", "--out", str(tmp_path / "seen")]) == 0
     payload = json.loads(capsys.readouterr().out)["scan"]
     assert payload["dimensions"] == "width"
@@ -36,10 +37,13 @@ def test_one_object_and_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert [point["share"] for point in payload["points"][1:]] == [0.6, 0.3]
     assert all(point["score"] is not None and point["latency_seconds"] > 0 for point in payload["points"])
     assert all(point["seen_increase"] is not None for point in payload["points"])
+    assert all(point["score_reconstructed"] is not None for point in payload["points"])
+    assert all(point["repaired"]["examples"] == 64 for point in payload["points"][1:])
     record = from_json(ScanRecord, (tmp_path / "seen" / "scan.json").read_text())
     assert record == from_json(ScanRecord, json.dumps(payload))
     page = (tmp_path / "seen" / "scan.html").read_text()
     assert page.count("<circle") == len(payload["points"])
+    assert page.count("</title></polygon>") == len(payload["points"]) - 1
     assert "http" not in page
     assert main([*words, "--out", str(tmp_path / "seen")]) == 8, "what is there is not overwritten"
 
@@ -68,5 +72,15 @@ def test_help_describes_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scan", "--help"]) == 0
     text = capsys.readouterr().out
     assert "examples:\n  amsc scan" in text
-    for flag in ("--evaluate", "--latency", "--dimensions", "--examples", "--out", "--seed", "--device", "--currency"):
+    for flag in (
+        "--evaluate",
+        "--latency",
+        "--dimensions",
+        "--examples",
+        "--reconstruction",
+        "--out",
+        "--seed",
+        "--device",
+        "--currency",
+    ):
         assert flag in text

@@ -129,3 +129,23 @@ def test_a_drop_of_a_loss_is_described_in_its_units() -> None:
     assert describe_target(target, "accuracy", is_share=True) == "macs=0.5, drop=0.05"
     assert describe_target(target, "loss", is_share=False) == "macs=0.5, drop=0.05 (in units of the loss)"
     assert describe_target(Target(macs=0.5), "loss", is_share=False) == "macs=0.5"
+
+
+def test_free_stands_alone() -> None:
+    assert parse_target("free") == parse_target(" free ") == Target.free() == Target(is_free=True)
+    assert format_target(Target.free()) == "free"
+    assert not Target.free().limits
+    assert Target.free().most_lost is None
+    assert repr(Target.free()) == "Target(is_free=True)"
+    for text, others in (
+        ("free, macs=50%", "macs"),
+        ("drop=1%, free", "drop"),
+        ("free,latency=5ms,drop=0", "latency and drop"),
+    ):
+        with pytest.raises(TargetError, match=f"stands alone, and cannot be said together with {others}"):
+            parse_target(text)
+    for text in ("free=1", "fre", "free, free"):
+        with pytest.raises(TargetError, match="expected a target such as"):
+            parse_target(text)
+    with pytest.raises(TargetError, match=r"got none of macs, .*drop, free"):
+        Target()

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from amsc.records import ScanPoint, ScanRecord
+from amsc.records import ReconstructionRecord, RefittedLayer, ScanPoint, ScanRecord
 from amsc.report import frontier_page, render_scan, scan_columns, scan_remarks, scan_rows
 from amsc.report.scan_page import scan_chart
 from amsc.words.page import as_text
@@ -21,6 +21,46 @@ SEEN = replace(
         for point in RECORD.points
     ),
 )
+
+REPAIRED = replace(
+    SEEN,
+    points=(
+        replace(SEEN.points[0], seen_increase=0.0, seen_increase_reconstructed=0.0, score_reconstructed=0.5),
+        *(
+            replace(
+                point,
+                seen_increase=2.0 + i,
+                seen_increase_reconstructed=0.25 + i,
+                score_reconstructed=0.625,
+                repaired=ReconstructionRecord("stream", 96, 0, (RefittedLayer("fc", "own", 0.5, 0.25, 0.1),), 1.5),
+            )
+            for i, point in enumerate(SEEN.points[1:])
+        ),
+    ),
+)
+
+
+def test_what_reconstruction_gives_back_has_columns_marks_and_a_remark() -> None:
+    columns, rows = scan_columns(REPAIRED), scan_rows(REPAIRED)
+    assert {len(row) for row in rows} == {len(columns)}
+    assert [row[columns.index("loss, reconstructed")] for row in rows] == ["+0", "+0.25", "+1.25"]
+    assert [row[columns.index("accuracy, reconstructed")] for row in rows] == ["50.00%", "62.50%", "62.50%"]
+    assert scan_remarks(REPAIRED) == (
+        "reconstructed: what each cut costs is given back as far as least squares can, from 96 training examples "
+        "without their labels (3 s for all)",
+    )
+    chart = scan_chart(REPAIRED)
+    assert chart is not None
+    assert [mark.phase for mark in chart.marks] == ["dense", "width", "width", "finetune", "finetune"]
+    assert [phase for phase, _ in chart.lines] == ["width", "finetune"]
+    cut, repaired = chart.marks[1], chart.marks[3]
+    assert cut.x == repaired.x
+    assert cut.y < repaired.y, "a smaller loss lies lower"
+    assert "loss as cut +2, reconstructed +0.25" in repaired.words
+    page = render_scan(REPAIRED)
+    assert page.count("</title></polygon>") == 2
+    assert "</svg> reconstructed</li>" in page
+    assert "reconstructed" not in render_scan(SEEN).lower()
 
 
 def test_bars_go_with_the_predicted_loss() -> None:

@@ -28,14 +28,18 @@ The target limits macs, params, bytes, latency or memory, each as a share of the
 network's (50%) or as an amount (20M, 100k, 400kB, 5ms, 10MB), or says how far the score
 may drop after fine-tuning (drop=1%: one point of accuracy; drop=0.05: of a loss or any
 score that is no share, in its own units); the smallest network of the path that keeps to
-it is looked for. Several, with commas, are all kept. A run that was
-stopped goes on with `amsc resume FOLDER`.
+it is looked for. Several, with commas, are all kept. The target free is no budget: as
+small as it goes for nothing, the smallest network whose validation score is within one
+paired standard error of the best. It is looked for among networks that are reconstructed
+and not trained (there is no path, and its flags are not used), and fine-tuned then. A run
+that was stopped goes on with `amsc resume FOLDER`.
 """
 EXAMPLES = """\
   amsc compress digits_resnet --data digits --target macs=50% --dense-epochs 8
   amsc compress resnet20 --weights resnet20.th --data parquet:cifar10 --target macs=40%
   amsc compress my_package.nets:build --data my_package.data:loaders --target macs=0.3
   amsc compress resnet20 --weights resnet20.th --data parquet:cifar10 --target 'latency=5ms, drop=1%'
+  amsc compress resnet20 --weights resnet20.th --data parquet:cifar10 --target free
   amsc compress resnet20 --data parquet:cifar10 --target macs=50% --round-to 8 --keep 'layer1*'
   amsc compress --settings runs/earlier/settings.toml --seed 1
 """
@@ -55,7 +59,7 @@ def add_parser(commands: Any) -> None:
         "model", metavar="MODEL", nargs="?", help="the network: built-in, torchvision:NAME, module:function"
     )
     parser.add_argument("--data", metavar="DATA", help="digits, parquet:PATH, folder:PATH or module:function")
-    parser.add_argument("--target", metavar="T", help="what may be left or lost, such as macs=50%%")
+    parser.add_argument("--target", metavar="T", help="what may be left or lost, such as macs=50%%, or free")
     parser.add_argument("--task", metavar="TASK", help=TASK_HELP)
     parser.add_argument("--weights", metavar="FILE", help="trained weights (.safetensors, .pt, .pth, .th)")
     add_limit_flags(parser)

@@ -62,8 +62,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Walk, show the points, and return 0."""
     wanted = run_settings(args, defaults=DEFAULTS)
     check_named(wanted)
-    if parse_target(required(wanted.target, "--target T")).drop is not None:
-        raise UsageError("a path goes down to a cost, such as --target macs=30%; what may be lost is for amsc pick")
+    target = parse_target(required(wanted.target, "--target T"))
+    if target.drop is not None or target.is_free:
+        where = "amsc compress" if target.is_free else "amsc pick"
+        raise UsageError(f"a path goes down to a cost, such as --target macs=30%; what may be lost is for {where}")
     record, folder = begin(wanted, args.out, console)
     show_path(record, console)
     console.show(f"any budget on the way: amsc pick {folder} --target macs=...")

@@ -30,7 +30,9 @@ DESCRIPTION = """\
 Find out in about a minute, without training, what could go from a trained network for
 each budget, and what that is predicted to do to the loss. Every block and channel gets
 a gate; from the derivatives of the loss of some training examples by all gates, the
-path on which they close is solved to the end, blocks first.
+path on which they close is solved to the end, blocks first. With --evaluate, or with
+--reconstruction N, each network is also cut and refitted in closed form to the whole one,
+which takes several times as long.
 
 `amsc compress` finds better networks, by training on the way; a scan tells what to
 expect, and where the network breaks.
@@ -82,7 +84,8 @@ def add_parser(commands: Any) -> None:
     )
     group.add_argument("--evaluate", action="store_true", help="cut each network, and judge it on the validation split")
     group.add_argument("--latency", action="store_true", help="cut each network, and time it on this machine")
-    add_setting_flags(parser, names=("depth_share", "currency", "prices", "batch_size", "limit"))
+    names = ("depth_share", "currency", "prices", "reconstruction", "batch_size", "limit")
+    add_setting_flags(parser, names=names)
     add_limit_flags(parser)
     add_run_flags(parser, out=f"also write {' and '.join(FILES)} into this folder")
     add_output_flags(parser)
@@ -120,6 +123,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
                 shares=shares,
                 evaluate=args.evaluate,
                 latency=args.latency,
+                reconstruct=bool(args.reconstruction),
                 model_name=str(wanted.model),
                 progress=listener,
             )

@@ -21,6 +21,7 @@ from amsc.words.amounts import SHARES
 __all__ = [
     "check_data",
     "check_drop",
+    "check_free",
     "check_kinds",
     "check_layout",
     "check_listener",
@@ -82,6 +83,33 @@ def check_drop(target: Target, task: Task) -> None:
         raise TargetError(
             f"drop={target.drop}: points are for scores that are shares ({', '.join(SHARES)}); how far the {task.name} "
             f"may get worse is said in its own units, such as drop={drop:g}"
+        )
+
+
+def check_free(target: Target, data: Data, task: Task, settings: Settings) -> None:
+    """Refuse to look for what loses nothing where that means nothing.
+
+    Raises:
+        TargetError: the dense network is compared with itself, or there are too few examples for a standard error.
+        SettingsError: plain convolutions are to go, which takes a path that trains.
+    """
+    if not target.is_free:
+        return
+    if isinstance(task, Imitation):
+        raise TargetError(
+            "free keeps what is within one standard error of the best, but with the task imitation the best is the "
+            "dense network itself, at distance 0 on every example, and no smaller network is within any standard "
+            "error of that; say how far from it the outcome may be, such as drop=0.02"
+        )
+    if data.num_examples("validation") < 2:
+        raise TargetError(
+            f"free compares networks example by example, and the validation split of {data.name} has "
+            f"{data.num_examples('validation')}; give some hundred, or say how small it must be (macs=50%)"
+        )
+    if settings.plain:
+        raise SettingsError(
+            "plain: convolutions are drawn to the identity on a path that trains, and for the target free nothing is "
+            "trained before fine-tuning; leave plain out, or say how small the network must be (macs=50%)"
         )
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from amsc.data import Data
 from amsc.jobs.checks import check_kinds, check_listener, check_target, chosen_task
 from amsc.jobs.imitating import data_for
-from amsc.jobs.preparation import settings_used, taught, threads_and_determinism
+from amsc.jobs.preparation import laddered, settings_used, taught, threads_and_determinism
 from amsc.jobs.request import Request
 from amsc.jobs.run_folder import RunFolder, check_usable
 from amsc.jobs.run_identity import run_identity
@@ -53,7 +53,7 @@ def requested(
         data,
         target,
         judge,
-        taught(settings_used(settings, data, tell=tell), judge),
+        laddered(taught(settings_used(settings, data, tell=tell), judge), target),
         name or type(model).__name__,
         None if out is None else Path(out),
         progress or NoProgress(),

@@ -72,6 +72,11 @@ def pick(
         RunFolderError: there is no path in `run`, or `out` cannot be used.
         ModelError: the run's weights are not of this model.
     """
+    if isinstance(target, Target) and target.is_free:
+        raise TargetError(
+            "free builds networks of its own, which a walked path does not hold: compress with it (amsc compress "
+            "--target free), or pick by a cost or a drop, such as macs=50% or drop=1%"
+        )
     walked = RunFolder(Path(run), {})
     past, was = walked.read(), walked.read_settings()
     wanted = requested(

@@ -11,17 +11,18 @@ from torch import nn
 
 from amsc.data import Data, batch_size_of
 from amsc.errors import AmscWarning, TargetError
-from amsc.jobs.checks import check_data, check_drop, check_layout, check_trained
+from amsc.jobs.checks import check_data, check_drop, check_free, check_layout, check_trained
 from amsc.jobs.imitating import data_for
 from amsc.jobs.request import Request
 from amsc.limits.budget import Budget, find_budget
+from amsc.limits.target import Target
 from amsc.records import Timing
 from amsc.settings import Settings
 from amsc.structure import Structure, select, trace, without_frozen, without_plain
 from amsc.surgery import cuttable
 from amsc.tasks import Classification, Task
 
-__all__ = ["prepared", "removable", "settings_used", "taught", "threads_and_determinism"]
+__all__ = ["laddered", "prepared", "removable", "settings_used", "taught", "threads_and_determinism"]
 
 DISTILLATION = 0.9
 """Of the loss, what the dense network's soft targets have: worth two to four points after short training
@@ -42,6 +43,7 @@ def prepared(wanted: Request, timing: Timing | None = None) -> Budget:
         structure = without_frozen(structure, model)
     check_data(model, data_for(wanted.task, wanted.data, model), wanted.task, example_inputs)
     check_drop(wanted.target, wanted.task)
+    check_free(wanted.target, wanted.data, wanted.task, settings)
     try:
         return find_budget(model, structure, example_inputs, wanted.target, settings, timing)
     except TargetError as error:
@@ -99,6 +101,12 @@ def taught(settings: Settings, task: Task) -> Settings:
     if settings.distillation is not None:
         return settings
     return replace(settings, distillation=DISTILLATION if isinstance(task, Classification) else 0.0)
+
+
+def laddered(settings: Settings, target: Target) -> Settings:
+    """The settings as they are followed where the target is free: the path is a ladder of networks at equal cost then,
+    and nothing is trained on it."""
+    return replace(settings, path_epochs=0.0, depth_rule="equal-cost") if target.is_free else settings
 
 
 @contextmanager

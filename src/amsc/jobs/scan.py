@@ -9,14 +9,13 @@ from typing import Any, TypedDict
 from torch import nn
 
 from amsc.data import Data
-from amsc.errors import SettingsError, TargetError
-from amsc.jobs.checks import check_data, check_kinds, check_listener, chosen_settings, chosen_task
-from amsc.jobs.imitating import data_for
+from amsc.errors import TargetError
+from amsc.jobs.checks import check_data
 from amsc.jobs.preparation import removable, threads_and_determinism
 from amsc.jobs.scan_look import Look, LossCheck
+from amsc.jobs.scan_request import ScanRequest, checked_share
 from amsc.jobs.stages.job import recovery_of
 from amsc.jobs.stages.record import versions
-from amsc.limits.target import Target
 from amsc.measurement import machine_stamp
 from amsc.penalty import Coordinates
 from amsc.records import ScanPoint, ScanRecord, to_json
@@ -29,10 +28,8 @@ from amsc.structure.cutting import after_removal
 from amsc.surgery import stand_in
 from amsc.tasks import Task
 from amsc.training import (
-    DIMENSIONS,
     GateChoice,
     GateGradients,
-    NoProgress,
     Progress,
     Remainders,
     Removal,
@@ -124,6 +121,7 @@ def scan(
     shares: Sequence[float] = SHARES,
     evaluate: bool = False,
     latency: bool = False,
+    reconstruct: bool = False,
     model_name: str = "",
     progress: Progress | None = None,
 ) -> Scan:
@@ -131,33 +129,27 @@ def scan(
 
     Every removable block and channel gets a gate between 0 and 1. From the derivatives of each example's loss by all
     gates at 1, the path of the adaptive group lasso near the trained network is solved to the end: blocks alone first,
-    then the channels of what they leave (`amsc.penalty.gate_path` has the problem). Channels are put in order by what
-    they cost once `amsc.reconstruct` has given back what it can (`settings.prices`). Nothing is trained, and `model`
-    comes back as it was. A scan previews the frontier; `compress` finds a better one, by training on the way.
+    then the channels of what they leave (`amsc.penalty.gate_path` has the problem), in the order of what they cost once
+    `amsc.reconstruct` has given back what it can (`settings.prices`). Each network proposed is then run as it is cut
+    (see `ScanPoint`). Nothing is trained, and `model` comes back as it was.
 
-    What is predicted comes from the derivatives at the whole network, of which one that fits its examples has hardly
-    any. So each network proposed is also run, with what goes set to zero, on some of the training examples: a point has
-    this `seen_increase` of the loss beside the predicted one, and `is_far_off` where that is not to be trusted.
-
-        found = scan(model, images[:1], data)
-        print(found)
         small = cut(model, plan_cut(found.structure, **found.removal(macs=0.5)))
 
     Args:
         example_inputs: a tensor, or a tuple or dict of arguments, for which MACs and latency are counted.
-        task: loss and score; classification if None. `amsc.tasks.Imitation()` compares with `model` and needs no
-            labels.
-        settings: `currency`, `depth_share`, `prices` (and for "obs" `reconstruction` examples drawn with `seed`; the
-            prices are "fisher" if these are 0), what may go (`streams`, `plain`, `keep`, `only`, `round_to`,
-            `min_channels`, `minimum`), `device`, `threads` and `deterministic` are used.
+        task: loss and score; classification if None. `Imitation()` compares with `model` and needs no labels.
+        settings: `currency`, `depth_share`, `prices`, `reconstruction` (with 0 prices are "fisher") and its `seed`,
+            what may go (`streams`, `plain`, `keep`, `only`, `round_to`, `min_channels`, `minimum`), `device`, `threads`
+            and `deterministic` are used.
         examples: how many training examples are looked at.
-        power: a gate's weight is its size in `settings.currency` to this power: with 1 the penalty is the expected
-            cost of what is left, 0.5 is the square root of AMSC.
+        power: a gate's weight is its size in the currency to this power: with 1 the penalty is the expected cost of
+            what is left, 0.5 is the square root of AMSC.
         dimensions: "both", "depth" (blocks only) or "width" (channels only).
         shares: of the MACs, for which structures are proposed; the record names those out of reach.
-        evaluate: cut and verify each structure, and give its score on the validation split, as it is and with the
-            statistics of BatchNorm estimated anew.
-        latency: cut and verify each structure, and time it on the example inputs.
+        evaluate: give the score of each on validation: as cut, with BatchNorm estimated anew, and reconstructed.
+        latency: time each on the example inputs.
+        reconstruct: give the loss of each after `amsc.reconstruct` as well, which takes several times as long as all
+            else; `evaluate` does it too. With `settings.reconstruction` 0 neither does.
         model_name: what the record calls the model; its class if empty.
         progress: hears how far the work is.
 
@@ -168,120 +160,101 @@ def scan(
         TrainingError: the loss is not finite.
         VerificationError: a cut network differs from the masked one.
     """
-    check_listener(progress)
-    settings, listener, clock = chosen_settings(settings, Settings()), progress or NoProgress(), _Clock()
-    task = _checked(model, data, task, settings, examples, power, dimensions, shares)
-    data = data_for(task, data, model, is_watched=True)
-    with threads_and_determinism(settings):
-        splits = ("train", "validation") if evaluate else ("train",)
-        structure, coordinates = _gated(model, example_inputs, data, task, settings, splits)
+    wanted = ScanRequest(
+        model, example_inputs, data, examples, power, dimensions, shares, evaluate, latency, reconstruct
+    )
+    return _scanned(wanted.checked(task, settings, progress, model_name))
+
+
+def _scanned(wanted: ScanRequest) -> Scan:
+    model, clock = wanted.model, _Clock()
+    with threads_and_determinism(wanted.settings):
+        structure, coordinates = _gated(wanted)
         clock.lap("trace")
         found = gate_derivatives(
-            model, structure, coordinates, data, task, stand_in=stand_in, examples=examples, progress=listener
+            model,
+            structure,
+            coordinates,
+            wanted.data,
+            wanted.task,
+            stand_in=stand_in,
+            examples=wanted.examples,
+            progress=wanted.progress,
         )
         clock.lap("derivatives")
-        recovery = recovery_of(settings, data)
-        groups = {name for name, _ in coordinates.channels}
-        remainders = recovery(model, structure, groups) if recovery and dimensions != "depth" else {}
+        remainders = _remainders(wanted, structure, coordinates)
         clock.lap("prices")
-        choice = _chosen(structure, coordinates, found, settings, power, dimensions, remainders)
-        points = _frontier(choice, shares, LossCheck.of(model, structure, data, task, can_split=found.is_batched))
+        choice = _chosen(wanted, structure, coordinates, found, remainders)
+        check = LossCheck.of(model, structure, wanted.data, wanted.task, can_split=found.is_batched)
+        points = _frontier(choice, wanted.shares, check)
         clock.lap("path")
-        look = Look(model, structure, example_inputs, data, task, evaluate=evaluate, latency=latency)
-        points = look.at_all(points)
+        points = Look(wanted, structure, check).at_all(points)
         clock.lap("looking")
-    name = model_name or type(model).__name__
-    return Scan(_record(name, data, task, settings, power, choice, shares, points, clock.seconds), structure, choice)
+    return Scan(_record(wanted, choice, points, clock.seconds), structure, choice)
 
 
 def _record(
-    name: str,
-    data: Data,
-    task: Task,
-    settings: Settings,
-    power: float,
-    choice: GateChoice,
-    shares: Sequence[float],
-    points: tuple[ScanPoint, ...],
-    seconds: dict[str, float],
+    wanted: ScanRequest, choice: GateChoice, points: tuple[ScanPoint, ...], seconds: dict[str, float]
 ) -> ScanRecord:
+    settings = wanted.settings
     return ScanRecord(
-        model=name,
-        data=data.name,
+        model=wanted.name,
+        data=wanted.data.name,
         dimensions=choice.dimensions,
         currency="params" if settings.currency == "params" else "macs",
-        power=float(power),
+        power=float(wanted.power),
         depth_share=settings.depth_share,
         examples=len(choice.found.gradients),
         is_batched=choice.found.is_batched,
-        score_name=task.name,
+        score_name=wanted.task.name,
         points=points,
         versions=versions(),
         machine=machine_stamp(),
         seconds=seconds,
-        out_of_reach=_out_of_reach(choice, shares),
+        out_of_reach=_out_of_reach(choice, wanted.shares),
         lowest_share=choice.lowest / predicted_macs(choice.structure),
         prices=settings.prices if settings.reconstruction else "fisher",
     )
 
 
-def _checked(
-    model: nn.Module,
-    data: Any,
-    task: Task | None,
-    settings: Settings,
-    examples: int,
-    power: float,
-    dimensions: str,
-    shares: Sequence[float],
-) -> Task:
-    """The task, once all arguments are known to be possible."""
-    judge = chosen_task(task, settings)
-    check_kinds(model, data, settings)
-    if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
-        raise SettingsError(f"examples: expected a whole number, 1 or more; got {examples!r}")
-    if isinstance(power, bool) or not isinstance(power, int | float) or not 0 <= power <= 4:
-        raise SettingsError(f"power: expected a number from 0 to 4, such as 1 or 0.5; got {power!r}")
-    if dimensions not in DIMENSIONS:
-        raise SettingsError(f"dimensions: expected one of {', '.join(DIMENSIONS)}, got {dimensions!r}")
-    if not shares:
-        raise SettingsError("shares: expected at least one share of the MACs, such as [0.5]; got none")
-    for share in shares:
-        _share(share)
-    return judge
-
-
-def _gated(
-    model: nn.Module, example_inputs: Any, data: Data, task: Task, settings: Settings, splits: Sequence[str]
-) -> tuple[Structure, Coordinates]:
-    """What may go, and the coordinates of the gates (see `find_gates`), once these splits of the data fit the network.
+def _gated(wanted: ScanRequest) -> tuple[Structure, Coordinates]:
+    """What may go, and the coordinates of the gates (see `find_gates`), once the data are known to fit the network.
 
     Raises:
         TargetError: there is no gate.
         ModelError, DataError: see `check_data`.
     """
-    found = find_gates(removable(model, example_inputs, settings), model, streams=settings.streams)
-    check_data(model, data, task, example_inputs, splits)
+    model, settings, inputs = wanted.model, wanted.settings, wanted.example_inputs
+    found = find_gates(removable(model, inputs, settings), model, streams=settings.streams)
+    splits = ("train", "validation") if wanted.evaluate else ("train",)
+    check_data(model, wanted.data, wanted.task, inputs, splits)
     return found
 
 
+def _remainders(wanted: ScanRequest, structure: Structure, coordinates: Coordinates) -> Remainders:
+    """What is left of the prices of channels once reconstruction has made up for them; empty where it is not to."""
+    recovery = recovery_of(wanted.settings, wanted.data)
+    if recovery is None or wanted.dimensions == "depth":
+        return {}
+    return recovery(wanted.model, structure, {name for name, _ in coordinates.channels})
+
+
 def _chosen(
+    wanted: ScanRequest,
     structure: Structure,
     coordinates: Coordinates,
     found: GateGradients,
-    settings: Settings,
-    power: float,
-    dimensions: str,
     remainders: Remainders,
 ) -> GateChoice:
     """What goes for any cost, as the settings want it."""
+    settings = wanted.settings
     return choose_gates(
         structure,
         coordinates,
         found,
         currency=settings.currency,
-        power=power,
-        dimensions=dimensions,
+        power=wanted.power,
+        dimensions=wanted.dimensions,
         depth_share=settings.depth_share,
         rounding=settings.rounding(structure),
         remainders=remainders,
@@ -289,7 +262,7 @@ def _chosen(
 
 
 def _removal(choice: GateChoice, share: float) -> Removal:
-    wanted, dense = _share(share), predicted_macs(choice.structure)
+    wanted, dense = checked_share(share), predicted_macs(choice.structure)
     if choice.lowest > int(wanted * dense):
         lowest = -(-1000 * choice.lowest // dense) / 10
         words = {"both": "blocks and channels", "depth": "blocks alone", "width": "channels alone"}[choice.dimensions]
@@ -297,18 +270,6 @@ def _removal(choice: GateChoice, share: float) -> Removal:
             f"macs={share:.4g} cannot be reached by removing {words}; the lowest reachable share is macs={lowest:.1f}%"
         )
     return choice.removal(int(wanted * dense))
-
-
-def _share(share: float) -> float:
-    """`share`, once it is known to be a share of the MACs.
-
-    Raises:
-        TargetError: it is not.
-    """
-    amount = Target(macs=share).limits["macs"]
-    if not amount.is_share:
-        raise TargetError(f"expected a share of the dense network's MACs, such as 0.5; got {share!r}")
-    return amount.number
 
 
 def _frontier(choice: GateChoice, shares: Sequence[float], check: LossCheck) -> tuple[ScanPoint, ...]:

@@ -7,11 +7,14 @@ from typing import Any
 from torch import nn
 
 from amsc.borrowing import borrowed, copied
-from amsc.data import Data, batch_size, may_be_split, moved, some_examples, some_rows, spread_batches
+from amsc.data import Data, batch_size, inputs_of, may_be_split, moved, some_examples, some_rows, spread_batches
+from amsc.errors import AmscError
+from amsc.jobs.scan_request import ScanRequest
 from amsc.measurement import time_model
+from amsc.reconstruction import reconstruct
 from amsc.records import ScanPoint
 from amsc.structure import Structure
-from amsc.surgery import cut, masked, plan_cut
+from amsc.surgery import CutPlan, cut, masked, plan_cut
 from amsc.tasks import Task
 from amsc.training import device_of, evaluate, forward, reestimate_batchnorm
 
@@ -49,9 +52,13 @@ class LossCheck:
         plan = plan_cut(self.structure, channels=point.removed_channels, blocks=point.removed_blocks)
         if plan.changes_nothing:
             return replace(point, seen_increase=0.0)
-        seen = _mean_loss(masked(self.model, plan, shares=True), self.batches, self.task) - self.loss
+        seen = self.increase(masked(self.model, plan, shares=True))
         is_near = seen <= FAR * point.predicted_increase + NONE * abs(self.loss)  # no number is near nothing
         return replace(point, seen_increase=seen, is_far_off=not is_near)
+
+    def increase(self, small: nn.Module) -> float:
+        """How much larger the loss of another network is."""
+        return _mean_loss(small, self.batches, self.task) - self.loss
 
 
 def _some_batches(data: Data, *, can_split: bool) -> list[tuple[Any, Any]]:
@@ -79,47 +86,83 @@ def _mean_loss(model: nn.Module, batches: Sequence[tuple[Any, Any]], task: Task)
 
 
 _NOT_LOOKED_AT: Mapping[str, Any] = dict.fromkeys(
-    ("score", "score_reestimated", "latency_seconds", "latency_spread_seconds")
+    (
+        "score",
+        "score_reestimated",
+        "latency_seconds",
+        "latency_spread_seconds",
+        "seen_increase_reconstructed",
+        "score_reconstructed",
+        "repaired",
+        "not_reconstructed",
+    )
 )
 
 
+@dataclass(frozen=True, eq=False)
 class Look:
-    """Cuts the structure of a point from the network, and looks at what comes out."""
+    """Cuts the structure of a point from the network, gives back what that costs, and looks at what comes out."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        structure: Structure,
-        inputs: Any,
-        data: Data,
-        task: Task,
-        *,
-        evaluate: bool,
-        latency: bool,
-    ) -> None:
-        self.model, self.structure, self.inputs, self.data, self.task = model, structure, inputs, data, task
-        self.evaluate, self.latency = evaluate, latency
+    wanted: ScanRequest
+    structure: Structure
+    check: LossCheck
 
     def at_all(self, points: Sequence[ScanPoint]) -> tuple[ScanPoint, ...]:
         """The points with what was asked for; a network that several share is looked at once."""
-        found: list[ScanPoint] = []
-        for point in points if self.evaluate or self.latency else ():
+        wanted, found = self.wanted, list[ScanPoint]()
+        if not (wanted.evaluate or wanted.latency or wanted.is_reconstructed):
+            return tuple(points)
+        for number, point in enumerate(points):
             is_same = bool(found) and replace(found[-1], share=point.share, **_NOT_LOOKED_AT) == point
             found.append(replace(found[-1], share=point.share) if is_same else self._at(point))
-        return tuple(found or points)
+            wanted.progress.update("look", number + 1, len(points))
+        return tuple(found)
 
     def _at(self, point: ScanPoint) -> ScanPoint:
-        small = self._cut(point)
-        if self.latency:
-            seconds, spread = time_model(small, self.inputs)
+        wanted = self.wanted
+        try:
+            small = self._cut(point)
+        except AmscError as error:
+            if wanted.evaluate or wanted.latency:
+                raise
+            return replace(point, not_reconstructed=f"it cannot be cut: {error}")
+        if wanted.latency:
+            seconds, spread = time_model(small, wanted.example_inputs)
             point = replace(point, latency_seconds=seconds, latency_spread_seconds=spread)
-        if self.evaluate:
-            score = evaluate(small, self.data, "validation", self.task).score
-            reestimate_batchnorm(small, self.data)
-            anew = evaluate(small, self.data, "validation", self.task).score
-            point = replace(point, score=score, score_reestimated=anew)
+        if wanted.is_reconstructed:  # before the statistics of BatchNorm are other ones
+            point = self._reconstructed(point, small)
+        if wanted.evaluate:
+            score = self._score(small)
+            reestimate_batchnorm(small, wanted.data)
+            point = replace(point, score=score, score_reestimated=self._score(small))
         return point
 
+    def _reconstructed(self, point: ScanPoint, small: nn.Module) -> ScanPoint:
+        """The point with what is lost once the network that was cut is refitted to the whole one."""
+        wanted, plan = self.wanted, self._plan(point)
+        if plan.changes_nothing:
+            score = self._score(small) if wanted.evaluate else None
+            return replace(point, seen_increase_reconstructed=0.0, score_reconstructed=score)
+        settings, inputs = wanted.settings, inputs_of(wanted.data)
+        try:
+            found = reconstruct(
+                small, wanted.model, inputs, plan=plan, examples=settings.reconstruction, seed=settings.seed
+            )
+        except AmscError as error:
+            return replace(point, not_reconstructed=str(error))
+        return replace(
+            point,
+            seen_increase_reconstructed=self.check.increase(found.model),
+            score_reconstructed=self._score(found.model) if wanted.evaluate else None,
+            repaired=found.record,
+        )
+
+    def _score(self, model: nn.Module) -> float:
+        return evaluate(model, self.wanted.data, "validation", self.wanted.task).score
+
+    def _plan(self, point: ScanPoint) -> CutPlan:
+        return plan_cut(self.structure, channels=point.removed_channels, blocks=point.removed_blocks)
+
     def _cut(self, point: ScanPoint) -> nn.Module:
-        plan = plan_cut(self.structure, channels=point.removed_channels, blocks=point.removed_blocks)
-        return copied(self.model) if plan.changes_nothing else cut(self.model, plan, self.inputs)
+        model, plan = self.wanted.model, self._plan(point)
+        return copied(model) if plan.changes_nothing else cut(model, plan, self.wanted.example_inputs)

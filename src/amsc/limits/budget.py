@@ -50,7 +50,8 @@ def find_budget(
     settings: Settings,
     timing: Timing | None = None,
 ) -> Budget:
-    """The budget of a run. Latency is fitted first (unless `timing` is known), memory looked at.
+    """The budget of a run. Of a target without limits the path may go down as far as anything can go, or to a tenth.
+    Latency is fitted first (unless `timing` is known), memory looked at.
 
     Raises:
         TargetError: nothing can be removed; removing all that may go does not meet the limits (the message says what
@@ -70,13 +71,14 @@ def find_budget(
     known = _Known(model, structure, example_inputs, timing)
     amounts = target.limits
     limits = [limit for cost, amount in amounts.items() for limit in _checked(known, cost, amount, lowest, settings)]
-    if amounts and not limits and target.drop is None:
+    is_search = target.drop is not None or target.is_free
+    if amounts and not limits and not is_search:
         raise TargetError(f"the dense network costs no more than that: {_dense_words(known, amounts)}")
     if list(amounts) == ["macs"]:  # counted as they are
         met = int(amounts["macs"].of(predicted_macs(structure)))
     else:
         structure, met = replace(structure, limits=tuple(limits)), MET if limits else predicted_macs(structure)
-    if target.drop is None:
+    if not is_search:
         return Budget(structure, met, met, timing)
     floor = max(
         predicted_cost(structure, lowest.channels, lowest.blocks), round(DROP_FLOOR * predicted_cost(structure))

@@ -26,6 +26,10 @@ COSTS: Mapping[str, tuple[Mapping[str, float], str, str]] = {
     "latency": (_SECONDS, "5ms", "seconds of latency"),
     "memory": (_BYTES, "10MB", "bytes of peak memory"),
 }
+_WORDS_ON_FREE = (
+    "free is no budget, the smallest network that loses nothing is looked for; it stands alone, and cannot be said "
+    "together with {}; leave one of them out"
+)
 _SMALLEST_BARE = 1000
 """A number without a unit is an amount from here on: below, a percentage was probably meant."""
 
@@ -54,9 +58,9 @@ class Target(Shown):
     on the example inputs, on the machine the run is on. `drop` is how far the score on the validation split may fall
     short of the dense network's after fine-tuning; the smallest network of the path that keeps to it is looked for. Of
     a score that is a share, such as accuracy, 0.01 or "1%" is one point; of any other, such as a loss, a number in its
-    own units.
+    own units. `Target.free()` is no budget: as small as it goes for nothing.
 
-        Target(macs=0.5)    Target(params="100k")    Target(latency=0.6, drop="1%")
+        Target(macs=0.5)    Target(params="100k")    Target(latency=0.6, drop="1%")    Target.free()
 
     Raises:
         TargetError: nothing is said, or something impossible.
@@ -68,13 +72,23 @@ class Target(Shown):
     latency: float | str | None = None
     memory: float | str | None = None
     drop: float | str | None = None
+    is_free: bool = False
+
+    @classmethod
+    def free(cls) -> "Target":
+        """No budget: the smallest network whose score on the validation split is within one paired standard error of
+        that of the best, as the paper chooses its strengths. It is looked for before fine-tuning, among networks of
+        ever fewer multiply-adds that are not trained: `path_epochs`, `path_points` and `depth_rule` are not used."""
+        return cls(is_free=True)
 
     def __post_init__(self) -> None:
-        said = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        if all(value is None for value in said.values()):
-            raise TargetError(f"expected a target, such as macs=50%; got none of {', '.join(said)}")
+        said = _said(self)
+        if not said:
+            raise TargetError(f"expected a target, such as macs=50%; got none of {', '.join((*COSTS, 'drop'))}, free")
+        if self.is_free and len(said) > 1:
+            raise TargetError(_WORDS_ON_FREE.format(" and ".join(name for name in said if name != "is_free")))
         for cost in COSTS:
-            if said[cost] is not None:
+            if cost in said:
                 _amount(cost, said[cost])
         if self.drop is not None:
             _drop(self.drop)
@@ -90,18 +104,16 @@ class Target(Shown):
 
     def in_a_line(self) -> str:
         """What is said, as arguments."""
-        said = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return ", ".join(f"{name}={value!r}" for name, value in said.items() if value is not None)
+        return ", ".join(f"{name}={value!r}" for name, value in _said(self).items())
 
     @property
     def limits(self) -> dict[str, Amount]:
         """The limits on costs, by what they limit."""
-        said = {cost: getattr(self, cost) for cost in COSTS}
-        return {cost: _amount(cost, value) for cost, value in said.items() if value is not None}
+        return {name: _amount(name, value) for name, value in _said(self).items() if name in COSTS}
 
 
 def parse_target(text: str) -> Target:
-    """The target that a text such as "macs=50%", "params=100k" or "latency=5ms, drop=1%" says.
+    """The target that a text such as "macs=50%", "params=100k", "latency=5ms, drop=1%" or "free" says.
 
     Raises:
         TargetError: the text is not of that form, names something else, or leaves nothing or everything.
@@ -110,8 +122,11 @@ def parse_target(text: str) -> Target:
     said: dict[str, Any] = {}
     for part in text.split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))
+        if name == "free" and not equals and "is_free" not in said:
+            said["is_free"] = True
+            continue
         if name not in known or not equals or name in said:
-            twice = f"; {name} is said twice" if name in said else nearest(name, known)
+            twice = f"; {name} is said twice" if name in said else nearest(name, (*known, "free"))
             raise TargetError(f"expected a target such as macs=50% or macs=0.5, got {text!r}{twice}")
         said[name] = _typed_drop(value) if name == "drop" else _typed(name, value)
     return Target(**said)
@@ -119,14 +134,19 @@ def parse_target(text: str) -> Target:
 
 def format_target(target: Target) -> str:
     """The text that `parse_target` reads back as a target that means the same."""
-    said = {field.name: getattr(target, field.name) for field in dataclasses.fields(target)}
-    return ", ".join(f"{name}={value}" for name, value in said.items() if value is not None)
+    return "free" if target.is_free else ", ".join(f"{name}={value}" for name, value in _said(target).items())
 
 
 def describe_target(target: Target, score: str, *, is_share: bool) -> str:
     """The text for people, who want to know what a drop is counted in."""
     text = format_target(target)
     return text if target.drop is None or is_share else f"{text} (in units of the {score})"
+
+
+def _said(target: Target) -> dict[str, Any]:
+    """What a target says, by the name of the field."""
+    values = {field.name: getattr(target, field.name) for field in dataclasses.fields(target)}
+    return {name: value for name, value in values.items() if value is not None and value is not False}
 
 
 def _drop(value: Any) -> float:

@@ -11,6 +11,7 @@ __all__ = [
     "by_network",
     "frontier_page",
     "grown",
+    "is_reconstructed",
     "predicted",
     "scan_columns",
     "scan_remarks",
@@ -20,14 +21,18 @@ __all__ = [
 BAR = 24
 BEYOND = "beyond the model"
 FAR_OFF = "far off"
+RECONSTRUCTED = "reconstructed"
 SCAN_COLUMNS = ("asked for", "MACs", "share", "parameters", "blocks", "channels", "predicted loss", "loss, as cut", "")
 
 
 def scan_columns(record: ScanRecord) -> tuple[str, ...]:
     """The names of what `scan_rows` gives: `SCAN_COLUMNS`, then what else was looked at."""
     columns: tuple[str, ...] = SCAN_COLUMNS
+    if is_reconstructed(record):
+        columns += (f"loss, {RECONSTRUCTED}",)
     if _has_scores(record):
         columns += (f"{record.score_name}, as cut", "BatchNorm anew")
+        columns += (f"{record.score_name}, {RECONSTRUCTED}",) if is_reconstructed(record) else ()
     return (*columns, "latency") if _has_latencies(record) else columns
 
 
@@ -76,7 +81,27 @@ def scan_remarks(record: ScanRecord) -> tuple[str, ...]:
             "is predicted, which is not to be trusted there: a network that fits its examples has hardly any slope to "
             "predict from; go by the loss as cut, and look with evaluate (--evaluate)"
         )
-    return tuple(remarks)
+    repaired = [points[0].repaired for points in by_network(record) if points[0].repaired is not None]
+    if repaired:
+        seconds = format_seconds(sum(one.seconds or 0.0 for one in repaired))
+        remarks.append(
+            f"{RECONSTRUCTED}: what each cut costs is given back as far as least squares can, from "
+            f"{max(one.examples for one in repaired)} training examples without their labels ({seconds} for all)"
+        )
+    return (*remarks, *_not_reconstructed(record))
+
+
+def _not_reconstructed(record: ScanRecord) -> list[str]:
+    """Why networks were not reconstructed at all, or none of their layers refitted."""
+    reasons: dict[str, list[str]] = {}
+    for point in record.points[1:]:
+        layers = () if point.repaired is None else point.repaired.layers
+        alone = ", ".join(dict.fromkeys(layer.reason for layer in layers if layer.reason))
+        is_tried = point.repaired is not None and not any(layer.ridge is not None for layer in layers)
+        reason = point.not_reconstructed or (is_tried and (alone or "no layer gets better by it"))
+        if reason:
+            reasons.setdefault(reason, []).append(_asked(point))
+    return [f"not {RECONSTRUCTED}: {', '.join(shares)} ({reason})" for reason, shares in reasons.items()]
 
 
 def by_network(record: ScanRecord) -> tuple[tuple[ScanPoint, ...], ...]:
@@ -116,12 +141,19 @@ def _row(record: ScanRecord, point: ScanPoint, highest: float) -> tuple[str, ...
         str(point.blocks_left),
         str(point.channels_left),
         predicted(point),
-        "-" if point.seen_increase is None else f"{point.seen_increase:+.3g}",
+        _increase(point.seen_increase),
         _bar(grown(point), highest),
     )
+    if is_reconstructed(record):
+        cells += (_increase(point.seen_increase_reconstructed),)
     if _has_scores(record):
         cells += (_score(record, point.score), _score(record, point.score_reestimated))
+        cells += (_score(record, point.score_reconstructed),) if is_reconstructed(record) else ()
     return (*cells, _latency(point)) if _has_latencies(record) else cells
+
+
+def _increase(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3g}"
 
 
 def _bar(value: float, highest: float) -> str:
@@ -138,6 +170,11 @@ def _latency(point: ScanPoint) -> str:
     if point.latency_seconds is None or point.latency_spread_seconds is None:
         return "-"
     return f"{format_seconds(point.latency_seconds)} ± {format_seconds(point.latency_spread_seconds)}"
+
+
+def is_reconstructed(record: ScanRecord) -> bool:
+    """Whether the networks were also reconstructed."""
+    return any(point.seen_increase_reconstructed is not None for point in record.points)
 
 
 def _has_scores(record: ScanRecord) -> bool:

@@ -7,7 +7,14 @@ from amsc.training.gates.gradients import GateGradients, gate_gradients
 from amsc.training.gates.scan_gates import Recovery, StandIn, choose_gates, find_gates, gate_derivatives
 from amsc.training.path.depth_rule import one_standard_error_choice, paired_shortfall
 from amsc.training.path.networks import Trail
-from amsc.training.path.state import Snapshot, WalkSettings, WalkState, walk_state_from_plain, walk_state_to_plain
+from amsc.training.path.state import (
+    Candidate,
+    Snapshot,
+    WalkSettings,
+    WalkState,
+    walk_state_from_plain,
+    walk_state_to_plain,
+)
 from amsc.training.path.walk import num_channels, walk
 from amsc.training.removal.removed import Removal, Shrink, Shrunk
 from amsc.training.removal.to_cost import fewest_channels
@@ -21,6 +28,7 @@ from amsc.training.steps.proximal import ProximalStep
 __all__ = [
     "DIMENSIONS",
     "Batches",
+    "Candidate",
     "Distillation",
     "Evaluation",
     "GateChoice",

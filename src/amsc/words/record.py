@@ -8,6 +8,7 @@ from typing import Any
 from amsc.records import Measurement, PathPoint, ReconstructionRecord, Record, RefittedLayer
 from amsc.words.alike import name_together
 from amsc.words.amounts import SHARES, format_bytes, format_count, format_score, format_seconds, ranges
+from amsc.words.free import judged_section, verdict
 from amsc.words.page import Page, Section, first_rows
 
 __all__ = [
@@ -121,7 +122,10 @@ def _network(point: PathPoint) -> tuple[Any, ...]:
 
 
 def path_remarks(record: Record) -> tuple[str, ...]:
-    """What the rows of the path do not say: why blocks are back."""
+    """What the rows of the path do not say: how small it goes for nothing, where that was asked, and why blocks are
+    back."""
+    if record.judged_shares:
+        return (verdict(record.judged_shares, record.score_name),)
     phases = [point.phase for point in record.path]
     if "depth" not in phases or "width" not in phases:
         return ()
@@ -165,6 +169,7 @@ def record_page(record: Record) -> Page:
                 ("", ">before", ">after", ">change"),
                 tuple((row.name, row.before, row.after, row.change) for row in before_after(record)),
             ),
+            *((judged_section(record.judged_shares, record.score_name),) if record.judged_shares else ()),
             *first_rows(("channels removed from", ">number", "which"), groups, MOST_GROUPS, "groups"),
         ),
         "more: record.path, record.removed_channels, record.to_json()",

@@ -29,11 +29,12 @@ def structure(dense: nn.Module) -> Structure:
 
 
 def making_of(dense: nn.Module, structure: Structure, share: float) -> Making:
-    return Making(trail_of(dense, structure), int(share * predicted_cost(structure)), stand_in)
+    trail, cost = trail_of(dense, structure), int(share * predicted_cost(structure))
+    return Making(trail, cost, stand_in, Thinning(trail, cost))
 
 
 def whole(making: Making) -> Cut:
-    return Thinning(making.trail, making.target_cost).without(0, 0)
+    return making.thinning.without(0, 0)
 
 
 class OneCollapses:

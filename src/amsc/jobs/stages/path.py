@@ -2,18 +2,25 @@
 
 from dataclasses import replace
 
-from amsc.jobs.run_state import RunState, removal_of
-from amsc.jobs.stages.job import Job, plan_of_removal, saved, trail_of
+from amsc.jobs.run_state import RunState
+from amsc.jobs.stages.free_search import walk_for_nothing
+from amsc.jobs.stages.job import Job, saved, trail_of
+from amsc.jobs.stages.points import with_point
 from amsc.limits.measured import keep_to_limits
-from amsc.records import PathPoint
 from amsc.surgery import stand_in
-from amsc.training import Snapshot, WalkState, walk
+from amsc.training import WalkState, walk
 
 __all__ = ["kept_to_limits", "walk_path"]
 
 
 def walk_path(job: Job, state: RunState) -> RunState:
-    """The state at the end of the path; it is saved at every point."""
+    """The state at the end of the path; it is saved at every point.
+
+    Raises:
+        TargetError: see `walk_for_nothing`.
+    """
+    if job.target.is_free:
+        return walk_for_nothing(job, state)
     trail = trail_of(job)
     path = walk(
         job.dense,
@@ -30,7 +37,7 @@ def walk_path(job: Job, state: RunState) -> RunState:
         progress=job.progress,
     )
     for point, snapshot, walk_state in path:
-        points = _with(job, state.points, replace(point, index=len(state.points)), snapshot)
+        points = with_point(job, state.points, replace(point, index=len(state.points)), snapshot)
         state = saved(job, replace(state, walk=walk_state, points=points))
     if job.target.drop is None:
         assert state.walk is not None, "walked"
@@ -42,12 +49,3 @@ def kept_to_limits(job: Job, walked: WalkState) -> WalkState:
     """The end of a path, cut down to the budget, also where it is only measured to be above a limit."""
     snapshot, error = keep_to_limits(trail_of(job), job.budget, job.target, job.example_inputs, walked.snapshot)
     return replace(walked, snapshot=snapshot, error=max(error, walked.error))
-
-
-def _with(job: Job, points: tuple[PathPoint, ...], point: PathPoint, snapshot: Snapshot) -> tuple[PathPoint, ...]:
-    """The points with one more. Of those of one structure the last keeps its weights, which were trained for
-    longest; the dense network keeps its own."""
-    if not snapshot.removal:
-        return (*points, point)
-    older = (replace(known, weights=None) if removal_of(known) == snapshot.removal else known for known in points)
-    return (*older, job.folder.save_point(point, snapshot.weights, plan_of_removal(job, snapshot.removal)))

@@ -16,6 +16,7 @@ from amsc.records import Measurement, Record
 from amsc.settings import plain_settings
 from amsc.surgery import unfolded, verify
 from amsc.training import Removal, Shrunk, evaluate, num_channels
+from amsc.training.path.free import judged_shares
 from amsc.words.amounts import SHARES
 
 __all__ = ["record_of", "versions"]
@@ -25,6 +26,7 @@ def record_of(job: Job, state: RunState, small: Shrunk) -> Record:
     """The outcome: before, after, the path between, and what is needed to believe it."""
     assert state.before is not None, "the first stage has set it"
     assert state.walk is not None, "the second stage has set it"
+    judged = state.walk.candidates if job.target.is_free else ()
     before, after = _timed_in_turns(job, state.before, measure(small.model, job.example_inputs), small.model)
     removal, score = end_of(state).removal, evaluate(small.model, job.data, "test", job.task).score
     return Record(
@@ -45,6 +47,7 @@ def record_of(job: Job, state: RunState, small: Shrunk) -> Record:
         path=state.points,
         versions=versions(),
         seconds=state.seconds,
+        judged_shares=judged_shares(job.structure, judged, job.task) if judged else (),
         warnings=(
             *words_after(job, state.score_before, score, small.model),
             *words_of_rejected(job, state.points[-1]),

@@ -11,7 +11,7 @@ from amsc.tasks import Task
 from amsc.training.gates.choice import GateChoice
 from amsc.training.gates.scan_gates import StandIn, find_gates
 from amsc.training.path.networks import Trail
-from amsc.training.path.thinning import Cut
+from amsc.training.path.thinning import Cut, Thinning
 from amsc.training.removal.removed import Removal, compose_removals
 from amsc.training.removal.to_cost import blocks_above, lowest_cost
 from amsc.training.steps.evaluation import Evaluation, evaluate
@@ -46,11 +46,12 @@ class AtTarget:
 
 @dataclass(frozen=True, eq=False)
 class Making:
-    """Makes the candidates of a `trail` that cost `target_cost` or just less."""
+    """Makes the candidates of a `trail` that cost `target_cost` or just less; `thinning` remembers its scans."""
 
     trail: Trail
     target_cost: int
     stand_in: StandIn
+    thinning: Thinning
 
     def lowest(self, cut: Cut) -> int:
         """The lowest cost that channels alone can reach."""
@@ -62,7 +63,7 @@ class Making:
         """The network without channels that a scan says do least, down to the target."""
         if predicted_cost(thinned.live.structure) <= self.target_cost:
             return self._judged(thinned, None, Removal())
-        choice = self.trail.scanned(thinned.live, self.stand_in, dimensions="width")
+        choice = self.thinning.width_choice(thinned, self.stand_in)
         return self._judged(thinned, choice, choice.removal(self.target_cost))
 
     def rivals(self, one: AtTarget) -> list[AtTarget]:

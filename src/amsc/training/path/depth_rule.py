@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["one_standard_error_choice", "paired_shortfall"]
+__all__ = ["one_standard_error_choice", "paired_difference", "paired_shortfall"]
 
 
 def one_standard_error_choice(depths: Sequence[int], values: Sequence[Tensor], *, higher_is_better: bool = True) -> int:
@@ -34,9 +34,15 @@ def paired_shortfall(best: Tensor, other: Tensor) -> float:
 
     Infinite where it lies below by the same amount on every example. Shapes: (example,) both.
     """
-    difference = best.double() - other.double()
-    mean = float(difference.mean())
+    mean, error = paired_difference(best, other)
     if mean <= 0:
         return mean
-    error = float(torch.std(difference)) / math.sqrt(len(difference)) if len(difference) > 1 else math.inf
     return mean / error if error > 0 else math.inf
+
+
+def paired_difference(best: Tensor, other: Tensor) -> tuple[float, float]:
+    """How far the mean of `other` lies below that of `best`, and the standard error of that; of a single example it is
+    infinite. Shapes: (example,) both."""
+    difference = best.double() - other.double()
+    error = float(torch.std(difference)) / math.sqrt(len(difference)) if len(difference) > 1 else math.inf
+    return float(difference.mean()), error

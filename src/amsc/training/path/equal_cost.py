@@ -82,7 +82,7 @@ class _Search:
 
     def __init__(self, trail: Trail, target_cost: int, stand_in: StandIn, thinning: Thinning, near: int | None) -> None:
         self._trail, self._target_cost = trail, target_cost
-        self.making = Making(trail, target_cost, stand_in)
+        self.making = Making(trail, target_cost, stand_in, thinning)
         self._thinning, self._near = thinning, near
         self._found: dict[int, AtTarget] = {}
 

@@ -2,8 +2,11 @@
 
 import math
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 from amsc.structure.costing import predicted_cost
+from amsc.training.gates.choice import GateChoice
+from amsc.training.gates.scan_gates import StandIn
 from amsc.training.path.networks import Trail, copied_tensors
 from amsc.training.path.state import Snapshot
 from amsc.training.removal.removed import Removal, Shrunk, compose_removals
@@ -45,6 +48,7 @@ class Thinning:
         self._trail, self._floor_cost = trail, floor_cost
         self._cuts = [Cut(trail.shrink(trail.dense, trail.structure, Removal()), Removal())]
         self._prices: dict[str, float] = {}
+        self._choices: WeakKeyDictionary[Cut, GateChoice] = WeakKeyDictionary()
 
     def without(self, number: int, least_cost: int) -> Cut:
         """The network without so many blocks, or as many as can go without the cost falling below the least."""
@@ -52,6 +56,12 @@ class Thinning:
             self._cuts.append(thinner)
         enough = [cut for cut in self._cuts[: number + 1] if predicted_cost(cut.live.structure) >= least_cost]
         return enough[-1] if enough else self._cuts[0]
+
+    def width_choice(self, cut: Cut, stand_in: StandIn) -> GateChoice:
+        """What a scan of a network says of its channels, for any cost; each is scanned once."""
+        if cut not in self._choices:
+            self._choices[cut] = self._trail.scanned(cut.live, stand_in, dimensions="width")
+        return self._choices[cut]
 
     def _thinner(self, cut: Cut, least_cost: int) -> Cut | None:
         """The network without one more block; None where none can go."""
