@@ -6,10 +6,10 @@
 Each network is cut to half of its MACs: in width alone by a scan ("width"), and as `--effort instant` does, in depth
 and width ("both"). Time does not depend on weights, so that networks may be untrained; which widths are left does, so
 FOLDER may hold state dicts such as resnet20.pt and vit.pt of trained ones. Timed in turns with the dense network, on
-one thread, the fastest of 30 calls, at batch 1 and 64: eager torch, and onnxruntime on the exported file. "16" is what
-auto would be with 16 in place of 8. `--accuracy` judges ResNet-20, cut to some shares of its MACs with and without
-rounding and reconstructed untrained, on 5,000 test images. Finished rows are written at once and skipped when the
-script is started again. Result: benchmarks/results/widths.json.
+one thread, CPU seconds of the fastest of 30 calls, at batch 1 and 64: eager torch, and onnxruntime on the exported
+file. "16" is what auto would be with 16 in place of 8. `--accuracy` judges ResNet-20, cut to some shares of its MACs
+with and without rounding and reconstructed untrained, on 5,120 test images. Finished rows are written at once and
+skipped when the script is started again. Result: benchmarks/results/widths.json.
 """
 
 import argparse
@@ -92,6 +92,7 @@ def main() -> int:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--cuts", nargs="+", default=["width", "both"], choices=["width", "both"])
     parser.add_argument("--accuracy", action="store_true", help="only judge ResNet-20 with any and rounded widths")
+    parser.add_argument("--work", type=Path, default=Path("runs/widths"), help="where the small networks are kept")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -145,7 +146,11 @@ def rows(network: str, cut: str, options: argparse.Namespace) -> list[dict[str, 
     """The small networks of a cut, timed beside the dense one."""
     model = opened(network, options)
     data = open_data("digits" if network == "vit" else f"parquet:{options.data}", seed=0, limit=5_000, device="cpu")
-    small = dict(cut_in_width(model, data) if cut == "width" else compressed(model, data))
+    kept = options.work / f"{network}-{cut}.pt"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(dict(cut_in_width(model, data) if cut == "width" else compressed(model, data)), kept)
+    small = torch.load(kept, weights_only=False)
     models = [model, *small.values()]
     inputs = torch.cat([batch for batch, _ in data.batches("train", seed=0)])[: max(BATCHES)]
     times = {
@@ -207,13 +212,13 @@ def exported(models: Sequence[nn.Module], inputs: Tensor) -> list[float]:
 
 
 def in_turns(calls: Sequence[Callable[[], Any]]) -> list[float]:
-    """The fastest of many calls of each, in seconds: whatever else the machine does can only slow one down."""
+    """CPU seconds of the fastest of many calls of each: whatever else the machine does can only slow one down."""
     seconds: list[list[float]] = [[] for _ in calls]
     for _ in range(WARM_UP + ROUNDS):
         for call, taken in zip(calls, seconds, strict=True):
-            start = time.perf_counter()
+            start = time.thread_time()
             call()
-            taken.append(time.perf_counter() - start)
+            taken.append(time.thread_time() - start)
     return [min(taken[WARM_UP:]) for taken in seconds]
 
 
