@@ -10,8 +10,8 @@ class Progress(Protocol):
     """Somebody who listens, such as a progress bar."""
 
     def update(self, phase: str, step: int, steps: int, **values: float) -> None:
-        """`step` of `steps` of `phase` are done: "dense", "depth", "width", "ladder" or "finetune"; "gates" or "look" of
-        a scan.
+        """`step` of `steps` of `phase` are done: "dense", "depth", "width", "ladder" or "finetune"; "gates" or "look"
+        of a scan.
 
         `values` are the latest of `loss`, `blocks`, `channels`, `macs` and `score`, as far as they are known; `cost` is
         that of the network being fine-tuned, as a share of the dense one's.
