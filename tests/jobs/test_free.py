@@ -55,7 +55,7 @@ def test_the_smallest_network_within_a_standard_error_is_kept(dense: nn.Module, 
     assert record.target == "free"
     assert SETTINGS.path_epochs > 0
     assert (record.settings["path_epochs"], record.settings["depth_rule"]) == (0.0, "equal-cost"), "as it was done"
-    assert {point.epochs for point in record.path} == {0.0, 0.5}
+    assert {point.epochs for point in record.path[:-1]} == {0.0}
     assert record.removed_blocks or record.removed_channels
     rows = record.judged_shares
     assert [row.macs for row in rows] == sorted((row.macs for row in rows), reverse=True)
