@@ -55,7 +55,7 @@ def test_the_smallest_network_within_a_standard_error_is_kept(dense: nn.Module, 
     assert record.target == "free"
     assert SETTINGS.path_epochs > 0
     assert (record.settings["path_epochs"], record.settings["depth_rule"]) == (0.0, "equal-cost"), "as it was done"
-    assert {point.epochs for point in record.path} == {0.0, 0.5}
+    assert {point.epochs for point in record.path[:-1]} == {0.0}
     assert record.removed_blocks or record.removed_channels
     rows = record.judged_shares
     assert [row.macs for row in rows] == sorted((row.macs for row in rows), reverse=True)
@@ -87,7 +87,7 @@ def test_the_rows_hold_for_the_networks_that_were_saved(dense: nn.Module, folder
         difference = best - scores[row.macs]
         error = float(difference.std()) / math.sqrt(len(difference))
         assert (row.behind, row.standard_error) == pytest.approx((float(difference.mean()), error), abs=1e-9)
-        assert row.is_as_good == (float(difference.mean()) <= error)
+        assert row.is_as_good == (float(difference.mean()) <= error * (1 + 1e-9))
 
 
 def test_the_verdict_is_told_everywhere(result: Result) -> None:

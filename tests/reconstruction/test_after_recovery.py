@@ -10,7 +10,7 @@ from torch.nn import functional
 import amsc
 from amsc.errors import DataError
 from amsc.reconstruction import remainders
-from amsc.reconstruction.elimination import RIDGE, Reader, elimination
+from amsc.reconstruction.elimination import RIDGE, Layer, Reader, elimination
 from reconstruction.fits import Residual, batches, drawn, made
 from reconstruction.test_left_alone import Tied, Twice, computed, frozen
 from reconstruction.test_refit import Conv1D
@@ -27,23 +27,28 @@ def lost(weights: Tensor, moments: Tensor, gone: Tensor) -> float:
     return float(error / (weights @ damped * weights).sum())
 
 
+def columns_of(channels: int, places: int) -> Tensor:
+    return torch.arange(channels * places).view(places, channels).T
+
+
 def reader(channels: int, places: int, seed: int) -> tuple[Reader, Tensor, Tensor]:
     """Three outputs that read correlated numbers; the channels lie in turns. With its weights and moments."""
     size = channels * places
     rows, weights = drawn(200, size, seed=seed) @ drawn(size, size, seed=seed + 1), drawn(3, size, seed=seed + 2)
     moments = rows.T @ rows / len(rows)
-    return Reader.of(weights, moments, torch.arange(size).view(places, channels).T), weights, moments
+    return Reader(Layer.of(weights, moments), columns_of(channels, places)), weights, moments
 
 
 @pytest.mark.parametrize(("channels", "places"), [(5, 1), (4, 3)])
 def test_prices_are_what_least_squares_leaves(channels: int, places: int) -> None:
     it, weights, moments = reader(channels, places, 0)
-    columns, gone = it.columns, list[int]()
+    columns, gone, left = columns_of(channels, places), list[int](), list(range(channels))
     for channel in (2, 0, 3):
-        before = lost(weights, moments, columns[gone].flatten())
-        price = float(it.prices(torch.tensor([channel])))
-        it.remove(torch.tensor([channel]))
+        before, place = lost(weights, moments, columns[gone].flatten()), left.index(channel)
+        price = float(it.prices()[place])
+        it.remove(torch.tensor([place]), torch.tensor([n for n in range(len(left)) if n != place]))
         gone.append(channel)
+        left.remove(channel)
         assert price == pytest.approx(lost(weights, moments, columns[gone].flatten()) - before, rel=1e-8)
         alone = float(it.alone[channel])
         assert alone >= lost(weights, moments, columns[channel]) - 1e-12
@@ -54,7 +59,7 @@ def test_channels_go_in_the_order_of_what_they_cost_by_then() -> None:
     left, expected, before = set(range(5)), dict[int, float](), 0.0
     while left:
         gone = sorted(set(range(5)) - left)
-        prices = {c: lost(weights, moments, it.columns[[*gone, c]].flatten()) - before for c in left}
+        prices = {c: lost(weights, moments, columns_of(5, 2)[[*gone, c]].flatten()) - before for c in left}
         cheapest = min(prices, key=prices.__getitem__)
         expected[cheapest] = prices[cheapest] / float(it.alone[cheapest])
         before += prices[cheapest]
@@ -150,9 +155,8 @@ def test_a_convolution_in_a_block_reads_what_it_reads() -> None:
     rows = torch.cat([each.transpose(1, 2).flatten(0, 1) for each in read])
     rows = rows - rows.mean(0)
     size = rows.shape[1] // 9
-    it = Reader.of(
-        block.conv2.weight.detach().flatten(1), rows.T @ rows / len(rows), torch.arange(9 * size).view(size, 9)
-    )
+    layer = Layer.of(block.conv2.weight.detach().flatten(1), rows.T @ rows / len(rows))
+    it = Reader(layer, torch.arange(9 * size).view(size, 9))
     order, shares = zip(*remainders(model, structure, inputs=data, examples=12)[name], strict=True)
     expected = elimination([it])
     assert list(order) == expected[0].tolist()

@@ -11,7 +11,7 @@ from amsc.borrowing import named_tensors
 from amsc.errors import DataError
 from amsc.reconstruction.batches import calibration
 from amsc.reconstruction.calls import matrices
-from amsc.reconstruction.elimination import Reader, elimination
+from amsc.reconstruction.elimination import Layer, Reader, elimination
 from amsc.reconstruction.moments import Moments, exact
 from amsc.reconstruction.planning import rows_looked_at
 from amsc.reconstruction.reading import Rows, Wanted, read, sampled
@@ -69,11 +69,11 @@ def remainders(
         for part in _parts([consumers[name] for name in wanted], len(batches)):
             moments |= _moments(model, batches, part, seed)
         tensors = named_tensors(model)
+        layers = {name: _layer(consumers[name], tensors, moments.pop(name)) for name in wanted}
         orders = {}
         for group, readers in read_by.items():
-            order, shares = elimination(
-                [_reader(consumers[name], tensors, moments[name], columns) for name, columns in readers.items()]
-            )
+            found = [Reader(layers[name], columns.to(layers[name].weights.device)) for name, columns in readers.items()]
+            order, shares = elimination(found)
             orders[group] = tuple(zip(order.tolist(), shares.tolist(), strict=True))
     return orders
 
@@ -139,10 +139,10 @@ def _finite(name: str, row: Rows) -> Tensor:
     return exact(row.inputs)
 
 
-def _reader(consumer: Consumer, tensors: Mapping[str, Tensor], moments: Moments, columns: Tensor) -> Reader:
+def _layer(consumer: Consumer, tensors: Mapping[str, Tensor], moments: Moments) -> Layer:
     weights = matrices(exact(tensors[consumer.weight]), 1, transposed=consumer.transposed)[0]
     every = moments.inputs[0] / moments.count
     mean, second = every[:-1, -1], every[:-1, :-1]
     if consumer.has_shift:  # which makes up for the means
         second = second - torch.outer(mean, mean)
-    return Reader.of(weights, second, columns.to(weights.device))
+    return Layer.of(weights, second)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Reader", "elimination"]
+__all__ = ["Layer", "Reader", "elimination"]
 
 RIDGE = 1e-2
 """mu, as a share of the mean square of what a layer reads."""
@@ -14,49 +14,62 @@ ROUNDS = 64
 """A group goes in so many rounds, or one channel after the other if it is smaller."""
 
 
-@dataclass(eq=False)
-class Reader:
-    """A layer y = W u that reads a group of channels: `weights` W and `inverse` (H + mu I)^-1 as they are by now,
-    `columns` those of each channel, shape (channel, place), and `alone` what each adds to the error if nothing makes up
-    for it, shape (channel). `scale` makes errors shares of the variance of y.
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer y = W u as it is: its `weights` W, the second moments H + mu I of what it reads (`moments`), and their
+    `inverse`. `scale` makes errors shares of the mean square of y.
 
-    Shapes: `weights` (output, read), `inverse` (read, read)."""
+    Shapes: `weights` (output, read), `moments` and `inverse` (read, read)."""
 
     weights: Tensor
+    moments: Tensor
     inverse: Tensor
-    columns: Tensor
-    alone: Tensor
     scale: float
 
     @classmethod
-    def of(cls, weights: Tensor, moments: Tensor, columns: Tensor) -> "Reader":
-        """The layer with all of its inputs, whose second moments are H. Shapes: (output, read), (read, read), (channel,
-        place)."""
+    def of(cls, weights: Tensor, moments: Tensor) -> "Layer":
+        """The layer whose inputs have the second moments H. Shapes: (output, read), (read, read)."""
         ridge = RIDGE * float(moments.diagonal().mean()) or 1.0  # what is always zero can be had from nothing
         damped = moments + ridge * torch.eye(len(moments)).to(moments)
-        own, total = weights[:, columns].movedim(1, 0), float(((weights @ damped) * weights).sum())
-        scale = 1 / total if total > 0 else 0.0
-        alone = scale * ((own @ _blocks(damped, columns)) * own).sum((1, 2))
-        return cls(weights, torch.linalg.inv(damped), columns, alone, scale)
-
-    def prices(self, channels: Tensor) -> Tensor:
-        """rho of each of these: tr W_c [(H^-1)_cc]^-1 W_c'. Shape: channel."""
-        columns = self.columns[channels]
-        own = self.weights[:, columns].movedim(1, 0)
-        errors: Tensor = (torch.linalg.solve(_blocks(self.inverse, columns), own, left=False) * own).sum((1, 2))
-        return self.scale * errors.clamp(min=0)
-
-    def remove(self, channels: Tensor) -> None:
-        """Take these away together; the others make up for them as well as they can."""
-        gone = self.columns[channels].flatten()
-        rows = torch.linalg.solve(self.inverse[gone][:, gone], self.inverse[gone])
-        self.weights = self.weights - self.weights[:, gone] @ rows
-        self.inverse = self.inverse - self.inverse[:, gone] @ rows
+        total = float(((weights @ damped) * weights).sum())
+        return cls(weights, damped, torch.linalg.inv(damped), 1 / total if total > 0 else 0.0)
 
 
-def _blocks(matrix: Tensor, columns: Tensor) -> Tensor:
-    """The squares of each channel on the diagonal. Shape: (channel, place, place)."""
-    return matrix[columns[:, :, None], columns[:, None, :]]
+class Reader:
+    """What a layer reads of a group of channels, as those that are gone left it: the rows and columns of W and of
+    (H + mu I)^-1 that belong to the group say all of it. `alone` is what each channel adds to the error if nothing
+    makes up for it, shape (channel).
+
+    Args:
+        columns: of each channel, shape (channel, place).
+    """
+
+    def __init__(self, layer: Layer, columns: Tensor) -> None:
+        every, self._places, self._scale = columns.flatten(), columns.shape[1], layer.scale
+        self._weights = layer.weights[:, every]
+        self._inverse = layer.inverse[every][:, every]
+        own = layer.weights[:, columns].movedim(1, 0)
+        blocks = layer.moments[columns[:, :, None], columns[:, None, :]]
+        self.alone = layer.scale * ((own @ blocks) * own).sum((1, 2))
+
+    def prices(self) -> Tensor:
+        """rho of each channel that is left: tr W_c [(H^-1)_cc]^-1 W_c'. Shape: channel."""
+        places = self._places
+        own = self._weights.unflatten(1, (-1, places)).movedim(1, 0)
+        blocks = self._inverse.unflatten(1, (-1, places)).unflatten(0, (-1, places)).diagonal(dim1=0, dim2=2)
+        errors: Tensor = (torch.linalg.solve(blocks.movedim(2, 0), own, left=False) * own).sum((1, 2))
+        return self._scale * errors.clamp(min=0)
+
+    def remove(self, gone: Tensor, left: Tensor) -> None:
+        """Take the channels `gone` away together; those `left` make up for them as well as they can. Both are numbers
+        among those that were left before."""
+        gone, left = self._columns(gone), self._columns(left)
+        rows = torch.linalg.solve(self._inverse[gone][:, gone], self._inverse[gone][:, left])
+        self._weights = self._weights[:, left] - self._weights[:, gone] @ rows
+        self._inverse = self._inverse[left][:, left] - self._inverse[left][:, gone] @ rows
+
+    def _columns(self, channels: Tensor) -> Tensor:
+        return (channels[:, None] * self._places + torch.arange(self._places).to(channels)).flatten()
 
 
 def elimination(readers: Sequence[Reader]) -> tuple[Tensor, Tensor]:
@@ -68,12 +81,12 @@ def elimination(readers: Sequence[Reader]) -> tuple[Tensor, Tensor]:
     gone, shares = list[Tensor](), list[Tensor]()
     step = -(-len(alone) // ROUNDS)
     while len(left):
-        prices = torch.stack([reader.prices(left) for reader in readers]).sum(0)
+        prices = torch.stack([reader.prices() for reader in readers]).sum(0)
         order = prices.argsort(stable=True)
-        cheapest = left[order[:step]]
-        gone.append(cheapest)
-        shares.append((prices[order[:step]] / alone[cheapest]).where(alone[cheapest] > 0, 1.0))
+        first, rest = order[:step], order[step:].sort().values
+        gone.append(left[first])
+        shares.append((prices[first] / alone[left[first]]).where(alone[left[first]] > 0, 1.0))
         for reader in readers:
-            reader.remove(cheapest)
-        left = left[order[step:].sort().values]
+            reader.remove(first, rest)
+        left = left[rest]
     return torch.cat(gone), torch.cat(shares)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from amsc.training import one_standard_error_choice, paired_shortfall
+from amsc.training.path.depth_rule import is_as_good
 
 
 def _scores(wrong: int, *, also_right: int = 0, n: int = 100) -> Tensor:
@@ -30,6 +31,18 @@ def test_the_smallest_depth_within_one_error_is_taken() -> None:
     # against the first: 3 lost and 2 won (0.45 errors below), 6 lost (2.5 errors below)
     values = [_scores(10), _scores(13, also_right=2), _scores(16), _scores(40)]
     assert one_standard_error_choice([5, 4, 3, 2], values) == 1
+
+
+@pytest.mark.parametrize("n", range(5, 400, 7))
+def test_exactly_one_error_is_as_good_whatever_rounding_says(n: int) -> None:
+    right = torch.ones(n)
+    lost, three, two = right.clone(), right.clone(), right.clone()
+    lost[0] = three[1] = three[2] = three[3] = two[0] = two[1] = 0
+    assert paired_shortfall(right, lost) == pytest.approx(1)
+    assert paired_shortfall(lost, three) == pytest.approx(1)
+    assert is_as_good(right, lost)
+    assert is_as_good(lost, three), "three lost, one won"
+    assert not is_as_good(right, two)
 
 
 def test_pairing_matters() -> None:

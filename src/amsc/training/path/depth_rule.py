@@ -6,7 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["one_standard_error_choice", "paired_difference", "paired_shortfall"]
+__all__ = ["is_as_good", "one_standard_error_choice", "paired_difference", "paired_shortfall"]
+
+ROUNDING = 1e-9
+"""Scores that are 0 or 1 often differ by exactly one standard error: a single example lost, or three lost and one won.
+This much more is rounding."""
 
 
 def one_standard_error_choice(depths: Sequence[int], values: Sequence[Tensor], *, higher_is_better: bool = True) -> int:
@@ -25,8 +29,14 @@ def one_standard_error_choice(depths: Sequence[int], values: Sequence[Tensor], *
     signed = [value.double() if higher_is_better else -value.double() for value in values]
     means = [float(value.mean()) for value in signed]
     best = max(range(len(means)), key=means.__getitem__)
-    good = [i for i, value in enumerate(signed) if paired_shortfall(signed[best], value) <= 1.0]
+    good = [i for i, value in enumerate(signed) if is_as_good(signed[best], value)]
     return min(good, key=lambda i: (depths[i], -i))
+
+
+def is_as_good(best: Tensor, other: Tensor) -> bool:
+    """Whether the mean of `other` is not below that of `best` by more than one paired standard error. Shapes:
+    (example,) both."""
+    return paired_shortfall(best, other) <= 1 + ROUNDING
 
 
 def paired_shortfall(best: Tensor, other: Tensor) -> float:

@@ -7,7 +7,7 @@ from amsc.records import JudgedShare
 from amsc.structure.costing import predicted_cost, predicted_macs
 from amsc.structure.structure import Structure
 from amsc.tasks import Task
-from amsc.training.path.depth_rule import one_standard_error_choice, paired_difference, paired_shortfall
+from amsc.training.path.depth_rule import is_as_good, one_standard_error_choice, paired_difference
 from amsc.training.path.state import Candidate
 
 __all__ = ["cost_of", "judged_shares", "next_cost", "smallest_as_good"]
@@ -48,8 +48,8 @@ def judged_shares(structure: Structure, candidates: Sequence[Candidate], task: T
     for one, values in zip(candidates, signed, strict=True):
         behind, error = paired_difference(best, values)
         macs = predicted_macs(structure, one.snapshot.removal.channels, one.snapshot.removal.blocks)
-        score, is_as_good = float(one.per_example.double().mean()), paired_shortfall(best, values) <= 1
-        found.append(JudgedShare(macs / dense, macs, score, behind, error, len(values), is_as_good))
+        score, is_kept = float(one.per_example.double().mean()), is_as_good(best, values)
+        found.append(JudgedShare(macs / dense, macs, score, behind, error, len(values), is_kept))
     return tuple(sorted(found, key=lambda one: -one.macs))
 
 
