@@ -72,8 +72,7 @@ def remainders(
         layers = {name: _layer(consumers[name], tensors, moments.pop(name)) for name in wanted}
         orders = {}
         for group, readers in read_by.items():
-            found = [Reader(layers[name], columns.to(layers[name].weights.device)) for name, columns in readers.items()]
-            order, shares = elimination(found)
+            order, shares = elimination([Reader(layers[name], columns) for name, columns in readers.items()])
             orders[group] = tuple(zip(order.tolist(), shares.tolist(), strict=True))
     return orders
 

@@ -32,7 +32,8 @@ class Layer:
         ridge = RIDGE * float(moments.diagonal().mean()) or 1.0  # what is always zero can be had from nothing
         damped = moments + ridge * torch.eye(len(moments)).to(moments)
         total = float(((weights @ damped) * weights).sum())
-        return cls(weights, damped, torch.linalg.inv(damped), 1 / total if total > 0 else 0.0)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+        return cls(weights, damped, inverse, 1 / total if total > 0 else 0.0)
 
 
 class Reader:
@@ -45,9 +46,10 @@ class Reader:
     """
 
     def __init__(self, layer: Layer, columns: Tensor) -> None:
+        columns = columns.to(layer.weights.device)
         every, self._places, self._scale = columns.flatten(), columns.shape[1], layer.scale
         self._weights = layer.weights[:, every]
-        self._inverse = layer.inverse[every][:, every]
+        self._inverse = layer.inverse[every[:, None], every]
         own = layer.weights[:, columns].movedim(1, 0)
         blocks = layer.moments[columns[:, :, None], columns[:, None, :]]
         self.alone = layer.scale * ((own @ blocks) * own).sum((1, 2))
@@ -64,9 +66,10 @@ class Reader:
         """Take the channels `gone` away together; those `left` make up for them as well as they can. Both are numbers
         among those that were left before."""
         gone, left = self._columns(gone), self._columns(left)
-        rows = torch.linalg.solve(self._inverse[gone][:, gone], self._inverse[gone][:, left])
-        self._weights = self._weights[:, left] - self._weights[:, gone] @ rows
-        self._inverse = self._inverse[left][:, left] - self._inverse[left][:, gone] @ rows
+        across = self._inverse[left[:, None], gone]
+        rows = torch.linalg.solve(self._inverse[gone[:, None], gone], across.T)
+        self._weights = torch.addmm(self._weights[:, left], self._weights[:, gone], rows, alpha=-1)
+        self._inverse = torch.addmm(self._inverse[left[:, None], left], across, rows, alpha=-1)
 
     def _columns(self, channels: Tensor) -> Tensor:
         return (channels[:, None] * self._places + torch.arange(self._places).to(channels)).flatten()
