@@ -13,11 +13,12 @@ def verdict(judged: Sequence[JudgedShare], score_name: str) -> str:
     """How small it goes for nothing, and what the next smaller network that was judged would lose."""
     kept = min((one for one in judged if one.is_as_good), key=lambda one: one.macs)
     smaller = [one for one in judged if one.macs < kept.macs]
+    error = f" (one paired standard error is {_points(score_name, kept.standard_error)})" if kept.behind > 0 else ""
     behind = f"{_points(score_name, kept.behind)} behind the best" if kept.behind > 0 else "the best"
     found = (
         f"as small as it goes for nothing is {kept.share:.1%} of the MACs: before any fine-tuning its {score_name} on "
         f"{kept.examples} validation examples is {score_format(score_name)(kept.score)}, {behind} of {len(judged)} "
-        f"networks (one paired standard error is {_points(score_name, kept.standard_error)})"
+        f"networks{error}"
     )
     if not smaller:
         return f"{found}; none smaller was judged"
