@@ -127,7 +127,7 @@ def ranked(score_of: Callable[[Scene], Tensor]) -> Arm:
 
 def scanned(dimensions: str) -> Arm:
     def removal(dense: nn.Module, structure: Structure, data: Data, share: float, seed: int) -> Mapping[str, Any]:
-        settings = Settings(round_to=1)
+        settings = Settings(round_to=1, prices="fisher")
         return scan(dense, data.example_inputs(), data, settings=settings, dimensions=dimensions).removal(macs=share)
 
     return at_once(removal)

@@ -45,7 +45,7 @@ def cut_by(**choices: Any) -> Callable[..., nn.Module]:
     """`compress` without a path and without training, always repaired."""
 
     def run(dense: nn.Module, data: Data, share: float, seed: int, options: argparse.Namespace) -> nn.Module:
-        settings = Settings.of("instant", seed=seed, reconstruction=EXAMPLES, round_to=1, **choices)
+        settings = Settings.of("instant", seed=seed, path_points=1, reconstruction=EXAMPLES, round_to=1, **choices)
         return compress(dense, data.example_inputs(), data, target=Target(macs=share), settings=settings).model
 
     return run
@@ -63,11 +63,12 @@ AT_ONCE: dict[str, Callable[..., nn.Module]] = {
 SEARCHES: dict[str, Callable[..., nn.Module]] = {
     "equal cost": cut_by(),
     "equal cost, width only": cut_by(depth_share=0.0),
+    "equal cost, Fisher prices": cut_by(prices="fisher"),
 }
 """Cuts that judge whole networks after reconstruction."""
 WALKS: dict[str, dict[str, Any]] = {
     "proximal": {"depth_rule": "one-standard-error"},
-    "proximal, width only": {"depth_share": 0.0},
+    "proximal, width only": {"depth_rule": "one-standard-error", "depth_share": 0.0},
     "gates": {"method": "gates", "depth_rule": "one-standard-error"},
     "equal cost, then proximal": {"depth_rule": "equal-cost"},
     "paper": {"depth_rule": "one-standard-error", "weights": "amsc", "currency": "params"},
