@@ -27,7 +27,7 @@ from training.small import ListData, same_tensors, small_data, small_net, traine
 
 DATA = small_data()
 FREE = Target.free()
-SETTINGS = Settings(finetune_epochs=0.5, reconstruction=64)
+SETTINGS = Settings(path_epochs=1, depth_rule="share", finetune_epochs=0.5, reconstruction=64)
 
 
 @pytest.fixture(scope="module")

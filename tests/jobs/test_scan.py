@@ -400,7 +400,7 @@ def test_the_record_saves_to_json_and_prints() -> None:
     lines = str(found).splitlines()
     assert lines[0].startswith("mine on digits")
     assert len(lines) == 4 + len(found.points)
-    assert "█" in lines[-2]
+    assert "█" in lines[-3]
     assert repr(found) == f"Scan({found.in_a_line()})"
     assert "mine on digits, 3 points down to" in repr(found)
     assert from_json(ScanRecord, found.to_json()) == found.record

@@ -136,7 +136,7 @@ def test_selection_ignores_the_scale_of_filters_under_batch_norm(family: str) ->
         penalty.prox_(0.3, 0.1, 0.5)
     assert one.zero_channels().any()
     assert torch.equal(one.zero_channels(), two.zero_channels())
-    torch.testing.assert_close(plain(x), rescaled(x))
+    torch.testing.assert_close(plain(x), rescaled(x), rtol=1e-5, atol=1e-5)  # the strengths of groups are float32
 
 
 def test_zero_strengths_and_zero_steps_change_nothing() -> None:
