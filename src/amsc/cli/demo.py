@@ -23,15 +23,12 @@ SHORT_SCORE_TOLERANCE = 0.10
 
 SETTINGS = Settings(
     dense_epochs=16,
-    path_epochs=20,
     finetune_epochs=20,
-    path_points=8,
-    depth_rule="share",
     batch_size=64,
     dense_learning_rate=0.1,
     threads=1,  # tensors so small that a second thread only gets in the way
 )
-SHORT_SETTINGS = dataclasses.replace(SETTINGS, dense_epochs=5, path_epochs=4, finetune_epochs=4, path_points=4)
+SHORT_SETTINGS = dataclasses.replace(SETTINGS, dense_epochs=5, finetune_epochs=4, path_points=2)
 
 DESCRIPTION = """\
 The whole job on the 1,797 handwritten digits that come with scikit-learn: train a

@@ -20,7 +20,8 @@ def train_dense(job: Job, state: RunState) -> RunState:
     train_in_place(job, job.dense, "dense", choices.dense_epochs, choices.dense_learning_rate, state)
     if choices.plain:
         _match_channels(job)
-    point = judged(job, state, "dense", job.structure, Removal(), job.dense, choices.dense_epochs)
+    found = evaluate(job.dense, job.data, "validation", job.task)
+    point = judged(job, state, "dense", job.structure, Removal(), job.dense, choices.dense_epochs, found)
     weights, score = state_of(job.dense), evaluate(job.dense, job.data, "test", job.task).score
     warn_of(words_before(job, score, advantage(job.dense, job.data, job.task)))
     state = replace(

@@ -93,7 +93,8 @@ class _Search:
 
     def point(self, state: RunState, found: EqualCost) -> PathPoint:
         """The point of a rung."""
-        job, cut = self._job, found.chosen.narrowed
-        point = judged(job, state, "depth", cut.live.structure, cut.removal, cut.live.model, state.points[0].epochs)
+        job, cut, epochs = self._job, found.chosen.narrowed, state.points[0].epochs
+        live = cut.live
+        point = judged(job, state, "depth", live.structure, cut.removal, live.model, epochs, found.chosen.judged)
         job.progress.update("ladder", point.index, point.index + 1, macs=point.macs, score=point.score)
-        return replace(point, repaired=cut.live.repaired, candidates=found.rows())
+        return replace(point, repaired=live.repaired, candidates=found.rows())

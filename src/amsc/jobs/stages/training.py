@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from amsc.jobs.run_state import RunState
 from amsc.jobs.stages.job import Job, optimizer_of, saved, speed_of, state_of, trail_of
@@ -14,6 +14,7 @@ from amsc.structure import Structure
 from amsc.structure.costing import predicted_cost, predicted_macs, predicted_parameters
 from amsc.training import (
     Distillation,
+    Evaluation,
     Removal,
     Snapshot,
     TrainSettings,
@@ -21,10 +22,15 @@ from amsc.training import (
     finetune,
     mean_loss,
     num_channels,
+    paired_shortfall,
     reestimate_batchnorm,
 )
 
 __all__ = ["finetuned", "judged", "train_in_place"]
+
+WORSE = 2
+"""Paired standard errors by which fine-tuning must have lost for its outcome not to be taken; less may be the luck of the
+network that was chosen by the same examples."""
 
 
 def train_in_place(
@@ -51,30 +57,43 @@ def train_in_place(
 
 def finetuned(job: Job, state: RunState, snapshot: Snapshot, trained: float) -> RunState:
     """The state with the network of `snapshot`, trained for `trained` epochs so far, fine-tuned as its `small` one, and
-    a point for it. Where fine-tuning leaves it worse on the validation split than it was, it stays as it was."""
+    a point for it. Where fine-tuning leaves it worse on the validation split than it was, by more than two paired
+    standard errors, it stays as it was."""
     epochs, removal = job.settings.finetune_epochs, snapshot.removal
     small = trail_of(job).rebuild(snapshot)
-    at_first = judged(job, state, "finetune", small.structure, removal, small.model, trained)
+    before = evaluate(small.model, job.data, "validation", job.task)
+    at_first = judged(job, state, "finetune", small.structure, removal, small.model, trained, before)
     if not epochs:
         return replace(state, points=(*state.points, at_first), small=state_of(small.model), train=None)
     cost = predicted_cost(job.structure, removal.channels, removal.blocks) / predicted_cost(job.structure)
     named = replace(job, progress=Naming(job.progress, {"cost": cost}))  # a search fine-tunes several in turn
     train_in_place(named, small.model, "finetune", epochs, job.settings.finetune_learning_rate, state)
-    point = judged(job, state, "finetune", small.structure, removal, small.model, trained + epochs)
-    if _is_worse(job, point.score, at_first.score):
-        point = replace(at_first, rejected_score=point.score)
+    after = evaluate(small.model, job.data, "validation", job.task)
+    if paired_shortfall(_worth(job, before), _worth(job, after)) > WORSE:
+        point = replace(at_first, rejected_score=after.score)
         small = trail_of(job).rebuild(snapshot)
+    else:
+        point = judged(job, state, "finetune", small.structure, removal, small.model, trained + epochs, after)
     return replace(state, points=(*state.points, point), small=state_of(small.model), train=None)
 
 
-def _is_worse(job: Job, score: float, other: float) -> bool:
-    return score < other if job.task.higher_is_better else score > other
+def _worth(job: Job, judged: Evaluation) -> Tensor:
+    """The score of each example, more being better."""
+    scores = judged.per_example.double()
+    return scores if job.task.higher_is_better else -scores
 
 
 def judged(
-    job: Job, state: RunState, phase: str, structure: Structure, removal: Removal, model: nn.Module, epochs: float
+    job: Job,
+    state: RunState,
+    phase: str,
+    structure: Structure,
+    removal: Removal,
+    model: nn.Module,
+    epochs: float,
+    evaluation: Evaluation,
 ) -> PathPoint:
-    """The next point of the path: what this network costs, and how well it does."""
+    """The next point of the path: what this network costs, and how well it did on the validation split."""
     return PathPoint(
         phase=phase,
         index=len(state.points),
@@ -85,7 +104,7 @@ def judged(
         blocks_left=len(structure.outer_blocks),
         channels_left=num_channels(structure),
         train_loss=mean_loss(model, job.data, job.task),
-        score=evaluate(model, job.data, "validation", job.task).score,
+        score=evaluation.score,
         removed_blocks=removal.blocks,
         removed_channels=removal.channels,
     )
