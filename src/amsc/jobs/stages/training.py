@@ -29,8 +29,8 @@ from amsc.training import (
 __all__ = ["finetuned", "judged", "train_in_place"]
 
 WORSE = 2
-"""Paired standard errors by which fine-tuning must have lost for its outcome not to be taken; less may be the luck of the
-network that was chosen by the same examples."""
+"""Paired standard errors by which fine-tuning must have lost for its outcome not to be taken; less may be the luck of
+the network that was chosen by the same examples."""
 
 
 def train_in_place(
