@@ -94,6 +94,17 @@ def test_what_channels_alone_do_not_reach_is_reached_with_fewer_blocks(dense: nn
         depth_at_equal_cost(trail_of(dense, structure), 1, stand_in)
 
 
+@pytest.mark.parametrize(("share", "gone"), [(0.9, 1), (0.7, 2), (0.6, 3)])
+def test_where_no_channel_can_go_blocks_take_the_cost_below_the_target(
+    dense: nn.Module, structure: Structure, share: float, gone: int
+) -> None:
+    kept = tuple(replace(group, exact=False) for group in structure.channels)
+    blocks_alone, target = replace(structure, channels=kept), int(share * predicted_cost(structure))
+    found = depth_at_equal_cost(trail_of(dense, blocks_alone), target, stand_in)
+    assert found.chosen.num_blocks == gone
+    assert all(predicted_cost(one.narrowed.live.structure) <= target for one in found.candidates)
+
+
 @pytest.mark.parametrize(("peak", "last", "most"), [(0, 20, 3), (1, 20, 4), (3, 20, 6), (6, 20, 7), (12, 12, 7)])
 def test_few_numbers_of_blocks_are_tried(peak: int, last: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores that rise up to a number of blocks and fall behind it: that number is found in a few steps."""

@@ -84,11 +84,13 @@ class _Search:
         self._trail, self._target_cost = trail, target_cost
         self.making = Making(trail, target_cost, stand_in, thinning)
         self._thinning, self._near = thinning, near
+        self._least = 0
         self._found: dict[int, AtTarget] = {}
 
     def candidates(self) -> list[AtTarget]:
         """Those that the search came to, by the number of blocks that are gone."""
-        best = first = number = max(self._fewest(), self._most(self._near or 0))
+        self._least = self._fewest()
+        best = first = number = self._most(self._near or 0)
         worse, patience = 0, PATIENCE if self._near is None else 1
         while worse < patience and number not in self._found:
             self._try(number)
@@ -122,10 +124,10 @@ class _Search:
         return (low + high) // 2 if gaps else None
 
     def _most(self, number: int) -> int:
-        """So many blocks, or as many as can go without falling below the target."""
+        """So many blocks, or as many as can go without falling below the target, but no fewer than must."""
         if not self._trail.settings.depth_share:
-            return min(self._found, default=0)
-        return self._thinning.without(number, self._target_cost).num_blocks
+            return self._least
+        return max(self._least, self._thinning.without(number, self._target_cost).num_blocks)
 
     def _try(self, number: int) -> None:
-        self._found[number] = self.making.candidate(self._thinning.without(number, self._target_cost))
+        self._found[number] = self.making.candidate(self._thinning.without(number, 0))
