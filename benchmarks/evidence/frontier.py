@@ -207,25 +207,30 @@ def table(runs: list[dict[str, Any]], shares: list[float]) -> str:
 
 def options_of() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder with train.parquet and test.parquet; or digits")
     parser.add_argument("--weights", type=Path, help="of the dense network; on digits it is trained for each seed")
-    parser.add_argument("--model", default="resnet20")
     parser.add_argument("--work", type=Path, default=Path("runs/cifar10_jpeg"), help="cache of the dense network")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--epochs", type=float, default=2, help="in all")
+    parser.add_argument("--path-epochs", type=float, default=0.25)
+    add_shared_options(parser)
+    return parser.parse_args()
+
+
+def add_shared_options(parser: argparse.ArgumentParser) -> None:
+    """What does not depend on how many epochs there are."""
+    parser.add_argument("--data", required=True, help="folder with train.parquet and test.parquet; or digits")
+    parser.add_argument("--model", default="resnet20")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.45, 0.3])
     parser.add_argument("--limit", type=int, default=10_000, help="training examples")
     parser.add_argument("--judged", type=int, default=5_000, help="test images; a fifth as many for validation")
-    parser.add_argument("--epochs", type=float, default=2, help="in all")
-    parser.add_argument("--path-epochs", type=float, default=0.25)
     parser.add_argument("--path-points", type=int, default=3)
     parser.add_argument("--path-learning-rate", type=float, default=0.05)
     parser.add_argument("--learning-rate", type=float, default=0.02)
     parser.add_argument("--dense-epochs", type=float, default=2)
     parser.add_argument("--dense-learning-rate", type=float, default=0.02)
     parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args()
 
 
 def opened(options: argparse.Namespace, seed: int) -> tuple[Any, nn.Module]:

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from bench_scan import FirstOf, fisher, taylor
 from cifar10_jpeg import TASK, adapted, score
-from frontier import EXAMPLES, L1, ranked, scanned, uniform
+from frontier import EXAMPLES, L1, add_shared_options, ranked, scanned, uniform
 from rivals import random_removal
 from torch import nn
 
@@ -219,24 +219,13 @@ def summary(values: list[float]) -> str:
 
 def options_of() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder with train.parquet and test.parquet")
     parser.add_argument("--weights", type=Path, required=True, help="of the dense network")
-    parser.add_argument("--model", default="resnet20")
     parser.add_argument("--work", type=Path, default=Path("runs/schedules"), help="cache of the dense network")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.45, 0.3])
     parser.add_argument("--epochs", nargs="+", type=float, default=[0, 0.25, 1, 2])
     parser.add_argument("--distillation", type=float, default=0.0, help="of all ways, at temperature 4")
-    parser.add_argument("--limit", type=int, default=10_000, help="training examples")
-    parser.add_argument("--judged", type=int, default=5_000, help="test images; a fifth as many for validation")
-    parser.add_argument("--path-points", type=int, default=3)
-    parser.add_argument("--path-learning-rate", type=float, default=0.05)
-    parser.add_argument("--learning-rate", type=float, default=0.02)
-    parser.add_argument("--dense-epochs", type=float, default=2)
-    parser.add_argument("--dense-learning-rate", type=float, default=0.02)
-    parser.add_argument("--threads", type=int, default=1)
+    add_shared_options(parser)
     return parser.parse_args()
 
 

@@ -125,7 +125,13 @@ def ways(
 ) -> Iterator[tuple[str, nn.Module]]:
     """Small networks, each when it is not there yet."""
     example = data.example_inputs()
-    same: dict[str, Any] = {"seed": seed, "optimizer": "adamw", "round_to": 1, "reconstruction": EXAMPLES}
+    same: dict[str, Any] = {
+        "seed": seed,
+        "optimizer": "adamw",
+        "round_to": 1,
+        "prices": "fisher",
+        "reconstruction": EXAMPLES,
+    }
     same |= {"path_learning_rate": 0.001, "finetune_learning_rate": 0.002, "weight_decay": 0.01}
 
     def run(**choices: Any) -> nn.Module:
@@ -134,13 +140,24 @@ def ways(
         return amsc.compress(copy.deepcopy(dense), example, data, task=task, target=target, settings=settings).model
 
     if not {"scan, as cut", "scan, reconstructed"} <= done:
-        settings = amsc.Settings(round_to=1)
+        settings = amsc.Settings(round_to=1, prices="fisher")
         found = amsc.scan(copy.deepcopy(dense), example, data, task=task, settings=settings, dimensions="width")
         cut = amsc.cut(dense, amsc.plan_cut(found.structure, **found.removal(macs=share)), example)
         yield "scan, as cut", cut
         yield "scan, reconstructed", amsc.reconstruct(cut, dense, data, examples=EXAMPLES, seed=seed).model
-    at_once = {"depth_rule": "equal-cost", "path_epochs": 0.0, "finetune_epochs": 0.0, "distillation": 0.0}
-    walk = {"path_epochs": epochs / 2, "finetune_epochs": epochs / 2, "distillation": 0.0}
+    at_once: dict[str, Any] = {
+        "path_points": 1,
+        "depth_rule": "equal-cost",
+        "path_epochs": 0.0,
+        "finetune_epochs": 0.0,
+        "distillation": 0.0,
+    }
+    walk: dict[str, Any] = {
+        "path_points": 8,
+        "path_epochs": epochs / 2,
+        "finetune_epochs": epochs / 2,
+        "distillation": 0.0,
+    }
     runs: dict[str, dict[str, Any]] = {
         "equal cost": at_once,
         "equal cost, width only": {**at_once, "depth_share": 0.0},

@@ -189,7 +189,7 @@ class Settings:
     @classmethod
     def of(cls, effort: str, **choices: Any) -> "Settings":
         """The settings of an effort, with other choices on top: "instant" (no training), "quick" (a tenth of the
-        usual epochs), "standard" (the defaults), "thorough" (four to eight times as many), or "paper" (its weights and
+        usual epochs), "standard" (the defaults), "thorough" (six times as many), or "paper" (its weights and
         sizes of groups, long schedules, neither reconstruction nor distillation nor rounding).
 
             amsc.compress(..., settings=amsc.Settings.of("instant", seed=1))

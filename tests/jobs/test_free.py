@@ -168,7 +168,11 @@ def test_without_a_smaller_network_there_is_no_number_to_tell() -> None:
     ("options", "error", "words"),
     [
         ({"task": Imitation()}, TargetError, "the task imitation the best is the dense network itself.*drop=0.02"),
-        ({"settings": Settings(plain=True)}, SettingsError, "plain: convolutions are drawn to the identity"),
+        (
+            {"settings": Settings(plain=True)},
+            SettingsError,
+            "plain: convolutions are drawn to the identity.*leave plain out",
+        ),
         (
             {"data": ListData(((torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.long)),), num_classes=10)},
             TargetError,

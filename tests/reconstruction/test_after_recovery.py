@@ -197,7 +197,7 @@ def test_layers_that_do_not_fit_into_memory_together_are_looked_at_in_turns(monk
     model, data = made(lambda: Residual(nn.ReLU, nn.GELU)), batches(4, 3, 8, 8, count=3)
     structure = amsc.trace(model, data[0])
     together = remainders(model, structure, inputs=data)
-    monkeypatch.setattr("amsc.reconstruction.after_recovery.MOST_BYTES", 1)
+    monkeypatch.setattr("amsc.reconstruction.batches.MOST_BYTES", 1)
     assert remainders(model, structure, inputs=data) == together
 
 

@@ -291,7 +291,7 @@ def test_the_dense_network_runs_again_where_memory_is_short(monkeypatch: pytest.
     dense = with_statistics(made(lambda: Residual(nn.ReLU, nn.ReLU)), data)
     small = without(dense, data[0], "blocks.0.conv1", [0])
     ample = reconstruct(small, dense, data)
-    monkeypatch.setattr("amsc.reconstruction.refit.MOST_BYTES", 1)
+    monkeypatch.setattr("amsc.reconstruction.batches.MOST_BYTES", 1)
     short = reconstruct(small, dense, data)
     assert ample.record.layers == short.record.layers
     assert len(ample.record.layers) == 4

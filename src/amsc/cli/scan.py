@@ -34,8 +34,8 @@ path on which they close is solved to the end, blocks first. With --evaluate, or
 --reconstruction N, each network is also cut and refitted in closed form to the whole one,
 which takes several times as long.
 
-`amsc compress` finds better networks, by training on the way; a scan tells what to
-expect, and where the network breaks.
+`amsc compress` finds better networks, by judging whole ones and training what is left;
+a scan tells what to expect, and where the network breaks.
 """
 EXAMPLES_OF_USE = """\
   amsc scan resnet20 --weights resnet20.th --data parquet:cifar10

@@ -86,12 +86,11 @@ def check_drop(target: Target, task: Task) -> None:
         )
 
 
-def check_free(target: Target, data: Data, task: Task, settings: Settings) -> None:
+def check_free(target: Target, data: Data, task: Task) -> None:
     """Refuse to look for what loses nothing where that means nothing.
 
     Raises:
         TargetError: the dense network is compared with itself, or there are too few examples for a standard error.
-        SettingsError: plain convolutions are to go, which takes a path that trains.
     """
     if not target.is_free:
         return
@@ -105,11 +104,6 @@ def check_free(target: Target, data: Data, task: Task, settings: Settings) -> No
         raise TargetError(
             f"free compares networks example by example, and the validation split of {data.name} has "
             f"{data.num_examples('validation')}; give some hundred, or say how small it must be (macs=50%)"
-        )
-    if settings.plain:
-        raise SettingsError(
-            "plain: convolutions are drawn to the identity on a path that trains, and for the target free nothing is "
-            "trained before fine-tuning; leave plain out, or say how small the network must be (macs=50%)"
         )
 
 
@@ -129,17 +123,21 @@ def chosen_settings(settings: Any, usual: Settings) -> Settings:
     return settings
 
 
-def check_plain(settings: Settings) -> None:
+def check_plain(settings: Settings, target: Target) -> None:
     """Refuse settings under which no plain convolution could go.
 
     Raises:
         SettingsError: they are to go, but nothing draws them to the identity.
     """
-    if settings.plain and settings.depth_rule == "equal-cost":
-        raise SettingsError(
-            "plain: convolutions are drawn to the identity on a path that trains, and the rule 'equal-cost' removes no "
-            "block on the way; give path_epochs (--path-epochs 8) and depth_rule='one-standard-error' or 'share'"
-        )
+    if not settings.plain or settings.depth_rule != "equal-cost":
+        return
+    cure = "give path_epochs (--path-epochs 8) and depth_rule='one-standard-error' or 'share'"
+    if target.is_free:
+        cure = "leave plain out, or say how small the network must be (macs=50%)"
+    raise SettingsError(
+        "plain: convolutions are drawn to the identity on a path that trains, and networks at equal cost are made "
+        f"without one; {cure}"
+    )
 
 
 def check_listener(progress: Any) -> None:

@@ -76,7 +76,7 @@ def compress(
         name=model_name,
         progress=progress,
     )
-    check_plain(wanted.settings)
+    check_plain(wanted.settings, target)
     known = source or named_again(wanted.name, model, example_inputs, data, task)
     with opened(wanted, resume=resume) as folder:
         past = folder.read() if resume else None

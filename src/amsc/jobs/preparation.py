@@ -43,7 +43,7 @@ def prepared(wanted: Request, timing: Timing | None = None) -> Budget:
         structure = without_frozen(structure, model)
     check_data(model, data_for(wanted.task, wanted.data, model), wanted.task, example_inputs)
     check_drop(wanted.target, wanted.task)
-    check_free(wanted.target, wanted.data, wanted.task, settings)
+    check_free(wanted.target, wanted.data, wanted.task)
     try:
         return find_budget(model, structure, example_inputs, wanted.target, settings, timing)
     except TargetError as error:

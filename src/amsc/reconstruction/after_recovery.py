@@ -1,6 +1,6 @@
 """In which order channels go if the others make up for them, and what these cannot: prices after recovery."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from amsc.borrowing import named_tensors
 from amsc.errors import DataError
-from amsc.reconstruction.batches import calibration
+from amsc.reconstruction.batches import calibration, in_parts
 from amsc.reconstruction.calls import matrices
 from amsc.reconstruction.elimination import Layer, Reader, elimination
 from amsc.reconstruction.moments import Moments, exact
@@ -22,8 +22,6 @@ __all__ = ["remainders"]
 
 MOST_READ = 6_000
 """Numbers that a position reads; of wider layers the second moments are not inverted."""
-MOST_BYTES = 2**30
-"""Of what is kept of layers that are looked at in one pass."""
 
 
 def remainders(
@@ -66,7 +64,9 @@ def remainders(
         read_by = {each.name: found for each in chosen if (found := _readers(structure, each, consumers))}
         wanted = dict.fromkeys(name for readers in read_by.values() for name in readers)
         moments: dict[str, Moments] = {}
-        for part in _parts([consumers[name] for name in wanted], len(batches)):
+        every = [consumers[name] for name in wanted]
+        sizes = [8 * one.row_size * (one.row_size + rows_looked_at(one) // len(batches)) for one in every]
+        for part in in_parts(every, sizes):
             moments |= _moments(model, batches, part, seed)
         tensors = named_tensors(model)
         layers = {name: _layer(consumers[name], tensors, moments.pop(name)) for name in wanted}
@@ -93,20 +93,6 @@ def _readers(structure: Structure, group: ChannelGroup, consumers: Mapping[str, 
         places = torch.arange(0, consumer.row_size, num_inputs)[:, None]
         found[member.parameter] = (channels[:, None, :] + places).flatten(1)
     return found
-
-
-def _parts(consumers: Sequence[Consumer], num_batches: int) -> Iterator[list[Consumer]]:
-    """The consumers in runs whose moments, and rows of one batch, fit into memory together."""
-    part, size = list[Consumer](), 0
-    for consumer in consumers:
-        own = 8 * consumer.row_size * (consumer.row_size + rows_looked_at(consumer) // num_batches)
-        if part and size + own > MOST_BYTES:
-            yield part
-            part, size = [], 0
-        part.append(consumer)
-        size += own
-    if part:
-        yield part
 
 
 def _moments(model: nn.Module, batches: Sequence[Any], consumers: Sequence[Consumer], seed: int) -> dict[str, Moments]:

@@ -2,9 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,11 @@ from amsc.borrowing import InputSpec, call_arguments, copied_inputs, run_model
 from amsc.data import Data, batch_size_of, moved, some_rows, spread_batches
 from amsc.errors import DataError, InputError
 
-__all__ = ["Examples", "calibration", "ready", "run"]
+__all__ = ["Examples", "calibration", "in_parts", "ready", "run"]
+
+MOST_BYTES = 2**30
+"""Of what is kept of the layers that are looked at in one pass."""
+Each = TypeVar("Each")
 
 SEED = 20
 """Of what networks draw in evaluation; the same for all."""
@@ -26,6 +30,19 @@ class Examples:
 
     batches: tuple[Any, ...]
     count: int
+
+
+def in_parts(layers: Sequence[Each], sizes: Sequence[float]) -> Iterator[list[Each]]:
+    """The layers in runs of which so many bytes each fit into memory together; one that does not fit comes alone."""
+    part, total = list[Each](), 0.0
+    for layer, size in zip(layers, sizes, strict=True):
+        if part and total + size > MOST_BYTES:
+            yield part
+            part, total = [], 0.0
+        part.append(layer)
+        total += size
+    if part:
+        yield part
 
 
 def run(model: nn.Module, batch: Any, watch: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from amsc.borrowing import copied, named_tensors
 from amsc.errors import CutError, ModelError, SettingsError
-from amsc.reconstruction.batches import calibration
+from amsc.reconstruction.batches import calibration, in_parts
 from amsc.reconstruction.fitting import Job, Target, refit
 from amsc.reconstruction.norms import settle
 from amsc.reconstruction.planning import Sample, narrower_layers, planned
@@ -27,8 +27,6 @@ from amsc.words.shown import Shown
 
 __all__ = ["Reconstruction", "reconstruct"]
 
-MOST_BYTES = 2**30
-"""What the dense network has at them is kept for as many consumers as fit into this."""
 KINDS = ("stream", "own")
 
 
@@ -154,26 +152,13 @@ def _refitted(
     model: nn.Module, dense: nn.Module, batches: Sequence[Any], jobs: Sequence[Job]
 ) -> Iterator[tuple[Job, RefittedLayer]]:
     replay = Replay(model)
-    for part in _parts(jobs, len(batches)):
+    sizes = [min(1.0, job.share) * job.consumer.positions * len(batches) * len(job.kept) * 8 for job in jobs]
+    for part in in_parts(jobs, sizes):
         targets = _targets(dense, batches, part)
         for job in part:
             layer = refit(model, batches, job, [target.pop(job.name, None) for target in targets], replay)
             if layer is not None:
                 yield job, layer
-
-
-def _parts(jobs: Sequence[Job], num_batches: int) -> Iterator[list[Job]]:
-    """The jobs in runs whose targets fit into memory together."""
-    part, size = list[Job](), 0.0
-    for job in jobs:
-        own = min(1.0, job.share) * job.consumer.positions * num_batches * len(job.kept) * 8
-        if part and size + own > MOST_BYTES:
-            yield part
-            part, size = [], 0.0
-        part.append(job)
-        size += own
-    if part:
-        yield part
 
 
 def _targets(dense: nn.Module, batches: Sequence[Any], jobs: Sequence[Job]) -> list[dict[str, Target]]:

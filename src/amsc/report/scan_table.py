@@ -59,8 +59,8 @@ def scan_remarks(record: ScanRecord) -> tuple[str, ...]:
     remarks = []
     if record.prices == "obs":
         remarks.append(
-            "channels go in the order of what they cost once amsc.reconstruct has given back what it can; all that is "
-            "shown here is before it (what costs least without it: prices=fisher)"
+            "channels go in the order of what they cost once amsc.reconstruct has given back what it can; the "
+            "predicted loss and the loss as cut are before it (what costs least without it: prices=fisher)"
         )
     if record.out_of_reach:
         asked = ", ".join(f"{share:.4g}" for share in record.out_of_reach)

@@ -28,20 +28,10 @@ from amsc.training import (
 )
 from amsc.training.removal.to_cost import lowest_cost
 from blocks_nets import Decoder, rows
-from training.small import TASK, ListData, same_tensors, shrink, small_data, traced, trained_net
+from training.small import TASK, ListData, same_tensors, shrink, small_data
 
 DATA = small_data()
 SETTINGS = WalkSettings(method="gates", epochs=4, points=4, optimizer=OptimizerChoice(0.05), depth_rule="share")
-
-
-@pytest.fixture(scope="module")
-def dense() -> nn.Module:
-    return trained_net(DATA)
-
-
-@pytest.fixture(scope="module")
-def structure(dense: nn.Module) -> Structure:
-    return traced(dense, DATA)
 
 
 def gate_path(dense: nn.Module, structure: Structure, macs: float = 0.5, **options: object) -> Iterator[tuple]:

@@ -20,7 +20,7 @@ from amsc.training.path import equal_cost
 from amsc.training.path.equal_cost import EqualCost, depth_at_equal_cost
 from amsc.training.removal.to_cost import lowest_cost
 from amsc.training.steps.optimizers import OptimizerChoice
-from training.small import TASK, same_tensors, shrink, small_data, traced, trained_net
+from training.small import TASK, same_tensors, shrink, small_data
 
 DATA = small_data()
 SETTINGS = WalkSettings(epochs=2, points=2, optimizer=OptimizerChoice(0.05), depth_rule="equal-cost", reconstruction=32)
@@ -38,16 +38,6 @@ def repair(
     plan = plan_cut(structure, channels=removal.channels, blocks=removal.blocks)
     found = reconstruct(cut.model, before, DATA, plan=plan, examples=examples, layers=layers)
     return replace(cut, model=found.model, repaired=replace(found.record, seconds=None))
-
-
-@pytest.fixture(scope="module")
-def dense() -> nn.Module:
-    return trained_net(DATA)
-
-
-@pytest.fixture(scope="module")
-def structure(dense: nn.Module) -> Structure:
-    return traced(dense, DATA)
 
 
 def trail_of(dense: nn.Module, structure: Structure, **changes: Any) -> Trail:

@@ -15,17 +15,6 @@ from amsc.training.path.candidates import SLIVER, AtTarget, Making
 from amsc.training.path.thinning import Cut, Thinning
 from amsc.training.removal.removed import Removal
 from training.path.test_equal_cost import DATA, trail_of
-from training.small import traced, trained_net
-
-
-@pytest.fixture(scope="module")
-def dense() -> nn.Module:
-    return trained_net(DATA)
-
-
-@pytest.fixture(scope="module")
-def structure(dense: nn.Module) -> Structure:
-    return traced(dense, DATA)
 
 
 def making_of(dense: nn.Module, structure: Structure, share: float) -> Making:

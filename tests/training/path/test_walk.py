@@ -43,21 +43,11 @@ from amsc.training import (
 from amsc.training.path.piece import Piece, Position
 from amsc.training.path.strength import CostPlan, StrengthControl
 from amsc.training.removal.to_cost import fewest_channels
-from training.small import TASK, same_tensors, shrink, small_data, traced, trained_net
+from training.small import TASK, same_tensors, shrink, small_data
 
 DATA = small_data()
 SETTINGS = WalkSettings(epochs=4, points=4, optimizer=OptimizerChoice(0.05), depth_rule="share")
 Step = tuple[PathPoint, Snapshot, WalkState]
-
-
-@pytest.fixture(scope="module")
-def dense() -> nn.Module:
-    return trained_net(DATA)
-
-
-@pytest.fixture(scope="module")
-def structure(dense: nn.Module) -> Structure:
-    return traced(dense, DATA)
 
 
 def _walk(dense: nn.Module, structure: Structure, macs: float = 0.5, **options: Any) -> Iterator[Step]:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from amsc.jobs.run_state import RunState
 from amsc.jobs.stages.job import Job, optimizer_of, saved, speed_of, state_of, trail_of
@@ -60,27 +60,20 @@ def finetuned(job: Job, state: RunState, snapshot: Snapshot, trained: float) -> 
     a point for it. Where fine-tuning leaves it worse on the validation split than it was, by more than two paired
     standard errors, it stays as it was."""
     epochs, removal = job.settings.finetune_epochs, snapshot.removal
-    small = trail_of(job).rebuild(snapshot)
-    before = evaluate(small.model, job.data, "validation", job.task)
-    at_first = judged(job, state, "finetune", small.structure, removal, small.model, trained, before)
-    if not epochs:
-        return replace(state, points=(*state.points, at_first), small=state_of(small.model), train=None)
-    cost = predicted_cost(job.structure, removal.channels, removal.blocks) / predicted_cost(job.structure)
-    named = replace(job, progress=Naming(job.progress, {"cost": cost}))  # a search fine-tunes several in turn
-    train_in_place(named, small.model, "finetune", epochs, job.settings.finetune_learning_rate, state)
-    after = evaluate(small.model, job.data, "validation", job.task)
-    if paired_shortfall(_worth(job, before), _worth(job, after)) > WORSE:
-        point = replace(at_first, rejected_score=after.score)
-        small = trail_of(job).rebuild(snapshot)
-    else:
-        point = judged(job, state, "finetune", small.structure, removal, small.model, trained + epochs, after)
+    small, rejected = trail_of(job).rebuild(snapshot), None
+    found = evaluate(small.model, job.data, "validation", job.task)
+    if epochs:
+        cost = predicted_cost(job.structure, removal.channels, removal.blocks) / predicted_cost(job.structure)
+        named = replace(job, progress=Naming(job.progress, {"cost": cost}))  # a search fine-tunes several in turn
+        train_in_place(named, small.model, "finetune", epochs, job.settings.finetune_learning_rate, state)
+        after = evaluate(small.model, job.data, "validation", job.task)
+        if paired_shortfall(found.worth(job.task), after.worth(job.task)) > WORSE:
+            small, rejected = trail_of(job).rebuild(snapshot), after.score
+        else:
+            found, trained = after, trained + epochs
+    point = judged(job, state, "finetune", small.structure, removal, small.model, trained, found)
+    point = replace(point, rejected_score=rejected)
     return replace(state, points=(*state.points, point), small=state_of(small.model), train=None)
-
-
-def _worth(job: Job, judged: Evaluation) -> Tensor:
-    """The score of each example, more being better."""
-    scores = judged.per_example.double()
-    return scores if job.task.higher_is_better else -scores
 
 
 def judged(

@@ -40,8 +40,7 @@ class AtTarget:
 
     def worth(self, task: Task) -> Tensor:
         """The score of each validation example, more being better."""
-        scores = self.judged.per_example.double()
-        return scores if task.higher_is_better else -scores
+        return self.judged.worth(task)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,11 @@ class Evaluation:
     per_example: Tensor
     score: float
 
+    def worth(self, task: Task) -> Tensor:
+        """The scores (float64), more being better whatever the task says."""
+        scores = self.per_example.double()
+        return scores if task.higher_is_better else -scores
+
 
 def evaluate(model: nn.Module, data: Data, split: str, task: Task, *, speed: Speed = AS_IS) -> Evaluation:
     """Scores of `model` in eval mode on a split of the data; the model is left as it was. `speed` says how to compute.
