@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cifar10_jpeg import Halved
 from torch import nn
 
 import amsc
@@ -52,7 +53,9 @@ def main() -> int:
     }
     done = {(run["seed"], run["share"], run["steps"], run["prices"]) for run in found["runs"]}
     for seed in options.seeds:
-        data = open_data(f"parquet:{options.data}", seed=seed, batch_size=128, device="cpu", limit=options.limit)
+        data: Any = open_data(f"parquet:{options.data}", seed=seed, batch_size=128, device="cpu", limit=options.limit)
+        if options.second_half:
+            data = Halved(data)
         dense = open_model(options.model)
         dense.load_state_dict(torch.load(options.dense, weights_only=True))
         found["dense_accuracy"] = accuracy(dense.eval(), data, options.judged)
@@ -80,6 +83,9 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--prices", nargs="+", default=list(PRICES), choices=PRICES)
     parser.add_argument("--examples", type=int, default=1024)
     parser.add_argument("--judged", type=int, default=5000, help="test images")
+    parser.add_argument(
+        "--second-half", action="store_true", help="judge on test images that the prices were not found on"
+    )
     parser.add_argument("--limit", type=int, default=20_000, help="training examples that are read")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()

@@ -8,7 +8,8 @@ that follows. Ways that cut at once do so once for each share and seed; what the
 number of epochs, by the same call for all. Ways that walk spend an eighth of the epochs on the path, by `compress`,
 with the same learning rate for the rest. "repaired" ones are given back what their cuts cost, from `EXAMPLES` training
 images without labels; the others have BatchNorm estimated anew. Widths are not rounded. Every network is timed in
-turns with the dense one, in eager mode, on one thread. Every finished cell is written at once and skipped when the
+turns with the dense one, in eager mode, on one thread. Validation and test images are two parts of the test file
+(`Halved`). Every finished cell is written at once and skipped when the
 script is started again. "CIFAR-10 JPEG" is not the original CIFAR-10: compare only within one file.
 """
 
@@ -22,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_scan import FirstOf, fisher, taylor
-from cifar10_jpeg import TASK, adapted, score
+from bench_scan import fisher, taylor
+from cifar10_jpeg import TASK, Halved, adapted, score
 from frontier import EXAMPLES, L1, add_shared_options, ranked, scanned, uniform
 from rivals import random_removal
 from torch import nn
@@ -80,14 +81,14 @@ def main() -> None:
     options = options_of()
     torch.set_num_threads(options.threads)
     found = json.loads(options.results.read_text()) if options.results.exists() else {"runs": []}
-    kept = ("model", "limit", "judged", "learning_rate", "path_learning_rate", "path_points")
+    kept = ("model", "limit", "learning_rate", "path_learning_rate", "path_points")
     found |= {"data": "CIFAR-10 JPEG", "examples": EXAMPLES, "machine": dict(machine_stamp())}
     found |= {key: vars(options)[key] for key in kept}
     done = {tuple(run[key] for key in KEY) for run in found["runs"]}
     dense = adapted(options, open_data(f"parquet:{options.data}", seed=0, batch_size=128, device="cpu"))
     for seed in options.seeds:
         whole = open_data(f"parquet:{options.data}", seed=seed, batch_size=128, device="cpu", limit=options.limit)
-        data: Any = FirstOf(whole, {"test": options.judged, "validation": options.judged // 5})
+        data: Any = Halved(whole)
         found["dense_accuracy"] = round(score(dense, data), 2)
         for share in options.shares:
             for name in options.ways:
