@@ -69,6 +69,7 @@ def test_every_number_has_a_range_and_every_word_its_choices() -> None:
         "deterministic",
         "channels_last",
         "streams",
+        "inexact",
         "keep",
         "only",
         "minimum",

@@ -29,7 +29,7 @@ from widths import BATCHES, exported
 from amsc import Settings, compress
 from amsc.data import Data, open_data
 from amsc.errors import TargetError
-from amsc.limits import parse_target
+from amsc.limits.target import parse_target
 from amsc.measurement import machine_stamp
 
 RESULTS = Path(__file__).parents[1] / "results" / "depth.json"

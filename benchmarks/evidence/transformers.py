@@ -108,7 +108,8 @@ def main() -> None:
                     for run in found["runs"]
                     if (run["network"], run["seed"], run["share"]) == (name, seed, share)
                 }
-                for way, small in ways(model, data, task, share, seed, more, done):
+                skipped = done | set(options.without)
+                for way, small in ways(model, data, task, share, seed, more, skipped):
                     key = {"network": name, "seed": seed, "share": share, "way": way}
                     dense = round(evaluate(model, data, "test", task).score, 4)
                     found["runs"].append({**key, "dense": dense, **judged(small, model, data, task)})
@@ -161,7 +162,10 @@ def ways(
     runs: dict[str, dict[str, Any]] = {
         "equal cost": at_once,
         "equal cost, width only": {**at_once, "depth_share": 0.0},
+        "equal cost, inexact": {**at_once, "inexact": True},
+        "equal cost, width only, inexact": {**at_once, "depth_share": 0.0, "inexact": True},
         "equal cost, fine-tuned": {**at_once, "finetune_epochs": epochs},
+        "equal cost, fine-tuned, inexact": {**at_once, "finetune_epochs": epochs, "inexact": True},
         "proximal, fine-tuned": {**walk, "reconstruction": 0, "depth_rule": "one-standard-error"},
         "equal cost, then proximal": {**walk, "depth_rule": "equal-cost"},
     }
@@ -206,6 +210,7 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--shares", nargs="+", type=float, default=[0.5, 0.25])
+    parser.add_argument("--without", nargs="+", default=[], metavar="WAY", help="ways that are not run")
     return parser.parse_args()
 
 

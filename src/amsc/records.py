@@ -113,7 +113,8 @@ class Record(Shown):
     """The outcome of one run: before, after, the path between, and what is needed to believe it.
 
     Scores are the metric on the test split. `verification_error` is the largest relative difference
-    between the masked and the cut model. `warnings` say what makes the outcome useless, such as a dense network that
+    between the masked and the cut model; what went of the groups in `unproven` (name -> why) is not covered by it, but
+    judged by the scores alone. `warnings` say what makes the outcome useless, such as a dense network that
     had learnt nothing, or a small one that lost it. `judged_shares` are the networks among which one was chosen where
     the target was free, the largest first. Two runs with the same settings, seed and machine agree in everything but
     `seconds`, the latencies and the peak memory.
@@ -138,6 +139,7 @@ class Record(Shown):
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
     judged_shares: tuple[JudgedShare, ...] = ()
+    unproven: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def page(self) -> Page:
         """What became of the network."""
@@ -199,7 +201,8 @@ class ScanRecord:
 
     Shares `out_of_reach` have none: `lowest_share` of the MACs is the least that can be left. `examples` training
     examples were looked at; `is_batched` tells whether they shared backward passes. `seconds` are those of each stage.
-    `prices` put the channels in order: "fisher" or "obs", see `Settings`.
+    `prices` put the channels in order: "fisher" or "obs", see `Settings`. The cuts of the groups in `unproven` (name ->
+    why) cannot be proven.
     """
 
     model: str
@@ -218,6 +221,7 @@ class ScanRecord:
     out_of_reach: tuple[float, ...] = ()
     lowest_share: float = 0.0
     prices: str = "fisher"
+    unproven: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

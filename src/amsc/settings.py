@@ -123,6 +123,9 @@ class Settings:
     `min_channels` (see `amsc.structure.Rounding`). "auto" is 8, and finer where a layer is so narrow that multiples of
     8 would leave no choice, or where they would end far from a target; 1 rounds nothing. Each text in `minimum`, such
     as "layer3.*=16", says how many must be left where it names groups, as `keep` would. Lists of these become tuples.
+    With `inexact` channels may go too that are not the same function removed as zeroed, such as those of a stream under
+    LayerNorms (residual streams go as with `streams` then): they are judged by what the network is worth once it is
+    reconstructed, and no proof covers them.
 
     Raises:
         SettingsError: a value has the wrong type or is impossible.
@@ -160,6 +163,7 @@ class Settings:
     prices: str = "obs"  # or "fisher": what channels cost before reconstruction; used where networks are scanned
     keep: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    inexact: bool = False  # LayerNorm streams and others that no proof covers may go as well; where streams may
     streams: bool = False  # channels of residual streams may go as well; with method="gates", and in scans
     plain: bool = False  # plain convolutions may go as well: the path draws their kernels to the identity
     round_to: int | Literal["auto"] = "auto"
@@ -175,9 +179,10 @@ class Settings:
                 object.__setattr__(self, field.name, value)
             _check_type(field.name, value, hints[field.name])
             _check_value(field.name, value)
-        if self.streams and self.method != "gates" and self.path_epochs:
+        if self.with_streams and self.method != "gates" and self.path_epochs:
+            said = "inexact" if self.inexact else "streams"
             raise SettingsError(
-                'streams: channels of residual streams can go with method="gates" (--method gates), or on a path that '
+                f'{said}: channels of residual streams can go with method="gates" (--method gates), or on a path that '
                 "does not train (path_epochs=0); the penalty leaves them, since its groups would overlap"
             )
         if self.depth_rule != "equal-cost" and self.method == "proximal" and not self.path_epochs:
@@ -185,6 +190,11 @@ class Settings:
                 f"depth_rule={self.depth_rule!r} judges what a path that trains has emptied: give path_epochs "
                 '(--path-epochs 8), or choose depth_rule="equal-cost"'
             )
+
+    @property
+    def with_streams(self) -> bool:
+        """Whether channels of residual streams may go."""
+        return self.streams or self.inexact
 
     @classmethod
     def of(cls, effort: str, **choices: Any) -> "Settings":

@@ -92,7 +92,7 @@ def test_why_a_network_is_not_reconstructed_is_said(monkeypatch: pytest.MonkeyPa
         return scan(model, inputs, data, shares=[0.5], settings=settings, reconstruct=True)
 
     with monkeypatch.context() as patched:
-        patched.setattr(scan_look, "cut", refusing(VerificationError("outputs differ")))
+        patched.setattr(scan_look, "cut_with_error", refusing(VerificationError("outputs differ")))
         found = look()
         assert found.points[-1].not_reconstructed == "it cannot be cut: outputs differ"
         assert found.points[-1].seen_increase_reconstructed is None

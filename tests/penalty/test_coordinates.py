@@ -44,7 +44,7 @@ def test_without_normalisation_filters_and_biases_are_the_coordinates() -> None:
 
 def test_stream_and_inexact_groups_have_no_leaves_of_their_own() -> None:
     structure = net_structure()
-    inexact = [replace(g, exact=False) if g.name == "mid" else g for g in structure.channels]
+    inexact = [replace(g, removable=False) if g.name == "mid" else g for g in structure.channels]
     found = find_coordinates(replace(structure, channels=tuple(inexact)))
     assert {name for name, _ in found.channels} == {"inner"}
     assert "bn.weight" not in covered(found)

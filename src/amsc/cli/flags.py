@@ -72,7 +72,7 @@ FIELDS = {"penalty_weights": "weights"}
 NOTHING_SAID = {"limit": "all", "distillation": "0.9 for classification, else 0"}
 COMMON_SETTINGS = ("seed", "deterministic", "device", "threads", "channels_last")
 TASK_HELP = "classification (the default), regression, segmentation, imitation (needs no labels) or module:function"
-LIMITS = ("keep", "only", "streams", "plain", "round_to", "min_channels", "minimum")
+LIMITS = ("keep", "only", "streams", "inexact", "plain", "round_to", "min_channels", "minimum")
 
 
 def add_output_flags(parser: argparse.ArgumentParser, *, default: Any = argparse.SUPPRESS) -> None:
@@ -109,7 +109,7 @@ def add_network_flag(group: Any) -> None:
 
 
 def add_limit_flags(parser: argparse.ArgumentParser) -> None:
-    """--keep, --only, --streams, --plain, --round-to, --min-channels, --minimum: what may not go."""
+    """--keep, --only, --streams, --inexact, --plain, --round-to, --min-channels, --minimum: what may not go."""
     values = Settings()
     group = parser.add_argument_group("what may not go")
     group.add_argument(
@@ -123,6 +123,12 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
         "--streams",
         action=argparse.BooleanOptionalAction,
         help="let channels of residual streams go as well, with --method gates and in scans (default: no)",
+    )
+    group.add_argument(
+        "--inexact",
+        action=argparse.BooleanOptionalAction,
+        help="let streams under LayerNorms and other channels go as well that no proof covers; they are judged after "
+        "reconstruction, where --streams may be used (default: no)",
     )
     group.add_argument(
         "--plain",

@@ -14,7 +14,7 @@ from amsc.cli.outline import flat, outline
 from amsc.cli.parser import add_command
 from amsc.cli.subject import add_subject_flags, write_json
 from amsc.errors import CutError
-from amsc.structure import ChannelGroup, Pin, Structure, select, trace
+from amsc.structure import ChannelGroup, Pin, Structure, select, trace, with_inexact
 from amsc.structure.costing import channel_macs, predicted_macs, predicted_parameters
 from amsc.structure.words import block_parameters
 from amsc.surgery import cuttable
@@ -78,6 +78,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     with torch_as_set(wanted.settings):
         model, inputs = open_subject(args, wanted)
         traced = trace(model, inputs)
+        traced = with_inexact(traced) if wanted.settings.inexact else traced
         tried, failure = (traced, "") if args.no_trial else _tried(model, traced, inputs)
     structure = select(tried, keep=wanted.settings.keep, only=wanted.settings.only)
     if args.explain is not None:
@@ -147,7 +148,8 @@ def _group(view: View, group: ChannelGroup) -> dict[str, Any]:
         "kind": group.kind,
         "size": group.size,
         "exact": group.exact,
-        "reason": group.reason,
+        "removable": group.removable,
+        "reason": group.reason or group.unproven,
         "folds": list(group.folds),
         "fewest": view.fewest(group),
         "members": [{"parameter": m.parameter, "axis": m.axis, "role": m.role} for m in group.members],

@@ -46,7 +46,7 @@ class View:
     def fewest(self, group: ChannelGroup) -> int:
         """How few of its channels can be left."""
         sizes = self.rounding.smaller_sizes(group)
-        return sizes[0] if group.exact and sizes else group.size
+        return sizes[0] if group.removable and sizes else group.size
 
 
 def show(view: View, root: Node, console: Console, *, sections: Sequence[str] = (), depth: int | None = None) -> None:
@@ -156,8 +156,8 @@ def _groups_text(node: Node) -> Text:
 
 def _group_text(group: ChannelGroup, node: Node) -> Text:
     where = "" if group.name.partition("#")[0] == node.name else f" of {group.name}"
-    exact = "" if group.exact else ", stays" if group.kind != "stream" else ", not exact"
-    style = "green" if group.exact and not where else "dim"
+    exact = "" if group.exact else ", stays" if not group.removable and group.kind != "stream" else ", not exact"
+    style = "green" if group.removable and not where else "dim"
     return Text(f"{group.size} {group.kind}{where}{exact}", style=style)
 
 
@@ -181,7 +181,7 @@ def _group_cells(view: View, group: ChannelGroup, parameters: int) -> tuple[str,
         str(view.fewest(group)),
         format_count(channel_macs(view.structure, group.name)),
         format_count(parameters - predicted_parameters(view.structure, {group.name: [0]})),
-        "yes" if group.exact else f"no: {in_words(group.reason).text}",
+        "yes" if group.exact else f"no: {in_words(group.reason or group.unproven).text}",
     )
 
 

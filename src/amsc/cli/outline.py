@@ -147,6 +147,6 @@ def _together(nodes: list[Node], key: Callable[[Node], Hashable]) -> tuple[Node,
 def _signature(node: Node, top: str | None = None) -> Hashable:
     """All that a line of the tree says of the node and of what is below it, names counted from the node."""
     top = node.name if top is None else top
-    groups = tuple((g.name.removeprefix(f"{top}."), g.kind, g.size, g.exact) for g in node.groups)
+    groups = tuple((g.name.removeprefix(f"{top}."), g.kind, g.size, g.removable) for g in node.groups)
     below = tuple((child.label, child.alike, _signature(child, top)) for child in node.children)
     return (node.kind, node.parameters, node.macs, groups, node.is_block, node.pinned, below)

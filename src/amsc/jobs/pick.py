@@ -143,7 +143,7 @@ def _taken_over(points: tuple[PathPoint, ...], walked: RunFolder, job: Job) -> t
 def _check_choices(path: tuple[PathPoint, ...], job: Job, run: Path | None) -> None:
     """Refuse settings by which something that the path removed has to stay."""
     blocks = {block.name for block in job.structure.blocks}
-    groups = {group.name for group in job.structure.channels if group.exact}
+    groups = {group.name for group in job.structure.channels if group.removable}
     for point in path:
         for name in (*(set(point.removed_blocks) - blocks), *(set(point.removed_channels) - groups)):
             raise SettingsError(

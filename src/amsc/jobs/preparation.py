@@ -18,7 +18,7 @@ from amsc.limits.budget import Budget, find_budget
 from amsc.limits.target import Target
 from amsc.records import Timing
 from amsc.settings import Settings
-from amsc.structure import Structure, select, trace, without_frozen, without_plain
+from amsc.structure import Structure, select, trace, with_inexact, without_frozen, without_plain
 from amsc.surgery import cuttable
 from amsc.tasks import Classification, Task
 
@@ -66,7 +66,8 @@ def removable(model: nn.Module, example_inputs: Any, settings: Settings) -> Stru
         SettingsError: a name in the settings names nothing.
         ModelError, InputError: the model cannot be traced on these inputs.
     """
-    structure = cuttable(model, trace(model, example_inputs), example_inputs)
+    structure = trace(model, example_inputs)
+    structure = cuttable(model, with_inexact(structure) if settings.inexact else structure, example_inputs)
     structure = select(structure, keep=settings.keep, only=settings.only)
     settings.rounding(structure)  # so that a wrong name is refused before any work
     return structure if settings.plain else without_plain(structure)

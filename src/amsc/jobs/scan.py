@@ -25,7 +25,7 @@ from amsc.storage import write_atomically
 from amsc.structure import Structure
 from amsc.structure.costing import predicted_macs, predicted_parameters
 from amsc.structure.cutting import after_removal
-from amsc.surgery import stand_in
+from amsc.surgery import plan_cut, stand_in
 from amsc.tasks import Task
 from amsc.training import (
     GateChoice,
@@ -214,6 +214,7 @@ def _record(
         out_of_reach=_out_of_reach(choice, wanted.shares),
         lowest_share=choice.lowest / predicted_macs(choice.structure),
         prices=settings.prices if settings.reconstruction else "fisher",
+        unproven=_unproven(choice.structure, points),
     )
 
 
@@ -225,7 +226,7 @@ def _gated(wanted: ScanRequest) -> tuple[Structure, Coordinates]:
         ModelError, DataError: see `check_data`.
     """
     model, settings, inputs = wanted.model, wanted.settings, wanted.example_inputs
-    found = find_gates(removable(model, inputs, settings), model, streams=settings.streams)
+    found = find_gates(removable(model, inputs, settings), model, streams=settings.with_streams)
     splits = ("train", "validation") if wanted.evaluate else ("train",)
     check_data(model, wanted.data, wanted.task, inputs, splits)
     return found
@@ -259,6 +260,12 @@ def _chosen(
         rounding=settings.rounding(structure),
         remainders=remainders,
     )
+
+
+def _unproven(structure: Structure, points: tuple[ScanPoint, ...]) -> dict[str, str]:
+    """Why the cuts of some groups cannot be proven."""
+    plans = [plan_cut(structure, channels=one.removed_channels, blocks=one.removed_blocks) for one in points]
+    return {name: why for plan in plans for name, why in plan.unproven.items()}
 
 
 def _removal(choice: GateChoice, share: float) -> Removal:

@@ -14,7 +14,7 @@ from amsc.measurement import time_model
 from amsc.reconstruction import reconstruct
 from amsc.records import ScanPoint
 from amsc.structure import Structure
-from amsc.surgery import CutPlan, cut, masked, plan_cut
+from amsc.surgery import CutPlan, apply_plan, cut_with_error, masked, plan_cut
 from amsc.tasks import Task
 from amsc.training import device_of, evaluate, forward, reestimate_batchnorm
 
@@ -52,7 +52,8 @@ class LossCheck:
         plan = plan_cut(self.structure, channels=point.removed_channels, blocks=point.removed_blocks)
         if plan.changes_nothing:
             return replace(point, seen_increase=0.0)
-        seen = self.increase(masked(self.model, plan, shares=True))
+        as_gone = apply_plan if plan.unproven else masked
+        seen = self.increase(as_gone(self.model, plan, shares=True))
         is_near = seen <= FAR * point.predicted_increase + NONE * abs(self.loss)  # no number is near nothing
         return replace(point, seen_increase=seen, is_far_off=not is_near)
 
@@ -165,4 +166,6 @@ class Look:
 
     def _cut(self, point: ScanPoint) -> nn.Module:
         model, plan = self.wanted.model, self._plan(point)
-        return copied(model) if plan.changes_nothing else cut(model, plan, self.wanted.example_inputs)
+        if plan.changes_nothing:
+            return copied(model)
+        return cut_with_error(model, self.structure, plan, self.wanted.example_inputs)[0]

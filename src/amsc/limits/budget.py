@@ -61,7 +61,7 @@ def find_budget(
     if predicted_macs(structure, lowest.channels, lowest.blocks) == predicted_macs(structure):
         said = _limits_said(settings)
         why = f" with {said}" if said else ""
-        streams = [group for group in structure.channels if group.kind == "stream" and group.exact]
+        streams = [group for group in structure.channels if group.kind == "stream" and group.removable]
         hint = '; its residual streams can lose channels with method="gates" and streams=True' if streams else ""
         raise TargetError(
             f"nothing in this network can be removed{why}: `amsc inspect` shows what is pinned, and why{hint}"
@@ -167,7 +167,7 @@ def _dense_words(known: _Known, amounts: Mapping[str, Amount]) -> str:
 def _lowest(structure: Structure, model: nn.Module, settings: Settings) -> Removal:
     """All that may go."""
     found: Penalty | Coordinates = Penalty(structure, model)
-    if settings.streams:
+    if settings.with_streams:
         structure, found = find_gates(structure, model, streams=True)
     left = after_removal(structure, {}, found.blocks)
     rounding = settings.rounding(structure)

@@ -57,6 +57,6 @@ def _random_removal(structure: Structure, chooser: random.Random) -> _Removal:
     """Some of the blocks, and of each group that is left a share of the channels around one that is drawn first."""
     rate, mean = chooser.random(), chooser.random()
     blocks = tuple(block.name for block in structure.outer_blocks if chooser.random() < rate / 2)
-    left = [group for group in after_removal(structure, {}, blocks).channels if group.exact]
+    left = [group for group in after_removal(structure, {}, blocks).channels if group.removable]
     counts = {g.name: min(g.size - 1, round(g.size * mean * chooser.uniform(0.6, 1.2))) for g in left}
     return {g.name: sorted(chooser.sample(range(g.size), counts[g.name])) for g in left if counts[g.name] > 0}, blocks

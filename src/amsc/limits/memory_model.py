@@ -41,7 +41,7 @@ def _activation_costs(
     whole: dict[int, set[Axis]] = defaultdict(set)
     parts: dict[int, dict[Axis, float]] = defaultdict(dict)
     for group in structure.channels:
-        if not group.exact or group.size < 2:
+        if not group.removable or group.size < 2:
             continue
         axis, gone = _axis(group), range(group.size // 2)
         plan = plan_cut(structure, channels={group.name: gone})

@@ -72,7 +72,7 @@ def find_coordinates(structure: Structure, bypassed: Collection[str] = (), *, st
     """
     buffers = frozenset(structure.buffers)
     frozen = {group.name for group in structure.channels if _is_frozen(group, buffers)}
-    free = [group for group in structure.channels if group.exact and group.name not in frozen]
+    free = [group for group in structure.channels if group.removable and group.name not in frozen]
     used = [block for block in structure.outer_blocks if not set(structure.unused).issuperset(block.parameters)]
     used = [block for block in used if frozen.isdisjoint(block.channels)]
     blocks = tuple(block for block in used if not block.kind.is_dirac)

@@ -5,6 +5,7 @@ import math
 from amsc.records import ScanPoint, ScanRecord
 from amsc.words.amounts import format_count, format_seconds, score_format
 from amsc.words.page import Page, Section
+from amsc.words.record import unproven_words
 
 __all__ = [
     "SCAN_COLUMNS",
@@ -88,7 +89,7 @@ def scan_remarks(record: ScanRecord) -> tuple[str, ...]:
             f"{RECONSTRUCTED}: what each cut costs is given back as far as least squares can, from "
             f"{max(one.examples for one in repaired)} training examples without their labels ({seconds} for all)"
         )
-    return (*remarks, *_not_reconstructed(record))
+    return (*remarks, *unproven_words(record.unproven), *_not_reconstructed(record))
 
 
 def _not_reconstructed(record: ScanRecord) -> list[str]:

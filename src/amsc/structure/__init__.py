@@ -3,7 +3,7 @@
 from amsc.structure.cost_terms import byte_costs, parameter_costs, time_features
 from amsc.structure.from_model import trace
 from amsc.structure.rounding import LIKED, Rounding, round_channels
-from amsc.structure.selection import minima, select, without_frozen, without_plain
+from amsc.structure.selection import minima, select, with_inexact, without_frozen, without_plain
 from amsc.structure.structure import (
     Block,
     BlockCall,
@@ -37,6 +37,7 @@ __all__ = [
     "select",
     "time_features",
     "trace",
+    "with_inexact",
     "without_frozen",
     "without_plain",
 ]

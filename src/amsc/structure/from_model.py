@@ -110,7 +110,7 @@ def _warn_of_state(state: Mapping[str, str]) -> None:
 def _warn_of_unused(structure: Structure) -> None:
     """Whoever reads what a cut removes must have been seen to do so."""
     unused = [name for name in structure.unused if name not in structure.buffers]
-    is_removable = structure.blocks or any(group.exact and group.size > 1 for group in structure.channels)
+    is_removable = structure.blocks or any(group.removable and group.size > 1 for group in structure.channels)
     if unused and is_removable:
         warnings.warn(
             f"the example inputs do not run {name_together(unused, most=8)}: what these belong to is left as it is, and"

@@ -77,8 +77,8 @@ def joined(groups: tuple[ChannelGroup, ...], kernel: str) -> tuple[ChannelGroup,
         if key in members and member.parameter != kernel:  # both are read side by side
             owned = tuple(tuple(sorted(a + b)) for a, b in zip(members[key].indices, owned, strict=True))
         members[key] = replace(member, indices=owned)
-    reason = read.reason or made.reason
-    both = replace(read, exact=not reason, reason=reason, members=tuple(members.values()))
+    reason, unproven = read.reason or made.reason, read.unproven or made.unproven
+    both = replace(read, removable=not reason, reason=reason, members=tuple(members.values()), unproven=unproven)
     return tuple(both if group is read else group for group in groups if group is not made)
 
 

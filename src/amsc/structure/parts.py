@@ -51,18 +51,25 @@ class ChannelGroup(Shown):
     `kind`: "filter" (of a convolution), "hidden" (of a linear layer), "head" (of an attention; with grouped queries
     all that share keys), "head_dim" (the same dimension of every head), or "stream" (summed over several layers, as on
     a residual stream). Groups may overlap: a head and a dimension share positions.
-    `exact`: zeroing a channel and removing it are the same function; `reason` says why not. Where a zeroed channel is
-    not zero but a constant (behind a sigmoid, say), the same function once the constant has moved into the biases of
-    the layers `folds` that read it.
+    `removable`: channels may go; `reason` says why not. It is so where zeroing a channel and removing it are the same
+    function (`exact`). Where a zeroed channel is not zero but a constant (behind a sigmoid, say), they are once the
+    constant has moved into the biases of the layers `folds` that read it. Where they are not, as behind a LayerNorm,
+    channels may go if that was asked for (see `with_inexact`), and `unproven` says why they are not.
     """
 
     name: str
     kind: str
     size: int
-    exact: bool
+    removable: bool
     members: tuple[Member, ...]
     reason: str = ""
     folds: tuple[str, ...] = ()
+    unproven: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether channels may go, and removing one is the same function as zeroing it."""
+        return self.removable and not self.unproven
 
     def page(self) -> Page:
         """Kind, size, and the axes on which it lies."""

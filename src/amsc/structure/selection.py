@@ -11,11 +11,11 @@ from amsc.structure.names import is_named, modules_of, nearest_name
 from amsc.structure.parts import PRODUCERS
 from amsc.structure.structure import Block, ChannelGroup, Structure, check_structure
 
-__all__ = ["minima", "select", "without_frozen", "without_plain"]
+__all__ = ["minima", "select", "with_inexact", "without_frozen", "without_plain"]
 
 
 def select(structure: Structure, *, keep: Sequence[str] = (), only: Sequence[str] = ()) -> Structure:
-    """`structure` with what must not be touched marked so: groups as not exact (with the reason), blocks left out.
+    """`structure` with what must not be touched marked so: groups as not removable (with the reason), blocks left out.
 
     The globs name groups, blocks, modules or parameters; `*` crosses dots. What `keep` names stays: a module keeps the
     groups that it produces (a module around them, too) and the blocks in it and around it; the name of a parameter
@@ -41,10 +41,24 @@ def select(structure: Structure, *, keep: Sequence[str] = (), only: Sequence[str
     return replace(
         structure,
         channels=tuple(
-            replace(group, exact=False, reason=reasons[group.name]) if reasons[group.name] else group
+            replace(group, removable=False, reason=reasons[group.name]) if reasons[group.name] else group
             for group in structure.channels
         ),
         blocks=tuple(block for block in structure.blocks if _may_go(block, keep, only, named, kept)),
+    )
+
+
+def with_inexact(structure: Structure) -> Structure:
+    """`structure` with the groups offered whose channels are not the same function removed as zeroed, such as those
+    that a LayerNorm runs over: before `cuttable` tries what is offered.
+
+    No proof covers their removal: only what the network is worth afterwards tells what that did."""
+    return replace(
+        structure,
+        channels=tuple(
+            group if group.removable else replace(group, removable=True, reason="", unproven=group.reason)
+            for group in structure.channels
+        ),
     )
 
 
@@ -78,7 +92,7 @@ def without_frozen(structure: Structure, model: nn.Module) -> Structure:
     return replace(
         structure,
         channels=tuple(
-            replace(group, exact=False, reason=f"{held[group.name][0]} is frozen") if held[group.name] else group
+            replace(group, removable=False, reason=f"{held[group.name][0]} is frozen") if held[group.name] else group
             for group in structure.channels
         ),
         blocks=tuple(

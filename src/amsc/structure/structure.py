@@ -114,7 +114,7 @@ class Structure(Shown):
             roles = [m.role for m in group.members if (m.parameter, m.axis) == (name, axis)]
             if roles:
                 others = [f"{m.parameter}[{m.axis}]" for m in group.members if (m.parameter, m.axis) != (name, axis)]
-                note = "" if group.exact else f"; not exact: {group.reason}"
+                note = "" if group.exact else f"; not exact: {group.reason or group.unproven}"
                 if group.exact and group.folds:
                     note = f"; a constant when zeroed, which moves into the bias of {', '.join(group.folds)}"
                 texts.append(

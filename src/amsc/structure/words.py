@@ -46,8 +46,8 @@ def structure_line(structure: Structure) -> str:
 
 
 def _groups_inside(structure: Structure) -> list[ChannelGroup]:
-    """The groups whose channels are counted as removable everywhere: exact, and not of residual streams."""
-    return [group for group in structure.channels if group.exact and group.kind != "stream"]
+    """The groups whose channels are counted as removable everywhere: all that may lose some but residual streams."""
+    return [group for group in structure.channels if group.removable and group.kind != "stream"]
 
 
 def structure_page(structure: Structure) -> Page:
@@ -89,7 +89,7 @@ def _kinds(structure: Structure) -> tuple[Section, ...]:
 
 
 def _one_or_all(group: ChannelGroup) -> int:
-    return 1 if group.exact else group.size
+    return 1 if group.removable else group.size
 
 
 def cost_words(structure: Structure) -> str:
@@ -177,7 +177,7 @@ def group_page(group: ChannelGroup) -> Page:
     folds = name_together(group.folds, most=4)
     return Page(
         f"ChannelGroup {group.name}: {group.size} channels of kind {group.kind}, {exactness(group)}",
-        ((f"a constant when zeroed, which moves into the bias of {folds}",) if group.exact and group.folds else ()),
+        ((f"a constant when zeroed, which moves into the bias of {folds}",) if group.removable and group.folds else ()),
         first_rows(
             ("parameter[axis]", "role", ">positions per channel"),
             [(one.label, *widths[one.indices[0]]) for one in found],
@@ -190,7 +190,9 @@ def group_page(group: ChannelGroup) -> Page:
 
 def exactness(group: ChannelGroup) -> str:
     """Whether its channels can go, and why not."""
-    return "exact" if group.exact else f"not exact: {in_words(group.reason).text}"
+    if group.exact:
+        return "exact"
+    return f"not exact{', but asked for' if group.removable else ''}: {in_words(group.reason or group.unproven).text}"
 
 
 def block_page(block: Block) -> Page:

@@ -5,11 +5,11 @@ from amsc.surgery.composition import compose
 from amsc.surgery.fold import unfolded
 from amsc.surgery.matching import match_channels
 from amsc.surgery.passthrough import stand_in
-from amsc.surgery.plan import AxisCut, CutPlan, plan_cut
+from amsc.surgery.plan import AxisCut, CutPlan, plan_cut, proven_part
 from amsc.surgery.store import load, save
 from amsc.surgery.trial import cuttable
 from amsc.surgery.verification import verify
-from amsc.surgery.verified_cut import cut
+from amsc.surgery.verified_cut import cut, cut_with_error
 
 __all__ = [
     "AxisCut",
@@ -18,12 +18,14 @@ __all__ = [
     "compose",
     "cut",
     "cut_tensors",
+    "cut_with_error",
     "cuttable",
     "load",
     "masked",
     "match_channels",
     "plan_cut",
     "plan_of",
+    "proven_part",
     "save",
     "stand_in",
     "unfolded",

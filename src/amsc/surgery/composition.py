@@ -36,6 +36,7 @@ def compose(first: CutPlan, second: CutPlan) -> CutPlan:
         folds=tuple(sorted(layer for layer in {*first.folds, *second.folds} if not is_in_any(layer, blocks))),
         plain=tuple(sorted(name for name in {*first.plain, *second.plain} if name in blocks)),
         sizes=_composed_sizes(first, second),
+        unproven={**first.unproven, **second.unproven},
     )
 
 

@@ -25,7 +25,7 @@ from amsc.words.amounts import ranges
 from amsc.words.page import Page, first_rows
 from amsc.words.shown import Shown
 
-__all__ = ["AxisCut", "CutPlan", "NewSize", "outermost", "plan_cut", "uncosted_plan"]
+__all__ = ["AxisCut", "CutPlan", "NewSize", "outermost", "plan_cut", "proven_part", "uncosted_plan"]
 
 MOST_ROWS, MOST_NAMES = 12, 8
 """Of what a plan prints."""
@@ -69,8 +69,9 @@ class CutPlan(Shown):
     `nn.Identity` cannot replace, `plain` those that are convolutions, whose origin is the Dirac kernel. `folds` are the
     layers that read removed channels as constants: these move into their biases, which are made where there are none
     (and may be among the `cuts`). `sizes` are what numbers in modules become, beside those that are
-    known by their names or values. `macs` (for the inputs as specified) and `parameters` are the prediction for the cut
-    network."""
+    known by their names or values. `unproven` says of those of the groups whose channels are not the same function
+    removed as zeroed why they are not. `macs` (for the inputs as specified) and `parameters` are the prediction for the
+    cut network."""
 
     inputs: InputSpec
     channels: Mapping[str, tuple[int, ...]]
@@ -83,6 +84,7 @@ class CutPlan(Shown):
     folds: tuple[str, ...] = ()
     plain: tuple[str, ...] = ()
     sizes: tuple[NewSize, ...] = ()
+    unproven: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def positions(self) -> dict[tuple[str, int], tuple[int, ...]]:
@@ -102,6 +104,7 @@ class CutPlan(Shown):
             (
                 f"blocks: {name_together(self.blocks, most=MOST_NAMES) or 'none'}",
                 *([f"constants move into the biases of {name_together(self.folds)}"] if self.folds else []),
+                *([f"not covered by any proof: {name_together(tuple(self.unproven))}"] if self.unproven else []),
             ),
             first_rows(("channels of", ">number", "which"), rows, MOST_ROWS, "groups: plan.channels"),
             "more: plan.cuts (tensor by tensor), plan.to_json()",
@@ -128,11 +131,12 @@ def plan_cut(
     The channels that only a removed block makes (those of a dense layer) go with it. What a removed plain convolution
     would have read goes from what it makes as well, unless `channels` names others there.
 
-    With `allow_inexact`, groups whose removal is not the same function as their zeroing are accepted too. Such
-    a plan does not pass the verification in `cut`; `apply_plan` carries it out unverified.
+    With `allow_inexact`, groups whose removal is not the same function as their zeroing are accepted too, and those
+    that a structure offers (see `with_inexact`) always are. `cut` refuses such a plan, since there is no proof of it;
+    `apply_plan` carries it out unverified.
 
     Raises:
-        CutError: a group, index or block does not exist, a group is not exact, a tensor would be left empty, or a plain
+        CutError: a group, index or block does not exist, a group may not go, a tensor would be left empty, or a plain
             convolution goes while other channels are removed before it than behind it.
         ModelError: `structure` is none.
     """
@@ -180,7 +184,20 @@ def uncosted_plan(
         folds=folds,
         plain=plain,
         sizes=_new_sizes(structure, chosen, blocks),
+        unproven=_unproven(structure.group(name) for name in chosen),
     )
+
+
+def _unproven(groups: Iterable[ChannelGroup]) -> dict[str, str]:
+    return {group.name: group.unproven or group.reason for group in groups if not group.exact}
+
+
+def proven_part(structure: Structure, plan: CutPlan) -> CutPlan:
+    """What of a plan for the traced network a verification can cover: the blocks, and the channels of exact groups."""
+    if not plan.unproven:
+        return plan
+    channels = {name: indices for name, indices in plan.channels.items() if name not in plan.unproven}
+    return plan_cut(structure, channels=channels, blocks=plan.blocks)
 
 
 def outermost(blocks: Iterable[str]) -> tuple[str, ...]:
@@ -211,7 +228,7 @@ def _checked_channels(group: ChannelGroup, indices: Iterable[int], allow_inexact
     outside = [index for index in chosen if not 0 <= index < group.size]
     if outside:
         raise CutError(f"group {group.name!r} has channels 0 to {group.size - 1}; {outside[0]} is not one of them")
-    if chosen and not group.exact and not allow_inexact:
+    if chosen and not group.removable and not allow_inexact:
         raise CutError(
             f"group {group.name!r} is not exact ({group.reason or 'no reason given'}): removing its channels is not the"
             " same function as zeroing them; leave it out, or pass allow_inexact=True and check the accuracy"

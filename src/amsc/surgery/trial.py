@@ -36,7 +36,7 @@ Family = tuple[Unit, ...]
 
 
 def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Structure:
-    """`structure` with every group marked inexact, and without every block, whose removal does not work.
+    """`structure` with every group marked as not removable, and without every block, whose removal does not work.
 
     Groups and blocks go from copies, and what is left is compared with the masked network:
 
@@ -48,6 +48,7 @@ def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Str
       second block of a kind and the rest; for any two blocks, where blocks hold the same tensor. Then go all outer
       blocks, and all blocks inside others.
     - Plain convolutions, without any channel: all of them, then as the blocks above.
+    - Groups that no proof covers (see `with_inexact`), with all the rest: only whether the network runs.
 
     Groups that can be cut together and not alone (the dimensions of keys and of values, where one attribute tells both)
     become one group, unit by unit, if two of them make up what works.
@@ -93,10 +94,12 @@ class _Trial:
         self._share_tensors = _share_tensors(model, [block.name for block in structure.outer_blocks])
         self._likeness: dict[Unit, tuple[int, str]] = {}
         self._groups, self._outer, self._inner, self._plain = list[Unit](), list[Unit](), list[Unit](), list[Unit]()
+        self._unproven: list[Unit] = []
         for group in structure.channels:
-            if group.exact and group.size > 1:
-                self._groups.append(Unit((group.name,)))
-                self._likeness[self._groups[-1]] = (KINDS.index(group.kind), _without_numbers(group))
+            if group.removable and group.size > 1:
+                alike = self._unproven if group.unproven else self._groups
+                alike.append(Unit((group.name,)))
+                self._likeness[alike[-1]] = (KINDS.index(group.kind), _without_numbers(group))
         outer = {block.name for block in structure.outer_blocks}
         for block in structure.blocks:
             alike = self._plain if block.kind.is_dirac else self._outer if block.name in outer else self._inner
@@ -113,6 +116,7 @@ class _Trial:
         self._divide(self._left(self._inner), every_second, self._groups)
         for tried in (self._plain, *self._apart(self._plain)):
             self._divide(self._left(tried), all_but_one)
+        self._try_unproven()
 
     def holds_for(self, attempts: Attempts) -> bool:
         """Whether what is left can go in other attempts as well."""
@@ -129,7 +133,9 @@ class _Trial:
         return replace(
             structure,
             channels=tuple(
-                replace(group, exact=False, reason=reasons[group.name], folds=()) if group.name in reasons else group
+                replace(group, removable=False, reason=reasons[group.name], folds=())
+                if group.name in reasons
+                else group
                 for group in _paired(self._structure.channels, pairs)
             ),
             blocks=tuple(block for block in self._structure.blocks if block.name not in stuck),
@@ -159,6 +165,17 @@ class _Trial:
             if unit not in chain(*alone):
                 alone.append(self._alike_alone(unit))
         self._pair(alone)
+
+    def _try_unproven(self) -> None:
+        """Try groups that no proof covers with all that can go: whether the network runs, and what it returns has the
+        shapes that it had."""
+        if not self._unproven:
+            return
+        shares = different_shares({unit.groups[0]: self._size(unit) for unit in [*self._groups, *self._unproven]})
+        for share in (all_but_one, every_second, *shares):
+            self._divide(self._left(self._unproven), share, self._groups)
+        self._divide(self._left(self._unproven), every_second, [*self._groups, *self._left(self._outer)])
+        self._groups += self._left(self._unproven)
 
     def _divide(self, units: Sequence[Unit], share: Share, good: Sequence[Unit] = ()) -> None:
         """Keep those of the units that can go with the others, and with all that is `good`."""

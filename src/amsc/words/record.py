@@ -1,7 +1,7 @@
 """A record as rows of text, which a report, a terminal and a notebook show; nothing here knows how they are drawn."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "reconstruction_page",
     "record_page",
     "shown_path",
+    "unproven_words",
     "went_back",
 ]
 
@@ -150,6 +151,16 @@ def went_back(before: int, after: int) -> str:
     )
 
 
+def unproven_words(unproven: Mapping[str, str]) -> tuple[str, ...]:
+    """What the proof does not cover, a text for each reason why groups (name -> reason) are not."""
+    reasons = dict.fromkeys(unproven.values())
+    names = {why: [name for name, one in unproven.items() if one == why] for why in reasons}
+    return tuple(
+        f"no proof covers the channels of {name_together(names[why], most=4)} ({why}): the scores judge them"
+        for why in reasons
+    )
+
+
 def record_page(record: Record) -> Page:
     """The outcome of a run: before and after, what went, and how it came about."""
     groups = [(row.name, str(row.count), row.indices) for row in group_rows(record)]
@@ -163,6 +174,7 @@ def record_page(record: Record) -> Page:
             *path_remarks(record),
             f"path: {len(shown_path(record))} points, {epochs:g} epochs, {seconds}",
             f"largest difference between the masked and the cut network: {record.verification_error:.2g} relative",
+            *unproven_words(record.unproven),
         ),
         (
             Section(

@@ -88,7 +88,7 @@ def test_what_channels_alone_do_not_reach_is_reached_with_fewer_blocks(dense: nn
 def test_where_no_channel_can_go_blocks_take_the_cost_below_the_target(
     dense: nn.Module, structure: Structure, share: float, gone: int
 ) -> None:
-    kept = tuple(replace(group, exact=False) for group in structure.channels)
+    kept = tuple(replace(group, removable=False) for group in structure.channels)
     blocks_alone, target = replace(structure, channels=kept), int(share * predicted_cost(structure))
     found = depth_at_equal_cost(trail_of(dense, blocks_alone), target, stand_in)
     assert found.chosen.num_blocks == gone

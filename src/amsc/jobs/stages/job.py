@@ -18,7 +18,7 @@ from amsc.reconstruction import reconstruct, remainders
 from amsc.settings import Settings
 from amsc.structure import Structure
 from amsc.structure.cutting import after_removal
-from amsc.surgery import CutPlan, apply_plan, cut_tensors, plan_cut, verify
+from amsc.surgery import CutPlan, cut_tensors, cut_with_error, plan_cut
 from amsc.tasks import Task
 from amsc.training import (
     OptimizerChoice,
@@ -100,12 +100,11 @@ def plan_of_removal(job: Job, removal: Removal) -> CutPlan:
 
 
 def shrunk(example_inputs: Any, model: nn.Module, structure: Structure, removal: Removal) -> Shrunk:
-    """A cut and verified copy of `model`; a plain copy where nothing goes."""
+    """A cut copy of `model`, verified as far as it can be; a plain copy where nothing goes."""
     if not removal:
         return Shrunk(copied(model), structure, dict, 0.0)
     plan = plan_cut(structure, channels=removal.channels, blocks=removal.blocks)
-    small = apply_plan(model, plan, example_inputs)
-    error = verify(model, small, plan, example_inputs)
+    small, error = cut_with_error(model, structure, plan, example_inputs)
     after = after_removal(structure, removal.channels, removal.blocks)
     return Shrunk(small, after, lambda tensors: cut_tensors(tensors, plan), error)
 
@@ -178,7 +177,7 @@ def walk_settings(settings: Settings, structure: Structure) -> WalkSettings:
         epochs_before=settings.dense_epochs,
         rounding=settings.rounding(structure),
         reconstruction=settings.reconstruction,
-        streams=settings.streams,
+        streams=settings.with_streams,
         speed=speed_of(settings),
     )
 

@@ -68,7 +68,7 @@ def _leaving(structure: Structure, name: str) -> list[ChannelGroup]:
     for group in structure.channels:
         makers = [is_inside(member.parameter, name) for member in group.members if member.role == "out"]
         if any(makers) and not all(is_inside(member.parameter, name) for member in group.members):
-            if not all(makers) or not group.exact or group.kind in ("head", "head_dim"):
+            if not all(makers) or not group.removable or group.kind in ("head", "head_dim"):
                 return []
             leaving.append(group)
     return leaving

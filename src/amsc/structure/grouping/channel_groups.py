@@ -181,7 +181,7 @@ def _group(
         name=unique,
         kind=_kind(owned, nature),
         size=len(positions),
-        exact=not nature.reason,
+        removable=not nature.reason,
         members=tuple(members),
         reason=nature.reason,
         folds=nature.folds,

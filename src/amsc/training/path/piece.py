@@ -113,7 +113,7 @@ class Piece:
         """Blocks, channels (as `num_channels` counts them) and MACs left without what is zero, as of the last look."""
         zero = self._seen or Removal()
         left = after_removal(self.structure, {}, zero.blocks)
-        groups = (group for group in left.channels if group.exact and group.kind != "stream")
+        groups = (group for group in left.channels if group.removable and group.kind != "stream")
         channels = sum(group.size - len(zero.channels.get(group.name, ())) for group in groups)
         return {"blocks": len(left.outer_blocks), "channels": channels, "macs": self.macs}
 

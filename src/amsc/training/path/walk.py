@@ -103,7 +103,7 @@ def walk(
 
 def num_channels(structure: Structure) -> int:
     """How many channels can be removed exactly, one by one."""
-    return sum(group.size for group in structure.channels if group.exact and group.kind != "stream")
+    return sum(group.size for group in structure.channels if group.removable and group.kind != "stream")
 
 
 @dataclass(frozen=True)
