@@ -1,0 +1,169 @@
+"""The results as Markdown tables and a plot of accuracy against multiply-adds: FOLDER/table.md and FOLDER/accuracy.svg.
+
+python -m benchmarks.gpu.table FOLDER    # with results.json in it; the plot needs matplotlib
+"""
+
+import statistics
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.cells import SHARES, WAYS
+from benchmarks.gpu.store import StoreError, read_results
+
+__all__ = ["main", "tables"]
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def main(arguments: Sequence[str]) -> int:
+    if len(arguments) != 1:
+        print("say which folder has the results: python -m benchmarks.gpu.table FOLDER", file=sys.stderr)
+        return 2
+    folder = Path(arguments[0])
+    try:
+        found = read_results(folder)
+    except StoreError as error:
+        print(error, file=sys.stderr)
+        return 2
+    text = tables(found)
+    (folder / "table.md").write_text(text)
+    print(text)
+    try:
+        from benchmarks.gpu.plot import draw
+    except ImportError:
+        print("no plot: pip install matplotlib", file=sys.stderr)
+        return 0
+    draw(cells_of(found["results"]), folder / "accuracy.svg", found["setup"]["data"])
+    return 0
+
+
+def tables(found: Mapping[str, Any]) -> str:
+    """All tables, after what they were measured on."""
+    results = found["results"]
+    cards = dict.fromkeys(f"{call.get('gpu', call['cpu'])}, torch {call['torch']}" for call in found["calls"])
+    setup = found["setup"]
+    parts = [f"{setup['data']}: {setup['train']} training and {setup['test']} test images. {'; '.join(cards)}."]
+    parts += [_tests(results), _speeds(results), _overheads(results), _latencies(results)]
+    cells = cells_of(results)
+    parts += [_cells(network, cells) for network in dict.fromkeys(cell["network"] for cell in cells)]
+    parts.append(_failures(results))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def cells_of(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The trained networks, each with its `change` against the dense one that it was made of."""
+    cells = [dict(one) for one in results.values() if "accuracy" in one]
+    dense = {(one["network"], one["epochs"], one["batch"]): one["accuracy"] for one in cells if one["way"] == "dense"}
+    for cell in cells:
+        cell["change"] = cell["accuracy"] - dense[cell["network"], cell["epochs"], cell["batch"]]
+    return cells
+
+
+def mean_and_spread(values: Sequence[float], form: str = ".2f") -> str:
+    """Mean, deviation and number of values."""
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{form}}{spread} ({len(values)})"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; nothing without rows."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines]) if lines else ""
+
+
+def titled(title: str, text: str) -> str:
+    """The text under a line of its own; nothing if it is empty."""
+    return f"{title}\n\n{text}" if text else ""
+
+
+def _tests(results: Mapping[str, Any]) -> str:
+    tests = results.get("tests")
+    if tests is None or "counts" not in tests:
+        return ""
+    counts = ", ".join(f"{number} {kind}" for kind, number in tests["counts"].items()) or "no outcome"
+    return f"Tests on the GPU: {counts}{', cut off' if tests['is_cut_off'] else ''}, {tests['seconds']:.0f} s."
+
+
+def _speeds(results: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            one["network"],
+            str(one["batch"]),
+            one["how"] if one["is_captured"] == one["how"].startswith("captured") else f"{one['how']} (here plain)",
+            f"{one['seconds_per_epoch']:.2f}",
+            f"{one['examples_per_second']:,.0f}",
+            f"{one['share_of_limit']:.1%}" if one["share_of_limit"] else "-",
+        )
+        for one in results.values()
+        if "seconds_per_epoch" in one
+    ]
+    limit = results.get("limit", {}).get("macs_per_second")
+    title = "Training, bfloat16" + (f" (limit: {limit / 1e12:.0f} T multiply-adds per second)" if limit else "")
+    return titled(title, table(("network", "batch", "steps", "s per epoch", "images per s", "of the limit"), rows))
+
+
+def _overheads(results: Mapping[str, Any]) -> str:
+    return "\n".join(
+        f"A step with the proximal map takes {one['ratio']:.3f} of one without ({one['ratio_quartiles'][0]:.3f} to "
+        f"{one['ratio_quartiles'][1]:.3f}), the map alone {1e3 * one['map_seconds']:.2f} ms: {one['network']}, batch "
+        f"{one['batch']}."
+        for one in results.values()
+        if "map_seconds" in one
+    )
+
+
+def _latencies(results: Mapping[str, Any]) -> str:
+    rows = []
+    for one in results.values():
+        if "dimensions" not in one:
+            continue
+        shares = zip(*one["seconds"].values(), strict=True)
+        for number, (macs, times) in enumerate(zip(one["macs_share"], shares, strict=True)):
+            dense = [seconds[0] for seconds in one["seconds"].values()]
+            cells = [f"{1e3 * a:.2f} ms" if number == 0 else f"{a / b:.2f}" for a, b in zip(times, dense, strict=True)]
+            rows.append((one["network"], one["dimensions"], f"{macs:.1%}", *cells))
+    names = next((list(one["seconds"]) for one in results.values() if "dimensions" in one), [])
+    return titled(
+        "A forward pass, eager; shares of the dense network's time", table(("network", "cut", "MACs", *names), rows)
+    )
+
+
+def _cells(network: str, cells: Rows) -> str:
+    mine = [cell for cell in cells if cell["network"] == network]
+    rows = []
+    for epochs, batch in dict.fromkeys((cell["epochs"], cell["batch"]) for cell in mine):
+        for way in WAYS:
+            here = [one for one in mine if (one["way"], one["epochs"], one["batch"]) == (way, epochs, batch)]
+            if not here:
+                continue
+            columns = [[one for one in here if one["share"] in (share, 1.0)] for share in SHARES]
+            rows.append((way, f"{epochs:g} x {batch}", *(_cell(column) for column in columns)))
+    head = ("way", "epochs x batch", *(f"{share:.0%} of the MACs" for share in SHARES))
+    title = f"{network}: test accuracy, %, and change against the dense network; mean, deviation, seeds"
+    return titled(title, table(head, rows))
+
+
+def _cell(cells: Rows) -> str:
+    if not cells:
+        return "-"
+    accuracy = statistics.mean(one["accuracy"] for one in cells)
+    gone = {len(one["removed_blocks"]) for one in cells} - {0}
+    words = (
+        f"; {min(gone)} to {max(gone)} blocks" if len(gone) > 1 else "".join(f"; {number} blocks" for number in gone)
+    )
+    return f"{accuracy:.2f}, {mean_and_spread([one['change'] for one in cells], '+.2f')}{words}"
+
+
+def _failures(results: Mapping[str, Any]) -> str:
+    rows = [f"- {name}: {one.get('failure') or one['unreachable']}" for name, one in results.items() if _failed(one)]
+    return titled("Without an outcome", "\n".join(rows))
+
+
+def _failed(result: Mapping[str, Any]) -> bool:
+    return "failure" in result or "unreachable" in result
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
