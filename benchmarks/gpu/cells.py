@@ -18,24 +18,25 @@ class Way:
     """How a network is made smaller, by `kind`: it is not ("dense"), a run of `amsc.compress` without training and with
     these `choices` of its settings ("compress"), one that trains on its path for the share `walked` of the epochs
     ("path"), or the same share of every layer's filters, those of the least L1 norm ("L1"). `is_taught`: its
-    fine-tuning learns from the dense network too."""
+    fine-tuning learns from the dense network too. `cut_as`: the way with the same cut."""
 
     kind: str
     choices: Mapping[str, Any] = field(default_factory=dict)
     is_taught: bool = False
     walked: float = 0.0
+    cut_as: str = ""
 
 
 WAYS: Mapping[str, Way] = {
     "dense": Way("dense"),
     "dense, longer": Way("dense"),
     "default": Way("compress", is_taught=True),
-    "default, no distillation": Way("compress"),
+    "default, no distillation": Way("compress", cut_as="default"),
     "paper": Way("path", walked=0.5),
     "depth only": Way("compress", {"min_channels": 10**6}, is_taught=True),
     "width only": Way("compress", {"depth_share": 0.0}, is_taught=True),
     "L1, uniform": Way("L1", is_taught=True),
-    "L1, uniform, no distillation": Way("L1"),
+    "L1, uniform, no distillation": Way("L1", cut_as="L1, uniform"),
 }
 """All but "dense" start from the network that "dense" makes of the given weights."""
 FIRST = ("default", "L1, uniform", "width only", "paper")
@@ -62,6 +63,11 @@ class Cell:
     def how(self) -> Way:
         """What its way means."""
         return WAYS[self.way]
+
+    @property
+    def cut(self) -> str:
+        """The name of its cut, which other cells may have too."""
+        return f"{self.network} {self.how.cut_as or self.way} {self.share:g} seed {self.seed}"
 
     @property
     def is_cut(self) -> bool:

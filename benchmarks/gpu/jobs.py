@@ -150,4 +150,4 @@ def _measured_cuts(lab: Lab, cell: Cell) -> list[float]:
 
 def _is_prepared(lab: Lab, cell: Cell) -> bool:
     dense = lab.store.good(cell.dense.name)
-    return dense is not None and lab.store.prepared(cell.name, lab.store.digest(cell.network)) is not None
+    return dense is not None and lab.store.prepared(cell.cut, lab.store.digest(cell.network)) is not None

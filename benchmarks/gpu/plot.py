@@ -48,16 +48,7 @@ def _panel(axes: Any, cells: Sequence[Mapping[str, Any]]) -> None:
         means = [statistics.mean(runs[share]) for share in kept]
         spreads = [statistics.stdev(runs[share]) if len(runs[share]) > 1 else 0.0 for share in kept]
         at = [100 * share + 0.25 * (place - len(STYLES) / 2) for share in kept]  # beside, not on one another
-        axes.errorbar(
-            at,
-            means,
-            yerr=spreads,
-            label=way,
-            marker="o",
-            markersize=4,
-            capsize=2,
-            **MARKS | style,
-        )
+        axes.errorbar(at, means, yerr=spreads, label=way, **MARKS | style)
     for way, line in (("dense", "-"), ("dense, longer", ":")):
         found = [cell["accuracy"] for cell in cells if cell["way"] == way]
         if found:

@@ -13,7 +13,7 @@ from amsc.errors import TargetError
 __all__ = ["DeviceLost", "work"]
 
 
-SHOWN = 5
+SHOWN = 3
 """Jobs named among those that were not begun."""
 
 
@@ -56,7 +56,7 @@ def _in_the_way(lab: Lab, job: Job) -> str | None:
     """Why a job is not begun in this call."""
     missing = [name for name in job.needs if lab.store.good(name) is None]
     if missing:
-        return f"there is no {' and no '.join(missing)}"
+        return f"there is no {missing[0]}"
     left = lab.clock.left()
     return f"needs {job.seconds:.0f} s, {left:.0f} are left" if left < job.seconds or left <= 0 else None
 

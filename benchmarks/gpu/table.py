@@ -5,7 +5,7 @@ python -m benchmarks.gpu.table FOLDER    # with results.json in it; the plot nee
 
 import statistics
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def _speeds(results: Mapping[str, Any]) -> str:
         (
             one["network"],
             str(one["batch"]),
-            one["how"] if one["is_captured"] == one["how"].startswith("captured") else f"{one['how']} (here plain)",
+            one["how"] if one["is_captured"] or not one["how"].startswith("captured") else f"{one['how']} (here plain)",
             f"{one['seconds_per_epoch']:.2f}",
             f"{one['examples_per_second']:,.0f}",
             f"{one['share_of_limit']:.1%}" if one["share_of_limit"] else "-",
@@ -131,29 +131,39 @@ def _latencies(results: Mapping[str, Any]) -> str:
 
 
 def _cells(network: str, cells: Rows) -> str:
+    """Accuracies of a network, and times."""
     mine = [cell for cell in cells if cell["network"] == network]
+    words = "test accuracy, %, and change against the dense network: mean, deviation, seeds; blocks gone"
+    accuracies = titled(f"{network}: {words}", _by_way(mine, _accuracy))
+    cut = [cell for cell in mine if cell["share"] < 1]
+    batches = " / ".join(cut[0]["time_share"]) if cut else ""
+    times = titled(f"{network}: share of the dense network's time, {batches}", _by_way(cut, _times))
+    return "\n\n".join(part for part in (accuracies, times) if part)
+
+
+def _by_way(cells: Rows, words: Callable[[Rows], str]) -> str:
+    """A row for each way, and a column for each share."""
     rows = []
-    for epochs, batch in dict.fromkeys((cell["epochs"], cell["batch"]) for cell in mine):
+    for epochs, batch in dict.fromkeys((cell["epochs"], cell["batch"]) for cell in cells):
         for way in WAYS:
-            here = [one for one in mine if (one["way"], one["epochs"], one["batch"]) == (way, epochs, batch)]
-            if not here:
-                continue
+            here = [one for one in cells if (one["way"], one["epochs"], one["batch"]) == (way, epochs, batch)]
             columns = [[one for one in here if one["share"] in (share, 1.0)] for share in SHARES]
-            rows.append((way, f"{epochs:g} x {batch}", *(_cell(column) for column in columns)))
-    head = ("way", "epochs x batch", *(f"{share:.0%} of the MACs" for share in SHARES))
-    title = f"{network}: test accuracy, %, and change against the dense network; mean, deviation, seeds"
-    return titled(title, table(head, rows))
+            if here:
+                rows.append((way, f"{epochs:g} x {batch}", *(words(column) if column else "-" for column in columns)))
+    return table(("way", "epochs x batch", *(f"{share:.0%} of the MACs" for share in SHARES)), rows)
 
 
-def _cell(cells: Rows) -> str:
-    if not cells:
-        return "-"
+def _accuracy(cells: Rows) -> str:
     accuracy = statistics.mean(one["accuracy"] for one in cells)
-    gone = {len(one["removed_blocks"]) for one in cells} - {0}
-    words = (
-        f"; {min(gone)} to {max(gone)} blocks" if len(gone) > 1 else "".join(f"; {number} blocks" for number in gone)
+    gone = sorted({len(one["removed_blocks"]) for one in cells})
+    blocks = f"; {' or '.join(map(str, gone))} gone" if any(gone) else ""
+    return f"{accuracy:.2f}, {mean_and_spread([one['change'] for one in cells], '+.2f')}{blocks}"
+
+
+def _times(cells: Rows) -> str:
+    return " / ".join(
+        f"{statistics.mean(one['time_share'][name] for one in cells):.2f}" for name in cells[0]["time_share"]
     )
-    return f"{accuracy:.2f}, {mean_and_spread([one['change'] for one in cells], '+.2f')}{words}"
 
 
 def _failures(results: Mapping[str, Any]) -> str:

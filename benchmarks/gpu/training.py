@@ -116,16 +116,16 @@ def cut_ahead(lab: Lab, cell: Cell) -> None:
         TargetError: the share cannot be reached.
     """
     dense = lab.store.digest(cell.network)
-    if lab.store.prepared(cell.name, dense) is None:
+    if lab.store.prepared(cell.cut, dense) is None:
         begun = _made(lab, cell)
-        lab.store.prepare(cell.name, dense, replace(begun, facts={**begun.facts, "is_ahead": True}).to_plain())
+        lab.store.prepare(cell.cut, dense, replace(begun, facts={**begun.facts, "is_ahead": True}).to_plain())
 
 
 def _kept(lab: Lab, cell: Cell) -> Begun | None:
     """The network as far as an earlier call trained it, or as it was cut ahead."""
     saved = lab.store.checkpoint(cell.name)
     if saved is None and cell.is_cut:
-        saved = lab.store.prepared(cell.name, lab.store.digest(cell.network))
+        saved = lab.store.prepared(cell.cut, lab.store.digest(cell.network))
     if saved is None:
         return None
     model = lab.opened(cell.network)

@@ -1,0 +1,1 @@
+"""Measurements: scripts, and one package with a command of its own (`python -m benchmarks.gpu`)."""
