@@ -117,12 +117,12 @@ def test_what_fails_is_a_result_and_the_call_goes_on(
     monkeypatch.setattr(gpu("jobs"), "matrix_product", without_memory)
     assert call(gpu, folder, tmp_path, *options) == 0
     results = results_of(tmp_path)
-    assert results["limit"]["failure"].startswith("out of memory: InputError: forward failed")
+    assert results["limit cpu"]["failure"].startswith("out of memory: InputError: forward failed")
     monkeypatch.setattr(gpu("jobs"), "matrix_product", usual)
     assert call(gpu, folder, tmp_path, *options) == 0
     assert results_of(tmp_path) == results, "it is there"
     assert call(gpu, folder, tmp_path, *options, "--retry") == 0
-    assert results_of(tmp_path)["limit"]["macs_per_second"] > 0
+    assert results_of(tmp_path)["limit cpu"]["macs_per_second"] > 0
 
 
 def test_a_cut_that_the_device_cannot_make_is_made_on_the_processor(gpu: Any) -> None:

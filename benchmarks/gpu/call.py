@@ -68,7 +68,8 @@ def opened(options: argparse.Namespace, clock: Clock) -> Lab:
     device, batch = torch.device(options.device), options.batch or batch_for(options.limit)
     data = judged_halves(options.data, batch=batch, device=device, limit=options.limit)
     setup = {"data": data.name, "train": data.num_examples("train"), "test": data.num_examples("test")}
-    store = Store(options.out, setup, earlier=options.earlier, ahead=options.ahead)
+    schedule = {"epochs": options.epochs, "batch": batch}
+    store = Store(options.out, {**setup, **schedule}, earlier=options.earlier, ahead=options.ahead)
     lab = Lab(data, device, options.weights, options.epochs, batch, clock, store)
     check(lab, options.networks)
     if options.retry:

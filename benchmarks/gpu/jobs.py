@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.gpu.cells import SEEDS, SHARES, TIMED_NETWORKS, WAYS, Cell, ordered
 from benchmarks.gpu.gpu_tests import run_tests
 from benchmarks.gpu.lab import Lab
-from benchmarks.gpu.speed import HOW, epoch_seconds, latency, matrix_product, overhead, speed_name
+from benchmarks.gpu.speed import HOW, epoch_seconds, latency, limit_name, matrix_product, overhead, speed_name
 from benchmarks.gpu.training import DENSE_RATE, train_cell, tuned
 
 __all__ = ["DIMENSIONS", "STAGES", "Choice", "Job", "jobs"]
@@ -42,13 +42,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Job:
-    """Something to measure: `run` gives the result that is kept under `name`. It is begun if `seconds` are left and the
-    results in `needs` are there and no failures."""
+    """Something to measure: `run` gives the result that is kept under `name`. It is begun if `seconds` are left, the
+    results in `needs` are there and no failures, and those in `after` are there."""
 
     name: str
     run: Callable[[], dict[str, Any]]
     seconds: float = A_LITTLE
     needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
 
 def jobs(lab: Lab, choice: Choice) -> Iterator[Job]:
@@ -65,7 +66,7 @@ def jobs(lab: Lab, choice: Choice) -> Iterator[Job]:
 
 
 def _speed(lab: Lab, networks: Sequence[str]) -> Iterator[Job]:
-    yield Job("limit", partial(matrix_product, lab))
+    yield Job(limit_name(lab), partial(matrix_product, lab))
     for network in networks:
         yield from _epochs(lab, network, lab.batch, HOW)
         yield from _epochs(lab, network, 128, ("eager", "captured"))
@@ -84,11 +85,13 @@ def _epochs(lab: Lab, network: str, batch: int, hows: Sequence[str]) -> Iterator
 def _cells(lab: Lab, choice: Choice, network: str, begun: str | None) -> Iterator[Job]:
     yield from _epochs(lab, network, lab.batch, HOW)
     for cell in sorted(choice.cells(lab, network), key=lambda one: one.name != begun):
-        needs = () if cell.way == "dense" else (cell.dense.name, _tuning(network))
-        yield Job(cell.name, partial(_train, lab, cell), _seconds_to_begin(lab, cell), needs)
-        if cell.way == "dense":
-            seconds = CUT["L1"] * lab.is_gpu + 0.2 * lab.epochs * (_epoch(lab, cell) or 0.0)
-            yield Job(_tuning(network), partial(_tune, lab, cell), seconds, (cell.name,))
+        seconds = _seconds_to_begin(lab, cell)
+        if cell.way != "dense":
+            yield Job(cell.name, partial(_train, lab, cell), seconds, (cell.dense.name,), (_tuning(network),))
+            continue
+        yield Job(cell.name, partial(_train, lab, cell), seconds)
+        trials = CUT["L1"] * lab.is_gpu + 0.2 * lab.epochs * (_epoch(lab, cell) or 0.0)
+        yield Job(_tuning(network), partial(_tune, lab, cell), trials, (cell.name,))
 
 
 def _tuning(network: str) -> str:
@@ -100,6 +103,7 @@ def _tune(lab: Lab, cell: Cell) -> dict[str, Any]:
 
 
 def _train(lab: Lab, cell: Cell) -> dict[str, Any]:
+    """A cell; where no rate could be tuned, with the dense network's."""
     tuning = lab.store.good(_tuning(cell.network))
     rate = DENSE_RATE if cell.way == "dense" or tuning is None else tuning["rate"]
     seconds, left = _epoch(lab, cell), lab.clock.left()

@@ -51,6 +51,11 @@ class Lab:
         """Whether this is the real thing and not its stand-in."""
         return self.device.type == "cuda"
 
+    @property
+    def card(self) -> str:
+        """What times depend on."""
+        return torch.cuda.get_device_name(self.device) if self.is_gpu else self.device.type
+
     def with_batch(self, batch: int) -> ImageData:
         """The data in batches of another size."""
         return replace(self.data, batch_size=batch)
@@ -107,8 +112,8 @@ def _rows(split: ImageSplit, rows: Tensor) -> ImageSplit:
 def speed_of(device: torch.device, *, captured: bool) -> Speed:
     """How all training computes: bfloat16, channels last; the steps captured as one CUDA graph if that is asked for and
     this device and this version of amsc can."""
-    can_capture = captured and device.type == "cuda"
-    return Speed("bfloat16", channels_last=True, **options_that_exist(Speed, capture=can_capture))
+    more = options_that_exist(Speed, capture=True) if captured and device.type == "cuda" else {}
+    return Speed("bfloat16", channels_last=True, **more)
 
 
 def options_that_exist(kind: type, **options: Any) -> dict[str, Any]:

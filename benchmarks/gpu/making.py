@@ -22,32 +22,31 @@ def made(lab: Lab, cell: Cell, dense: nn.Module) -> tuple[nn.Module, dict[str, s
     Raises:
         TargetError: its share cannot be reached.
     """
-    ways: dict[str, Callable[[], nn.Module]]
+    ways: dict[str, Callable[[], nn.Module]] = {}
     if cell.how.kind == "path":
-        ways = {
-            "captured": lambda: _compressed(lab, cell, dense, captured=True),
-            "eager": lambda: _compressed(lab, cell, dense, captured=False),
-        }
+        if lab.is_gpu and options_that_exist(Settings, capture=True):
+            ways["captured"] = lambda: _compressed(lab, cell, dense, capture=True)
+        ways["eager"] = lambda: _compressed(lab, cell, dense)
     else:
         make = _by_l1 if cell.how.kind == "L1" else _compressed
-        ways = {lab.device.type: lambda: make(lab, cell, dense)}
+        ways["on the device"] = lambda: make(lab, cell, dense)
         if lab.is_gpu:
-            ways["cpu"] = lambda: make(lab.on_cpu(), cell, dense.cpu()).to(lab.device)
+            ways["on the processor"] = lambda: make(lab.on_cpu(), cell, dense.cpu()).to(lab.device)
     try:
         return first_that_works(ways)
     finally:
         dense.to(lab.device)
 
 
-def _compressed(lab: Lab, cell: Cell, dense: nn.Module, *, captured: bool = False) -> nn.Module:
+def _compressed(lab: Lab, cell: Cell, dense: nn.Module, **more: Any) -> nn.Module:
     """As `compress` makes it before fine-tuning."""
-    settings = _settings(lab, cell, captured=captured)
+    settings = _settings(lab, cell, **more)
     inputs, target = lab.data.example_inputs(), Target(macs=cell.share)
     model: nn.Module = compress(dense, inputs, lab.data, target=target, settings=settings).model
     return model
 
 
-def _settings(lab: Lab, cell: Cell, *, captured: bool) -> Settings:
+def _settings(lab: Lab, cell: Cell, **more: Any) -> Settings:
     choices: dict[str, Any] = {"seed": cell.seed, "device": str(lab.device), **cell.how.choices}
     if cell.how.kind != "path":
         return Settings.of("instant", **choices)
@@ -59,7 +58,7 @@ def _settings(lab: Lab, cell: Cell, *, captured: bool) -> Settings:
         path_learning_rate=Settings().path_learning_rate * cell.batch / 128,
         precision="bfloat16",
         channels_last=True,
-        **options_that_exist(Settings, capture=captured and lab.is_gpu),
+        **more,
     )
 
 

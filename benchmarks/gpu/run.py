@@ -42,7 +42,7 @@ def work(lab: Lab, choice: Choice) -> int:
             print(f"  the time is over: {error}", flush=True)
             break
         seconds = round(time.monotonic() - start, 1)
-        lab.store.put(job.name, {**result, "job_seconds": seconds, "call": len(lab.store.calls)})
+        lab.store.put(job.name, {**result, "job_seconds": seconds, "card": lab.card, "call": len(lab.store.calls)})
         done += 1
         print(f"  {result.get('failure', f'{seconds:.1f} s')}", flush=True)
         if "failure" in result:
@@ -55,6 +55,7 @@ def work(lab: Lab, choice: Choice) -> int:
 def _in_the_way(lab: Lab, job: Job) -> str | None:
     """Why a job is not begun in this call."""
     missing = [name for name in job.needs if lab.store.good(name) is None]
+    missing += [name for name in job.after if name not in lab.store.results]
     if missing:
         return f"there is no {missing[0]}"
     left = lab.clock.left()

@@ -19,7 +19,7 @@ from amsc.records import from_json, to_json
 from amsc.surgery import CutPlan, apply_plan
 from amsc.training import OptimizerChoice, TrainSettings, TrainState, finetune
 
-__all__ = ["HOW", "epoch_seconds", "latency", "matrix_product", "overhead", "plan_ahead", "speed_name"]
+__all__ = ["HOW", "epoch_seconds", "latency", "limit_name", "matrix_product", "overhead", "plan_ahead", "speed_name"]
 
 HOW = {
     "eager": (False, False),
@@ -35,6 +35,11 @@ MACS_OF_A_STEP = 3
 def speed_name(network: str, batch: int, how: str) -> str:
     """What a time is kept under."""
     return f"speed {network} batch {batch} {how}"
+
+
+def limit_name(lab: Lab) -> str:
+    """What the rate of a large product on this card is kept under."""
+    return f"limit {lab.card}"
 
 
 def matrix_product(lab: Lab) -> dict[str, Any]:
@@ -66,7 +71,7 @@ def epoch_seconds(lab: Lab, network: str, batch: int, how: str) -> dict[str, Any
     loss = finetune(model, data, TASK, settings, save=stamp, **options)
     seconds, examples = stamps[1] - stamps[0], data.num_examples("train")
     macs = MACS_OF_A_STEP * count_macs(model, data.example_inputs()) * examples / seconds
-    limit = lab.store.good("limit")
+    limit = lab.store.good(limit_name(lab))
     return {
         "network": network,
         "batch": batch,

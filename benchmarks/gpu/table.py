@@ -87,21 +87,24 @@ def _tests(results: Mapping[str, Any]) -> str:
 
 
 def _speeds(results: Mapping[str, Any]) -> str:
-    rows = [
-        (
-            one["network"],
-            str(one["batch"]),
-            one["how"] if one["is_captured"] or not one["how"].startswith("captured") else f"{one['how']} (here plain)",
-            f"{one['seconds_per_epoch']:.2f}",
-            f"{one['examples_per_second']:,.0f}",
-            f"{one['share_of_limit']:.1%}" if one["share_of_limit"] else "-",
-        )
-        for one in results.values()
-        if "seconds_per_epoch" in one
-    ]
-    limit = results.get("limit", {}).get("macs_per_second")
-    title = "Training, bfloat16" + (f" (limit: {limit / 1e12:.0f} T multiply-adds per second)" if limit else "")
-    return titled(title, table(("network", "batch", "steps", "s per epoch", "images per s", "of the limit"), rows))
+    limits = [one for one in results.values() if "macs_per_second" in one and "size" in one]
+    words = [f"{one['card']} reaches {one['macs_per_second'] / 1e12:.3g} T multiply-adds per second" for one in limits]
+    title = "; ".join(["Training, bfloat16", *words])
+    rows = [_speed(one) for one in results.values() if "seconds_per_epoch" in one]
+    return titled(title, table(("network", "batch", "steps", "s per epoch", "images per s", "of that", "on"), rows))
+
+
+def _speed(one: Mapping[str, Any]) -> Sequence[str]:
+    is_plain = one["how"].startswith("captured") and not one["is_captured"]
+    return (
+        one["network"],
+        str(one["batch"]),
+        f"{one['how']} (here plain)" if is_plain else one["how"],
+        f"{one['seconds_per_epoch']:.2f}",
+        f"{one['examples_per_second']:,.0f}",
+        f"{one['share_of_limit']:.1%}" if one["share_of_limit"] else "-",
+        one["card"],
+    )
 
 
 def _overheads(results: Mapping[str, Any]) -> str:
