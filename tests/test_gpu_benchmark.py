@@ -1,4 +1,4 @@
-"""The benchmark that is lent a GPU for minutes: a call goes on where the one before was stopped, and a failure is a
+"""The benchmark for a GPU that is at hand for minutes: a call goes on where the one before was stopped, and a failure is a
 result; the CPU stands in for the GPU."""
 
 import importlib

@@ -1,4 +1,4 @@
-"""What can be cut on a machine without a GPU before a call, so that the minutes that are lent go to training."""
+"""What can be cut on a machine without a GPU before a call, so that its minutes go to training."""
 
 from benchmarks.gpu.cells import TIMED_NETWORKS
 from benchmarks.gpu.jobs import DIMENSIONS, Choice

@@ -125,7 +125,7 @@ def options_that_exist(kind: type, **options: Any) -> dict[str, Any]:
 def first_that_works(ways: Mapping[str, Callable[[], T]]) -> tuple[T, dict[str, str]]:
     """What the first of `ways` gives that works, and for the record which that was and why others before it failed.
 
-    A call is lent a GPU for minutes: what has only ever run on a CPU should not cost it all. The end of the time, too
+    A GPU is at hand for minutes: what has only ever run on a CPU should not cost it all. The end of the time, too
     little memory, a target that cannot be met and a loss that is not finite are no reasons to try another way.
     """
     failures = ""
