@@ -1,5 +1,5 @@
-"""The benchmark for a GPU that is at hand for minutes: a call goes on where the one before was stopped, and a failure is a
-result; the CPU stands in for the GPU."""
+"""The benchmark for a GPU that is at hand for minutes: a call goes on where the one before was stopped, and a failure
+is a result; the CPU stands in for the GPU."""
 
 import importlib
 import json
