@@ -70,7 +70,7 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
 }
 FIELDS = {"penalty_weights": "weights"}
 NOTHING_SAID = {"limit": "all", "distillation": "0.9 for classification, else 0"}
-COMMON_SETTINGS = ("seed", "deterministic", "device", "threads", "channels_last")
+COMMON_SETTINGS = ("seed", "deterministic", "device", "threads", "channels_last", "capture")
 TASK_HELP = "classification (the default), regression, segmentation, imitation (needs no labels) or module:function"
 LIMITS = ("keep", "only", "streams", "inexact", "plain", "round_to", "min_channels", "minimum")
 
@@ -180,6 +180,11 @@ def add_run_flags(parser: argparse.ArgumentParser, *, out: str, defaults: Settin
         "--channels-last",
         action=argparse.BooleanOptionalAction,
         help="train 2-d convolutions in the channels-last layout, faster where the model runs in it (default: no)",
+    )
+    group.add_argument(
+        "--capture",
+        action=argparse.BooleanOptionalAction,
+        help="record training steps and replay them as CUDA graphs, faster for small networks on a GPU (default: no)",
     )
     group.add_argument(
         "--deterministic",

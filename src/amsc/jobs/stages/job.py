@@ -189,4 +189,4 @@ def optimizer_of(settings: Settings, learning_rate: float) -> OptimizerChoice:
 
 def speed_of(settings: Settings) -> Speed:
     """How training computes."""
-    return Speed(settings.precision, settings.channels_last)
+    return Speed(settings.precision, settings.channels_last, settings.capture)
