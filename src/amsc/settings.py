@@ -43,7 +43,7 @@ CHOICES = {
     "currency": ("target", "macs", "params"),
     "prices": ("obs", "fisher"),
     "optimizer": ("sgd", "adamw"),
-    "precision": ("float32", "bfloat16"),
+    "precision": ("auto", "float32", "bfloat16"),
 }
 
 EFFORTS: Mapping[str, Mapping[str, Any]] = {
@@ -154,7 +154,7 @@ class Settings:
     distillation: float | None = None  # 0.9 where the task is classification, else 0
     temperature: float = 4.0
     ema: float = 0.0
-    precision: str = "float32"  # or bfloat16: training computes under autocast
+    precision: str = "auto"  # float32, or bfloat16 under autocast; auto tries what is faster where training takes long
     channels_last: bool = False  # for networks of 2-d convolutions that run in that layout
     capture: bool = False  # training steps are recorded and replayed as CUDA graphs
     device: str = "cpu"

@@ -65,7 +65,11 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     "distillation": (float, "W", "weight of the dense network's soft targets in fine-tuning, 0 to 1"),
     "temperature": (float, "T", "temperature of these soft targets"),
     "ema": (float, "D", "fine-tuning ends with the moving average of its weights, of this decay per step (0: none)"),
-    "precision": (str, "", "training computes in float32, or under autocast in bfloat16"),
+    "precision": (
+        str,
+        "",
+        "of training: float32, bfloat16 under autocast, or what is faster here in a short trial (auto)",
+    ),
     "limit": (int, "N", "use at most N training examples"),
 }
 FIELDS = {"penalty_weights": "weights"}
