@@ -2,16 +2,18 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from amsc.borrowing import forked, seed_generators
-from amsc.data import Data, batch_size
+from amsc.data import Data, batch_size, moved
 from amsc.errors import DataError, InputError, TrainingError
 from amsc.progress import NoProgress, Progress
 from amsc.tasks import Task
@@ -21,6 +23,7 @@ from amsc.training.steps.step import AS_IS, Optimizer, Speed, Step, Teach, Train
 __all__ = [
     "Batches",
     "Stretch",
+    "ahead",
     "cosine",
     "derived_seed",
     "set_learning_rate",
@@ -110,7 +113,7 @@ def train_steps(
     step = step_of(TrainingStep(model, optimizer, task, teach, speed)) if step is None else step
     model.train()
     with forked([device]):
-        for number, (inputs, target) in enumerate(batches):
+        for number, (inputs, target) in enumerate(ahead(batches, device)):
             before(number)
             loss = step(inputs, target)
             after(number)
@@ -119,6 +122,31 @@ def train_steps(
     gauge.look()
     progress.update(stretch.phase, stretch.first + gauge.seen, stretch.steps, loss=gauge.recent, **watch())
     return gauge.total / max(1, gauge.seen)
+
+
+def ahead(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    """The same batches; those for a CUDA device have come there, copied while the step before was computed."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    aside, coming = torch.cuda.Stream(device), deque[tuple[Any, torch.cuda.Event]]()
+    for batch in batches:
+        with torch.cuda.stream(aside):
+            coming.append((moved(batch, device), aside.record_event()))
+        if len(coming) > 1:
+            yield _arrived(*coming.popleft(), device)
+    for batch, event in coming:
+        yield _arrived(batch, event, device)
+
+
+def _arrived(batch: Any, event: torch.cuda.Event, device: torch.device) -> Any:
+    """The batch for the main stream, which waits for the copy and keeps its memory."""
+    main = torch.cuda.current_stream(device)
+    main.wait_event(event)
+    for leaf in pytree.tree_leaves(batch):
+        if isinstance(leaf, Tensor) and leaf.is_cuda:
+            leaf.record_stream(main)
+    return batch
 
 
 class _LossGauge:
