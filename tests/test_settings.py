@@ -70,6 +70,7 @@ def test_every_number_has_a_range_and_every_word_its_choices() -> None:
         "channels_last",
         "streams",
         "inexact",
+        "capture",
         "keep",
         "only",
         "minimum",

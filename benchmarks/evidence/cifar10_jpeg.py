@@ -93,7 +93,8 @@ def with_amsc(dense: nn.Module, data: Data, options: argparse.Namespace, seed: i
         finetune_learning_rate=options.learning_rate,
         depth_share=options.depth_share,
         depth_rule="one-standard-error",
-        reconstruction=0,  # as its rivals
+        reconstruction=0,  # as its rivals, which train in float32 as well
+        precision="float32",
         distillation=0.0,
         round_to=1,
     )

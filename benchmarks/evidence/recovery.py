@@ -64,7 +64,7 @@ def one_seed(options: argparse.Namespace, seed: int) -> dict[str, float]:
     data = open_data(f"parquet:{options.data}", seed=seed, limit=options.limit)
     dense, inputs, target = adapted(options, data), data.example_inputs(), Target(macs=options.target)
     plain: dict[str, Any] = {"reconstruction": 0, "distillation": 0.0, "temperature": 2.0, "round_to": 1}
-    plain |= {"depth_rule": "one-standard-error"}
+    plain |= {"depth_rule": "one-standard-error", "precision": "float32"}
     walked = Settings(seed=seed, path_epochs=options.path_epochs, path_points=3, path_learning_rate=0.05, **plain)
     accuracies = {}
     with tempfile.TemporaryDirectory() as folder:

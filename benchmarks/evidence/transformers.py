@@ -131,6 +131,7 @@ def ways(
         "optimizer": "adamw",
         "round_to": 1,
         "prices": "fisher",
+        "precision": "float32",
         "reconstruction": EXAMPLES,
     }
     same |= {"path_learning_rate": 0.001, "finetune_learning_rate": 0.002, "weight_decay": 0.01}

@@ -65,12 +65,16 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     "distillation": (float, "W", "weight of the dense network's soft targets in fine-tuning, 0 to 1"),
     "temperature": (float, "T", "temperature of these soft targets"),
     "ema": (float, "D", "fine-tuning ends with the moving average of its weights, of this decay per step (0: none)"),
-    "precision": (str, "", "training computes in float32, or under autocast in bfloat16"),
+    "precision": (
+        str,
+        "",
+        "of training: float32, bfloat16 under autocast, or what is faster here in a short trial (auto)",
+    ),
     "limit": (int, "N", "use at most N training examples"),
 }
 FIELDS = {"penalty_weights": "weights"}
 NOTHING_SAID = {"limit": "all", "distillation": "0.9 for classification, else 0"}
-COMMON_SETTINGS = ("seed", "deterministic", "device", "threads", "channels_last")
+COMMON_SETTINGS = ("seed", "deterministic", "device", "threads", "channels_last", "capture")
 TASK_HELP = "classification (the default), regression, segmentation, imitation (needs no labels) or module:function"
 LIMITS = ("keep", "only", "streams", "inexact", "plain", "round_to", "min_channels", "minimum")
 
@@ -180,6 +184,11 @@ def add_run_flags(parser: argparse.ArgumentParser, *, out: str, defaults: Settin
         "--channels-last",
         action=argparse.BooleanOptionalAction,
         help="train 2-d convolutions in the channels-last layout, faster where the model runs in it (default: no)",
+    )
+    group.add_argument(
+        "--capture",
+        action=argparse.BooleanOptionalAction,
+        help="record training steps and replay them as CUDA graphs, faster for small networks on a GPU (default: no)",
     )
     group.add_argument(
         "--deterministic",

@@ -9,12 +9,14 @@ from torch import nn
 
 from amsc.data import Data
 from amsc.jobs.checks import check_kinds, check_listener, check_target, chosen_task
+from amsc.jobs.fastest import fastest_speed
 from amsc.jobs.imitating import data_for
 from amsc.jobs.preparation import laddered, settings_used, taught, threads_and_determinism
 from amsc.jobs.request import Request
 from amsc.jobs.run_folder import RunFolder, check_usable
 from amsc.jobs.run_identity import run_identity
 from amsc.jobs.run_lock import claimed
+from amsc.jobs.run_state import RunState
 from amsc.jobs.stages import Job
 from amsc.limits.budget import Budget
 from amsc.limits.target import Target
@@ -79,17 +81,21 @@ def opened(wanted: Request, *, resume: bool = False) -> Iterator[RunFolder]:
         yield RunFolder(path, identity)
 
 
-def job_of(wanted: Request, dense: nn.Module, budget: Budget, folder: RunFolder) -> Job:
-    """The job that is done with the network `dense`, a copy that is the job's own."""
+def job_of(wanted: Request, dense: nn.Module, budget: Budget, folder: RunFolder, past: RunState | None = None) -> Job:
+    """The job that is done with the network `dense`, a copy that is the job's own; it computes as it did in the
+    `past`."""
+    data = data_for(wanted.task, wanted.data, dense)
+    speed = past.speed if past else None
     return Job(
         dense,
         budget,
         wanted.example_inputs,
-        data_for(wanted.task, wanted.data, dense),
+        data,
         wanted.task,
         wanted.settings,
         wanted.name,
         wanted.target,
         folder,
         wanted.progress,
+        speed or fastest_speed(dense, data, wanted.task, wanted.settings),
     )

@@ -122,7 +122,8 @@ def _start(past: RunState, walked: RunFolder, job: Job) -> RunState:
     if job.target.drop is None:
         walk = kept_to_limits(job, walk)
         points = tuple(replace(each, weights=None) for each in path if each.index <= point.index)
-    state = replace(past, stage="finetune", train=None, small=None, record=None, timing=job.budget.timing, walk=walk)
+    state = replace(past, stage="finetune", train=None, small=None, record=None, walk=walk)
+    state = replace(state, timing=job.budget.timing, speed=job.speed)
     return replace(state, points=_taken_over(points, walked, job))
 
 

@@ -112,8 +112,9 @@ def laddered(settings: Settings, target: Target) -> Settings:
 
 @contextmanager
 def threads_and_determinism(settings: Settings) -> Iterator[None]:
-    """Torch with the settings' threads, and only algorithms that give the same bits each time if they say so."""
-    threads = torch.get_num_threads()
+    """Torch with the settings' threads, and only algorithms that give the same bits each time if they say so. Where
+    steps are captured and need not, cuDNN tries which of its algorithms is the fastest."""
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
     before, warn_only = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -123,7 +124,10 @@ def threads_and_determinism(settings: Settings) -> Iterator[None]:
             torch.set_num_threads(settings.threads)
         if settings.deterministic:
             torch.use_deterministic_algorithms(True)
+        if settings.capture:
+            torch.backends.cudnn.benchmark = not settings.deterministic
         yield
     finally:
+        torch.backends.cudnn.benchmark = benchmark
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(before, warn_only=warn_only)

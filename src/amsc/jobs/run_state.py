@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from amsc.records import Measurement, PathPoint, Record, Timing, from_json, to_json
-from amsc.training import Removal, TrainState, WalkState, walk_state_from_plain, walk_state_to_plain
+from amsc.training import Removal, Speed, TrainState, WalkState, walk_state_from_plain, walk_state_to_plain
 
 __all__ = ["RunState", "removal_of", "run_state_from_plain", "run_state_to_plain"]
 
@@ -19,7 +19,8 @@ class RunState:
 
     `dense` are the dense network's weights, once trained; `score_before` and `before` belong to it. `train` is the
     training under way, `walk` the path, `small` the weights of the finished network; `timing` is the model of the
-    latency, where the target needs one. `seconds` counts the time spent in each stage, also before interruptions.
+    latency, where the target needs one; `speed` is how training computes. `seconds` counts the time spent in each
+    stage, also before interruptions.
     """
 
     stage: str = "dense"
@@ -33,6 +34,7 @@ class RunState:
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     record: Record | None = None
     timing: Timing | None = None
+    speed: Speed | None = None
 
 
 def removal_of(point: PathPoint) -> Removal:
@@ -54,6 +56,7 @@ def run_state_to_plain(state: RunState) -> dict[str, Any]:
         "seconds": dict(state.seconds),
         "record": None if state.record is None else to_json(state.record),
         "timing": None if state.timing is None else to_json(state.timing),
+        "speed": None if state.speed is None else vars(state.speed),
     }
 
 
@@ -72,5 +75,6 @@ def run_state_from_plain(plain: Mapping[str, Any]) -> RunState:
             "points": tuple(from_json(PathPoint, text) for text in plain["points"]),
             "record": read(Record, plain["record"]),
             "timing": read(Timing, plain["timing"]),
+            "speed": None if plain.get("speed") is None else Speed(**plain["speed"]),
         }
     )

@@ -25,7 +25,7 @@ from amsc.penalty.sizes import parameters_held, saved_cost, saved_macs
 from amsc.penalty.weights import group_weights, sensitivity_weights
 from amsc.structure.structure import Structure
 
-__all__ = ["CURRENCIES", "Penalty", "empty_", "emptying_times", "reweighted"]
+__all__ = ["CURRENCIES", "Penalty", "check_strength", "empty_", "emptying_times", "reweighted"]
 
 CURRENCIES: Mapping[str, Callable[[Structure, Coordinates], tuple[Tensor, Tensor]]] = {
     "params": parameters_held,
@@ -119,23 +119,22 @@ class Penalty:
         return depth_strength * depth + width_strength * (self.leaf_weights.to(leaves) * leaves).sum()
 
     @torch.no_grad()
-    def prox_(self, step_size: float | Tensor, depth_strength: float, width_strength: float) -> None:
+    def prox_(self, step_size: float | Tensor, depth_strength: float | Tensor, width_strength: float | Tensor) -> None:
         """Replace the parameters y by argmin_x ||x - y||^2 / (2 step_size) + value(depth_strength, width_strength)(x).
 
         Exact up to rounding; what becomes zero is exactly zero. In coordinates s_j x_j the step size is
         d_j = step_size * s_j^2, constant on each leaf, which is what the nested solution needs. `step_size` may be
-        another for each leaf (shape: leaf); a leaf with 0 stays as it is.
+        another for each leaf (shape: leaf); a leaf with 0 stays as it is. Strengths that are tensors (scalars on the
+        parameters' device) are not looked at.
 
         Raises:
             SettingsError: an argument is negative or not finite.
         """
-        numbers = {"depth_strength": depth_strength, "width_strength": width_strength}
-        if not isinstance(step_size, Tensor):
-            numbers["step_size"] = step_size
+        given = {"step_size": step_size, "depth_strength": depth_strength, "width_strength": width_strength}
+        numbers = {name: value for name, value in given.items() if not isinstance(value, Tensor)}
         for name, value in numbers.items():
-            if not (value >= 0 and math.isfinite(value)):
-                raise SettingsError(f"{name} must be a finite number, at least 0; got {value}")
-        if numbers.get("step_size") == 0 or (depth_strength == 0 and width_strength == 0):
+            check_strength(name, value)
+        if numbers.get("step_size") == 0 or numbers.get("depth_strength") == numbers.get("width_strength") == 0:
             return
         groups = self.groups
         norms = leaf_norms(groups)
@@ -158,6 +157,16 @@ class Penalty:
     def zero_channels(self) -> Tensor:
         """Whether each penalised channel is exactly zero. Shape: channel (bool)."""
         return zero_leaves(self.groups)[: len(self.channels)]
+
+
+def check_strength(name: str, value: float) -> None:
+    """Refuse what is no finite number, at least 0.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    if not (value >= 0 and math.isfinite(value)):
+        raise SettingsError(f"{name} must be a finite number, at least 0; got {value}")
 
 
 @torch.no_grad()

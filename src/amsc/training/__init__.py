@@ -21,9 +21,10 @@ from amsc.training.removal.to_cost import fewest_channels
 from amsc.training.steps.distillation import Distillation
 from amsc.training.steps.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm, scores_of
 from amsc.training.steps.finetune import TrainSettings, TrainState, finetune
-from amsc.training.steps.loop import Batches, Speed, Stretch, device_of, forward, told_of, train_steps
+from amsc.training.steps.loop import Batches, Stretch, told_of, train_steps
 from amsc.training.steps.optimizers import OptimizerChoice
 from amsc.training.steps.proximal import ProximalStep
+from amsc.training.steps.step import Speed, device_of, forward
 
 __all__ = [
     "DIMENSIONS",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from amsc.errors import DataError, TrainingError
 from amsc.training import Batches, Stretch, train_steps
-from amsc.training.steps.loop import cosine, derived_seed
+from amsc.training.steps.loop import ahead, cosine, derived_seed
 from training.small import TASK, ListData, small_data
 
 
@@ -126,3 +126,16 @@ def test_derived_seeds_fit_every_generator_and_differ() -> None:
     seeds = {derived_seed(seed, phase, epoch) for seed in range(5) for phase in ("a", "b") for epoch in range(20)}
     assert len(seeds) == 200
     assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_batches_come_ahead_in_their_order_and_whole(device: str) -> None:
+    made = [({"x": torch.full((64, 64), float(number)), "scale": number}, torch.arange(number)) for number in range(5)]
+    came = list(ahead(iter(made), torch.device(device)))
+    assert len(came) == len(made)
+    for (inputs, target), (wanted, labels) in zip(came, made, strict=True):
+        assert inputs["x"].device.type == target.device.type == device
+        assert torch.equal(inputs["x"].cpu(), wanted["x"])
+        assert torch.equal(target.cpu(), labels)
+        assert inputs["scale"] == wanted["scale"]
+    assert list(ahead(iter([]), torch.device(device))) == []

@@ -231,10 +231,12 @@ def test_different_step_sizes_are_refused() -> None:
 
 
 def test_negative_strength_is_refused() -> None:
-    model, penalty, sgd = training_setup()
-    optimizer = ProximalStep(sgd, penalty, width_strength=-1.0)
+    _, penalty, sgd = training_setup()
     with pytest.raises(SettingsError, match="width_strength must be a finite number"):
-        train(model, optimizer, 1)
+        ProximalStep(sgd, penalty, width_strength=-1.0)
+    optimizer = ProximalStep(sgd, penalty)
+    with pytest.raises(SettingsError, match="depth_strength must be a finite number, at least 0; got inf"):
+        optimizer.depth_strength = float("inf")
 
 
 def nested_minimiser(make: Callable[[nn.Module], Optimizer], steps: int, rate: float) -> dict[str, Tensor]:

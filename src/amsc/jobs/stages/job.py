@@ -43,7 +43,6 @@ __all__ = [
     "saved",
     "shrunk",
     "small_network",
-    "speed_of",
     "state_of",
     "trail_of",
     "walk_settings",
@@ -79,6 +78,7 @@ class Job:
     target: Target
     folder: RunFolder
     progress: Progress
+    speed: Speed
     clock: Clock = field(default_factory=Clock)
 
     @property
@@ -129,7 +129,7 @@ def repaired(
 def trail_of(job: Job) -> Trail:
     """What the networks of the path are made with."""
     shrink = partial(shrunk, job.example_inputs)
-    settings = walk_settings(job.settings, job.structure)
+    settings = walk_settings(job)
     repair = partial(repaired, job) if settings.reconstruction else None
     recovery = recovery_of(job.settings, job.data)
     return Trail(job.dense, job.structure, job.data, job.task, shrink, settings, repair, recovery)
@@ -161,8 +161,9 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def walk_settings(settings: Settings, structure: Structure) -> WalkSettings:
+def walk_settings(job: Job) -> WalkSettings:
     """The choices of the path among all of a run."""
+    settings = job.settings
     return WalkSettings(
         seed=settings.seed,
         method=settings.method,
@@ -175,18 +176,13 @@ def walk_settings(settings: Settings, structure: Structure) -> WalkSettings:
         currency=settings.currency,
         optimizer=optimizer_of(settings, settings.path_learning_rate),
         epochs_before=settings.dense_epochs,
-        rounding=settings.rounding(structure),
+        rounding=settings.rounding(job.structure),
         reconstruction=settings.reconstruction,
         streams=settings.with_streams,
-        speed=speed_of(settings),
+        speed=job.speed,
     )
 
 
 def optimizer_of(settings: Settings, learning_rate: float) -> OptimizerChoice:
     """The optimiser of a stage, which has its own learning rate."""
     return OptimizerChoice(learning_rate, settings.optimizer, settings.momentum, settings.weight_decay)
-
-
-def speed_of(settings: Settings) -> Speed:
-    """How training computes."""
-    return Speed(settings.precision, settings.channels_last)

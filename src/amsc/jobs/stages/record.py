@@ -33,7 +33,9 @@ def record_of(job: Job, state: RunState, small: Shrunk) -> Record:
         model=job.name,
         data=job.data.name,
         target=describe_target(job.target, job.task.name, is_share=job.task.name in SHARES),
-        settings=plain_settings(job.settings),
+        settings=plain_settings(
+            replace(job.settings, precision=job.speed.precision, channels_last=job.speed.channels_last)
+        ),
         score_name=job.task.name,
         score_before=state.score_before,
         score_after=score,

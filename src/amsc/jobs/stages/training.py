@@ -6,10 +6,9 @@ from typing import Any
 from torch import nn
 
 from amsc.jobs.run_state import RunState
-from amsc.jobs.stages.job import Job, optimizer_of, saved, speed_of, state_of, trail_of
+from amsc.jobs.stages.job import Job, optimizer_of, saved, state_of, trail_of
 from amsc.progress import Naming
 from amsc.records import PathPoint
-from amsc.settings import Settings
 from amsc.structure import Structure
 from amsc.structure.costing import predicted_cost, predicted_macs, predicted_parameters
 from amsc.training import (
@@ -46,7 +45,7 @@ def train_in_place(
         model,
         job.data,
         job.task,
-        _train_settings(choices, phase, epochs, learning_rate),
+        _train_settings(job, phase, epochs, learning_rate),
         state=state.train,
         save=lambda train: saved(job, replace(state, train=train)),
         progress=job.progress,
@@ -103,12 +102,13 @@ def judged(
     )
 
 
-def _train_settings(choices: Settings, phase: str, epochs: float, learning_rate: float) -> TrainSettings:
+def _train_settings(job: Job, phase: str, epochs: float, learning_rate: float) -> TrainSettings:
+    choices = job.settings
     return TrainSettings(
         phase,
         epochs,
         optimizer_of(choices, learning_rate),
         choices.seed,
         choices.ema if phase == "finetune" else 0.0,
-        speed_of(choices),
+        job.speed,
     )

@@ -11,7 +11,7 @@ from amsc.data import batch_size, may_be_split, moved, some_examples, some_rows
 from amsc.errors import ModelError
 from amsc.tasks import Task
 from amsc.training.steps.evaluation import scores_of
-from amsc.training.steps.loop import device_of, forward
+from amsc.training.steps.step import device_of, forward
 
 __all__ = ["can_split_inputs", "can_split_outputs", "output_rows"]
 

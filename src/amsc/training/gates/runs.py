@@ -14,7 +14,7 @@ from amsc.structure.structure import Structure
 from amsc.tasks import Task
 from amsc.training.gates.apart import TRIED, can_split_inputs, can_split_outputs, output_rows
 from amsc.training.gates.hooks import GateHooks, Gates, block_hooks, layer_of
-from amsc.training.steps.loop import device_of, forward
+from amsc.training.steps.step import device_of, forward
 
 __all__ = ["GateRuns"]
 

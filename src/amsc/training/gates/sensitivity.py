@@ -13,7 +13,7 @@ from amsc.penalty import Penalty, gates_from_gradients
 from amsc.tasks import Task
 from amsc.training.gates.apart import can_split_inputs
 from amsc.training.gates.examples import derivative_batches
-from amsc.training.steps.loop import AS_IS, Speed, device_of, forward
+from amsc.training.steps.step import AS_IS, Speed, device_of, forward
 
 __all__ = ["gate_sensitivities"]
 

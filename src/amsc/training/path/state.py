@@ -10,8 +10,8 @@ from amsc.structure.rounding import Rounding
 from amsc.training.path.strength import StrengthControl
 from amsc.training.removal.bunches import ANY_NUMBER
 from amsc.training.removal.removed import Removal
-from amsc.training.steps.loop import AS_IS, Speed
 from amsc.training.steps.optimizers import DEFAULT, Moments, OptimizerChoice
+from amsc.training.steps.step import AS_IS, Speed
 
 __all__ = ["Candidate", "Snapshot", "WalkSettings", "WalkState", "walk_state_from_plain", "walk_state_to_plain"]
 

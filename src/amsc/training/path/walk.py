@@ -28,9 +28,10 @@ from amsc.training.path.thinning import Cut, Thinning
 from amsc.training.removal.removed import Removal, Repair, Shrink, Shrunk, compose_removals
 from amsc.training.removal.to_cost import blocks_above, cut_to_target, cut_zeros
 from amsc.training.steps.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm
-from amsc.training.steps.loop import Batches, Stretch, device_of, train_steps
+from amsc.training.steps.loop import Batches, Stretch, train_steps
 from amsc.training.steps.optimizers import Moments, cut_moments, make_optimizer, moments_of, restore_moments
 from amsc.training.steps.proximal import ProximalStep
+from amsc.training.steps.step import device_of
 
 __all__ = ["num_channels", "walk"]
 
@@ -260,7 +261,7 @@ class _Walk:
 
     def _optimizer(self, model: nn.Module, moments: Moments) -> Optimizer:
         """The optimiser of a network, with what it remembers."""
-        optimizer = make_optimizer(model, self.settings.optimizer)
+        optimizer = make_optimizer(model, self.settings.optimizer, capture=self.settings.speed.capture)
         restore_moments(model, optimizer, moments)
         return optimizer
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
-from amsc.training.steps.loop import device_of, forward
+from amsc.training.steps.step import device_of, forward
 
 __all__ = ["Distillation"]
 

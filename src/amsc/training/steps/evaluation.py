@@ -13,7 +13,8 @@ from amsc.borrowing import borrowed
 from amsc.data import Data, batch_size, inputs_of, moved, spread_batches
 from amsc.errors import DataError, UndefinedScoreError
 from amsc.tasks import Task
-from amsc.training.steps.loop import AS_IS, Speed, device_of, forward, told_of
+from amsc.training.steps.loop import told_of
+from amsc.training.steps.step import AS_IS, Speed, device_of, forward
 
 __all__ = ["Evaluation", "evaluate", "mean_loss", "reestimate_batchnorm", "scores_of"]
 

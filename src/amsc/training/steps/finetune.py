@@ -11,8 +11,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from amsc.data import Data
 from amsc.progress import NoProgress, Progress
 from amsc.tasks import Task
-from amsc.training.steps.loop import AS_IS, Batches, Speed, Stretch, cosine, device_of, set_learning_rate, train_steps
+from amsc.training.steps.captured import step_of
+from amsc.training.steps.loop import Batches, Stretch, cosine, set_learning_rate, train_steps
 from amsc.training.steps.optimizers import Moments, OptimizerChoice, make_optimizer, moments_of, restore_moments
+from amsc.training.steps.step import AS_IS, Speed, Teach, TrainingStep, as_it_is, device_of
 
 __all__ = ["TrainSettings", "TrainState", "finetune"]
 
@@ -57,7 +59,7 @@ def finetune(
     *,
     state: TrainState | None = None,
     save: Callable[[TrainState], object] = lambda state: None,
-    teach: Callable[[Any, Any, Tensor], Tensor] = lambda inputs, output, loss: loss,
+    teach: Teach = as_it_is,
     progress: Progress = NoProgress(),  # noqa: B008 - it has no state
 ) -> float:
     """Train `model` in place; the learning rate rises for 5 % of the steps and then falls in half a cosine.
@@ -73,23 +75,24 @@ def finetune(
     per_epoch = data.num_batches("train")
     steps = round(settings.epochs * per_epoch)
     names = dict(model.named_parameters())
-    optimizer = make_optimizer(model, settings.optimizer)
+    optimizer = make_optimizer(model, settings.optimizer, capture=settings.speed.capture)
     if state is not None:
         model.load_state_dict(dict(state.weights))
         restore_moments(model, optimizer, state.moments)
+    step = step_of(TrainingStep(model, optimizer, task, teach, settings.speed))
     average = _Average(names, settings.ema, state.average if state else {})
     batches, loss = Batches(data, settings.seed, settings.phase, device_of(model)), 0.0 if state is None else state.loss
     for epoch in range(0 if state is None else state.epochs, -(-steps // per_epoch)):
         first = epoch * per_epoch
 
-        def set_rate(step: int, first: int = first) -> None:
-            factor = cosine(first + step, steps, warmup=round(WARMUP_SHARE * steps))
+        def set_rate(number: int, first: int = first) -> None:
+            factor = cosine(first + number, steps, warmup=round(WARMUP_SHARE * steps))
             set_learning_rate(optimizer, settings.optimizer.learning_rate * factor)
 
         count = min(per_epoch, steps - first)
         stretch = Stretch(settings.phase, first, steps)
         taken = batches.take(count, first_epoch=epoch)
-        hooks: dict[str, Any] = {"before": set_rate, "after": average.update, "teach": teach, "speed": settings.speed}
+        hooks: dict[str, Any] = {"before": set_rate, "after": average.update, "speed": settings.speed, "step": step}
         loss = train_steps(model, optimizer, taken, task, stretch, **hooks, progress=progress)
         save(replace(_state_of(model, optimizer, epoch + 1, loss), average=average.values()))
     average.give()

@@ -2,29 +2,30 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from amsc.borrowing import call_arguments, forked, forward_failed, seed_generators
+from amsc.borrowing import forked, seed_generators
 from amsc.data import Data, batch_size, moved
-from amsc.errors import AmscError, DataError, InputError, TrainingError
+from amsc.errors import DataError, InputError, TrainingError
 from amsc.progress import NoProgress, Progress
 from amsc.tasks import Task
+from amsc.training.steps.captured import step_of
+from amsc.training.steps.step import AS_IS, Optimizer, Speed, Step, Teach, TrainingStep, as_it_is, device_of
 
 __all__ = [
     "Batches",
-    "Optimizer",
-    "Speed",
     "Stretch",
+    "ahead",
     "cosine",
     "derived_seed",
-    "device_of",
-    "forward",
     "set_learning_rate",
     "told_of",
     "train_steps",
@@ -32,20 +33,6 @@ __all__ = [
 
 LOSS_CHECK_STEPS = 20
 """Steps between two looks at the losses: each look makes the processor wait for the accelerator."""
-
-
-class Optimizer(Protocol):
-    """What training needs of an optimiser; torch's own and `ProximalStep` have it."""
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Groups of parameters with their options, as in torch."""
-
-    def step(self) -> Any:
-        """Change the parameters."""
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
 
 
 @dataclass(frozen=True)
@@ -97,68 +84,69 @@ class Stretch:
     steps: int
 
 
-@dataclass(frozen=True)
-class Speed:
-    """How training computes: with `precision` "bfloat16" forward and loss run under autocast (weights stay as they
-    are); with `channels_last` the weights of 2-d convolutions lie in that order."""
-
-    precision: str = "float32"
-    channels_last: bool = False
-
-    def arrange(self, model: nn.Module) -> None:
-        """Lay the weights out, in place."""
-        if self.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def computing(self, device: torch.device) -> torch.autocast:
-        """The context of a forward pass."""
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
-
-
-AS_IS = Speed()
-
-
 def train_steps(
     model: nn.Module,
     optimizer: Optimizer,
-    batches: Iterator[tuple[Any, Tensor]],
+    batches: Iterator[tuple[Any, Any]],
     task: Task,
     stretch: Stretch,
     *,
-    before: Callable[[int], None] = lambda step: None,
-    after: Callable[[int], None] = lambda step: None,
+    before: Callable[[int], None] = lambda number: None,
+    after: Callable[[int], None] = lambda number: None,
     watch: Callable[[], dict[str, float]] = dict,
-    teach: Callable[[Any, Any, Tensor], Tensor] = lambda inputs, output, loss: loss,
+    teach: Teach = as_it_is,
     speed: Speed = AS_IS,
+    step: Step | None = None,
     progress: Progress = NoProgress(),  # noqa: B008 - it has no state
 ) -> float:
     """Train `model` in place, one step for each batch; returns the mean loss.
 
     `before(i)` and `after(i)` run around step i (0, 1, ... within this call); `watch()` adds values to what `progress`
-    gets; `teach(inputs, output, loss)` is the loss to minimise in place of the task's; `speed` says how to compute. The
-    caller's random generators come back as they were.
+    gets; `teach(inputs, output, loss)` is the loss to minimise in place of the task's; `speed` says how to compute. A
+    `step` of the same (see `step_of`) may be given, so that several calls share what it has recorded. The caller's
+    random generators come back as they were.
 
     Raises:
         TrainingError: a loss is not finite; the message names the step.
     """
     gauge, device = _LossGauge(optimizer, stretch), device_of(model)
-    speed.arrange(model)
+    step = step_of(TrainingStep(model, optimizer, task, teach, speed)) if step is None else step
     model.train()
     with forked([device]):
-        for step, (inputs, target) in enumerate(batches):
-            before(step)
-            optimizer.zero_grad()
-            with speed.computing(device):
-                output = forward(model, inputs, device)
-                loss = teach(inputs, output, task.loss(output, moved(target, device)))
-            loss.backward()
-            optimizer.step()
-            after(step)
+        for number, (inputs, target) in enumerate(ahead(batches, device)):
+            before(number)
+            loss = step(inputs, target)
+            after(number)
             if gauge.add(loss):
-                progress.update(stretch.phase, stretch.first + step + 1, stretch.steps, loss=gauge.recent, **watch())
+                progress.update(stretch.phase, stretch.first + number + 1, stretch.steps, loss=gauge.recent, **watch())
     gauge.look()
     progress.update(stretch.phase, stretch.first + gauge.seen, stretch.steps, loss=gauge.recent, **watch())
     return gauge.total / max(1, gauge.seen)
+
+
+def ahead(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+    """The same batches; those for a CUDA device have come there, copied while the step before was computed."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    aside, coming = torch.cuda.Stream(device), deque[tuple[Any, torch.cuda.Event]]()
+    for batch in batches:
+        with torch.cuda.stream(aside):
+            coming.append((moved(batch, device), aside.record_event()))
+        if len(coming) > 1:
+            yield _arrived(*coming.popleft(), device)
+    for batch, event in coming:
+        yield _arrived(batch, event, device)
+
+
+def _arrived(batch: Any, event: torch.cuda.Event, device: torch.device) -> Any:
+    """The batch for the main stream, which waits for the copy and keeps its memory."""
+    main = torch.cuda.current_stream(device)
+    main.wait_event(event)
+    for leaf in pytree.tree_leaves(batch):
+        if isinstance(leaf, Tensor) and leaf.is_cuda:
+            leaf.record_stream(main)
+    return batch
 
 
 class _LossGauge:
@@ -171,7 +159,7 @@ class _LossGauge:
 
     def add(self, loss: Tensor) -> bool:
         """Whether the losses were looked at."""
-        self.waiting.append(loss.detach())
+        self.waiting.append(loss)
         if len(self.waiting) < LOSS_CHECK_STEPS:
             return False
         self.look()
@@ -182,7 +170,7 @@ class _LossGauge:
         for index, value in enumerate(values):
             if not math.isfinite(value):
                 step = self.stretch.first + self.seen + index + 1
-                rate = self.optimizer.param_groups[0]["lr"]
+                rate = float(self.optimizer.param_groups[0]["lr"])
                 raise TrainingError(
                     f"the loss became {value} at step {step} of {self.stretch.steps} of the {self.stretch.phase} phase "
                     f"(learning rate {rate:.3g}); lower that phase's learning rate, and check that the data and the "
@@ -191,21 +179,6 @@ class _LossGauge:
         self.seen, self.waiting = self.seen + len(values), []
         if values:
             self.total, self.recent = self.total + sum(values), sum(values) / len(values)
-
-
-def forward(model: nn.Module, inputs: Any, device: torch.device) -> Any:
-    """The model's output for one batch of inputs, moved to its device.
-
-    Raises:
-        InputError: forward fails on them.
-    """
-    args, kwargs = call_arguments(inputs)
-    try:
-        return model(*moved(args, device), **moved(kwargs, device))
-    except AmscError:
-        raise
-    except Exception as error:  # the user's forward may raise anything
-        raise forward_failed(model, "a batch", (args, kwargs), error) from error
 
 
 @contextmanager
@@ -225,17 +198,15 @@ def cosine(step: int, steps: int, *, warmup: int = 0) -> float:
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
-    """Give every parameter group of `optimizer` this learning rate."""
+    """Give every parameter group of `optimizer` this learning rate; where it is a tensor, a captured step reads it."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def derived_seed(seed: int, *parts: str | int) -> int:
     """A seed of 31 bits that depends on `seed` and all `parts`, and looks unrelated to that of other parts."""
     text = "/".join(str(part) for part in (seed, *parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter is; the CPU if it has none."""
-    return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))

@@ -29,8 +29,9 @@ class OptimizerChoice:
 DEFAULT = OptimizerChoice()
 
 
-def make_optimizer(model: nn.Module, choice: OptimizerChoice) -> Optimizer:
-    """The optimiser of `choice` over all trained parameters.
+def make_optimizer(model: nn.Module, choice: OptimizerChoice, *, capture: bool = False) -> Optimizer:
+    """The optimiser of `choice` over all trained parameters; one for a captured step has its learning rate and whatever
+    it counts on the device.
 
     Raises:
         TrainingError: there are none.
@@ -41,10 +42,16 @@ def make_optimizer(model: nn.Module, choice: OptimizerChoice) -> Optimizer:
             f"all parameters of {type(model).__name__} are frozen (requires_grad=False), so that nothing can be "
             "trained; set requires_grad_(True) on those that may be"
         )
-    rate, decay = choice.learning_rate, choice.weight_decay
+    options: dict[str, Any] = {"lr": choice.learning_rate, "weight_decay": choice.weight_decay}
+    if capture:
+        options |= {"lr": torch.tensor(choice.learning_rate, device=parameters[0].device), "fused": True}
     if choice.kind == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, betas=(choice.momentum, 0.999), weight_decay=decay)
-    return torch.optim.SGD(parameters, lr=rate, momentum=choice.momentum, weight_decay=decay)
+        return torch.optim.AdamW(parameters, betas=(choice.momentum, 0.999), capturable=capture, **options)
+    optimizer = torch.optim.SGD(parameters, momentum=choice.momentum, **options)
+    if capture and choice.momentum:  # with zeros the first step is like all others
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def moments_of(model: nn.Module, optimizer: Optimizer) -> dict[str, dict[str, Tensor]]:
@@ -64,7 +71,8 @@ def restore_moments(model: nn.Module, optimizer: Optimizer, moments: Moments) ->
     for kind, values in moments.items():
         for name, value in values.items():
             if name in names:
-                device = names[name].device if value.ndim else value.device
+                counts = not value.ndim and not any(group.get("fused") for group in optimizer.param_groups)
+                device = value.device if counts else names[name].device
                 optimizer.state[names[name]][kind] = value.to(device, copy=True)
     for parameter in [p for p, state in optimizer.state.items() if "exp_avg" in state and "step" not in state]:
         del optimizer.state[parameter]  # of a bias that a cut has made

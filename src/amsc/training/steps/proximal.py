@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from amsc.errors import TrainingError
-from amsc.penalty import Groups, Penalty, zero_leaves
+from amsc.penalty import Groups, Penalty, check_strength, zero_leaves
 from amsc.training.steps.proximal_adam import SharedSecondMoment
 
 __all__ = ["ProximalStep", "accumulated_step_size"]
@@ -30,6 +30,9 @@ class ProximalStep(Optimizer):
     shifts of penalised normalisations move to parameter groups without weight decay; and the momentum of a group is
     cleared when it becomes zero (not while it stays so: there it gathers the gradient that may bring the group back).
 
+    A captured step (see `CapturedStep`) needs learning rates that are tensors, one for all groups; the
+    strengths then are read from the device as well, so that they may change between replays.
+
     Args:
         optimizer: torch.optim.SGD, Adam or AdamW over all parameters of the penalised model. Learning rates may change
             at any time. With Adam all coordinates of a leaf share one second moment (see `SharedSecondMoment`).
@@ -39,6 +42,7 @@ class ProximalStep(Optimizer):
 
     Raises:
         TrainingError: `optimizer` is another one, lacks a penalised parameter, or has a scheduler already.
+        SettingsError: a strength is negative or not finite.
     """
 
     def __init__(
@@ -52,12 +56,38 @@ class ProximalStep(Optimizer):
             )
         self.optimizer = optimizer
         self.penalty = penalty
-        self.depth_strength = depth_strength
-        self.width_strength = width_strength
         _check_trained(optimizer, penalty.groups)
         _move_out_of_weight_decay(optimizer, penalty.groups.normalised_parameters)
         self._penalised_groups = _groups_with(optimizer, penalty.parameters())
         self._shared = SharedSecondMoment(optimizer, penalty) if isinstance(optimizer, Adam) else None
+        self._strengths = {"depth_strength": 0.0, "width_strength": 0.0}
+        rates = [optimizer.param_groups[index]["lr"] for index in self._penalised_groups]
+        is_captured = bool(rates) and isinstance(rates[0], Tensor)
+        self._on_device = {name: torch.zeros_like(rates[0]) for name in self._strengths} if is_captured else {}
+        self.depth_strength, self.width_strength = depth_strength, width_strength
+
+    @property
+    def depth_strength(self) -> float:
+        """lambda0, for blocks."""
+        return self._strengths["depth_strength"]
+
+    @depth_strength.setter
+    def depth_strength(self, value: float) -> None:
+        self._set_strength("depth_strength", value)
+
+    @property
+    def width_strength(self) -> float:
+        """lambda1, for channels."""
+        return self._strengths["width_strength"]
+
+    @width_strength.setter
+    def width_strength(self, value: float) -> None:
+        self._set_strength("width_strength", value)
+
+    @property
+    def variant(self) -> bool:
+        """Whether there is a proximal map: a step that was captured with it holds for steps with it alone."""
+        return bool(self._penalised_groups) and max(self._strengths.values()) > 0
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
@@ -79,9 +109,8 @@ class ProximalStep(Optimizer):
 
         Raises:
             TrainingError: the penalised parameters have different learning rates, momenta or dampenings.
-            SettingsError: a strength is negative or not finite.
         """
-        if not self._penalised_groups or self.depth_strength == self.width_strength == 0:
+        if not self.variant:
             loss: float | None = self.optimizer.step(closure)
             return loss
         groups = self.penalty.groups
@@ -92,7 +121,8 @@ class ProximalStep(Optimizer):
         loss = self.optimizer.step(closure)
         if self._shared is not None:
             self._shared.repeat()
-        self.penalty.prox_(self._rate() * self.unit_step(), self.depth_strength, self.width_strength)
+        strengths: Mapping[str, float | Tensor] = self._on_device or self._strengths
+        self.penalty.prox_(self._rate() * self.unit_step(), **strengths)
         if were_zero is not None:
             stays = ~zero_leaves(groups) | were_zero
             groups.rows.multiply_(self._momenta(), stays.float())
@@ -145,8 +175,17 @@ class ProximalStep(Optimizer):
             [accumulated_step_size({**self.param_groups[i], "lr": 1.0}) for i in self._penalised_groups]
         )
 
-    def _rate(self) -> float:
-        return self._one_of([float(self.param_groups[index]["lr"]) for index in self._penalised_groups])
+    def _set_strength(self, name: str, value: float) -> None:
+        check_strength(name, value)
+        self._strengths[name] = value
+        if name in self._on_device:
+            self._on_device[name].fill_(value)
+
+    def _rate(self) -> float | Tensor:
+        rates = [self.param_groups[index]["lr"] for index in self._penalised_groups]
+        if isinstance(rates[0], Tensor) and all(rate is rates[0] for rate in rates):
+            return rates[0]
+        return self._one_of([float(rate) for rate in rates])
 
     def _one_of(self, sizes: list[float]) -> float:
         if len(set(sizes)) > 1:

@@ -72,9 +72,10 @@ class SharedSecondMoment:
     def _step(self, before: Tensor, state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor:
         """Where Adam goes from `before` with the moments in `state`."""
         decay = group["weight_decay"] if _is_decoupled(self._optimizer, group) else 0.0
-        rate, beta = float(group["lr"]), group["betas"][0]
+        rate, beta = group["lr"], group["betas"][0]
         mean: Tensor = state["exp_avg"] / (1 - beta ** _count(state["step"]))
-        return before * (1 - rate * decay) - rate * mean / _root_of_second_moment(state, group)
+        stepped: Tensor = before * (1 - rate * decay) - rate * mean / _root_of_second_moment(state, group)
+        return stepped
 
     def _options(self) -> dict[int, Mapping[str, Any]]:
         """The options of each parameter, by its id. Made anew for each step: loading a state replaces the groups."""

@@ -1,0 +1,104 @@
+"""One training step: forward, loss, backward and the optimiser's step on a batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from amsc.borrowing import call_arguments, forward_failed
+from amsc.data import moved
+from amsc.errors import AmscError
+from amsc.tasks import Task
+
+__all__ = ["AS_IS", "Optimizer", "Speed", "Step", "Teach", "TrainingStep", "as_it_is", "device_of", "forward"]
+
+Step = Callable[[Any, Any], Tensor]
+"""Takes (inputs, targets) and returns the loss, detached and still on the device."""
+Teach = Callable[[Any, Any, Tensor], Tensor]
+"""The loss to minimise, from (inputs, output, the task's loss)."""
+
+
+def as_it_is(inputs: Any, output: Any, loss: Tensor) -> Tensor:
+    """The task's loss."""
+    return loss
+
+
+class Optimizer(Protocol):
+    """What training needs of an optimiser; torch's own and `ProximalStep` have it."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Groups of parameters with their options, as in torch."""
+
+    def step(self) -> Any:
+        """Change the parameters."""
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How training computes: with `precision` "bfloat16" forward and loss run under autocast (weights stay as they
+    are); with `channels_last` the weights of 2-d convolutions lie in that order; with `capture` the steps are recorded
+    once and replayed (see `CapturedStep`)."""
+
+    precision: str = "float32"
+    channels_last: bool = False
+    capture: bool = False
+
+    def arrange(self, model: nn.Module) -> None:
+        """Lay the weights out, in place."""
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def computing(self, device: torch.device) -> torch.autocast:
+        """The context of a forward pass."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+AS_IS = Speed()
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingStep:
+    """A step of `optimizer` on the loss of a batch, which `teach` may mix with another; a `Step`."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    task: Task
+    teach: Teach = as_it_is
+    speed: Speed = AS_IS
+
+    def __call__(self, inputs: Any, target: Any) -> Tensor:
+        """Take the step."""
+        device = device_of(self.model)
+        self.optimizer.zero_grad()
+        with self.speed.computing(device):
+            output = forward(self.model, inputs, device)
+            loss = self.teach(inputs, output, self.task.loss(output, moved(target, device)))
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+
+def forward(model: nn.Module, inputs: Any, device: torch.device) -> Any:
+    """The model's output for one batch of inputs, moved to its device.
+
+    Raises:
+        InputError: forward fails on them.
+    """
+    args, kwargs = call_arguments(inputs)
+    try:
+        return model(*moved(args, device), **moved(kwargs, device))
+    except AmscError:
+        raise
+    except Exception as error:  # the user's forward may raise anything
+        raise forward_failed(model, "a batch", (args, kwargs), error) from error
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter is; the CPU if it has none."""
+    return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
