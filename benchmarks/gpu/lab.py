@@ -1,7 +1,7 @@
 """What every measurement needs: the data and the networks on the device, the time that is left, what is kept."""
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,10 +20,10 @@ from amsc.training import Speed
 __all__ = [
     "TASK",
     "Lab",
+    "fast_kernels",
     "first_that_works",
     "is_out_of_memory",
     "judged_halves",
-    "options_that_exist",
     "said",
     "speed_of",
     "wait_for",
@@ -109,17 +109,20 @@ def _rows(split: ImageSplit, rows: Tensor) -> ImageSplit:
     return ImageSplit(split.images[rows], None if split.labels is None else split.labels[rows])
 
 
-def speed_of(device: torch.device, *, captured: bool) -> Speed:
-    """How all training computes: bfloat16, channels last; the steps captured as one CUDA graph if that is asked for and
-    this device and this version of amsc can."""
-    more = options_that_exist(Speed, capture=True) if captured and device.type == "cuda" else {}
-    return Speed("bfloat16", channels_last=True, **more)
+def speed_of(*, captured: bool) -> Speed:
+    """How all training computes: bfloat16, channels last; the steps captured, if that is asked for, which a CPU does by
+    plain calls."""
+    return Speed("bfloat16", channels_last=True, capture=captured)
 
 
-def options_that_exist(kind: type, **options: Any) -> dict[str, Any]:
-    """The options that the dataclass `kind` has. To go once `capture` is in every version that is measured."""
-    known = {one.name for one in dataclasses.fields(kind)}
-    return {name: value for name, value in options.items() if name in known}
+@contextmanager
+def fast_kernels() -> Iterator[None]:
+    """A context in which cuDNN tries which of its algorithms is the fastest, as for captured steps in a run of amsc."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def first_that_works(ways: Mapping[str, Callable[[], T]]) -> tuple[T, dict[str, str]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.evidence.rivals import l1_removal
 from benchmarks.gpu.cells import Cell
-from benchmarks.gpu.lab import Lab, first_that_works, options_that_exist
+from benchmarks.gpu.lab import Lab, first_that_works
 from torch import nn
 
 from amsc import Settings, Target, compress, cut, plan_cut, reconstruct, trace
@@ -24,7 +24,7 @@ def made(lab: Lab, cell: Cell, dense: nn.Module) -> tuple[nn.Module, dict[str, s
     """
     ways: dict[str, Callable[[], nn.Module]] = {}
     if cell.how.kind == "path":
-        if lab.is_gpu and options_that_exist(Settings, capture=True):
+        if lab.is_gpu:
             ways["captured"] = lambda: _compressed(lab, cell, dense, capture=True)
         ways["eager"] = lambda: _compressed(lab, cell, dense)
     else:

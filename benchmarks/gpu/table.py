@@ -99,7 +99,7 @@ def _speed(one: Mapping[str, Any]) -> Sequence[str]:
     return (
         one["network"],
         str(one["batch"]),
-        f"{one['how']} (here plain)" if is_plain else one["how"],
+        f"{one['how']} (failed: plain)" if is_plain else one["how"],
         f"{one['seconds_per_epoch']:.2f}",
         f"{one['examples_per_second']:,.0f}",
         f"{one['share_of_limit']:.1%}" if one["share_of_limit"] else "-",

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.gpu.cells import Cell
 from benchmarks.gpu.clock import OutOfTime
-from benchmarks.gpu.lab import TASK, Lab, first_that_works, speed_of
+from benchmarks.gpu.lab import TASK, Lab, fast_kernels, first_that_works, speed_of
 from benchmarks.gpu.making import made
 from benchmarks.gpu.timing import time_shares
 from torch import Tensor, nn
@@ -80,7 +80,7 @@ def train_cell(lab: Lab, cell: Cell, *, rate: float, captured: bool) -> dict[str
 def taught_by(dense: nn.Module) -> Teach:
     """Soft targets of a network, as fine-tuning has them by default."""
     teacher = copy.deepcopy(dense)
-    speed_of(next(dense.parameters()).device, captured=False).arrange(teacher)
+    speed_of(captured=False).arrange(teacher)
     return Distillation(teacher, DISTILLATION, Settings().temperature)
 
 
@@ -97,7 +97,8 @@ def tuned(lab: Lab, network: str, *, captured: bool) -> dict[str, Any]:
     for rate in RATES:
         trial = copy.deepcopy(model)
         try:
-            finetune(trial, lab.data, TASK, _settings(lab, cell, epochs, rate, captured=captured))
+            with fast_kernels():
+                finetune(trial, lab.data, TASK, _settings(cell, epochs, rate, captured=captured))
         except TrainingError:
             found[str(rate)] = None
             continue
@@ -160,21 +161,21 @@ def _made(lab: Lab, cell: Cell) -> Begun:
 def _trainer(lab: Lab, cell: Cell, begun: Begun, teach: Teach | None, rate: float, way: str) -> Callable[[], float]:
     """Trains from where `begun` stands; gives the seconds that this took, with those of earlier calls."""
     epochs = (1 - cell.how.walked) * cell.epochs
-    settings = _settings(lab, cell, epochs, rate, captured=way == "captured")
+    settings = _settings(cell, epochs, rate, captured=way == "captured")
 
     def train() -> float:
         keeper = _Keeper(lab, cell, begun, math.ceil(epochs))
         options = {} if teach is None else {"teach": teach}
-        finetune(begun.model, lab.data, TASK, settings, state=begun.state, save=keeper, **options)
+        with fast_kernels():
+            finetune(begun.model, lab.data, TASK, settings, state=begun.state, save=keeper, **options)
         return keeper.seconds()
 
     return train
 
 
-def _settings(lab: Lab, cell: Cell, epochs: float, rate: float, *, captured: bool) -> TrainSettings:
+def _settings(cell: Cell, epochs: float, rate: float, *, captured: bool) -> TrainSettings:
     choice = OptimizerChoice(rate * cell.batch / 128)
-    speed = speed_of(lab.device, captured=captured)
-    return TrainSettings("finetune", epochs, choice, seed=cell.seed, speed=speed)
+    return TrainSettings("finetune", epochs, choice, seed=cell.seed, speed=speed_of(captured=captured))
 
 
 class _Keeper:
