@@ -17,8 +17,8 @@ from amsc.training.removal.removed import Removal
 from training.path.test_equal_cost import DATA, trail_of
 
 
-def making_of(dense: nn.Module, structure: Structure, share: float) -> Making:
-    trail, cost = trail_of(dense, structure), int(share * predicted_cost(structure))
+def making_of(dense: nn.Module, structure: Structure, share: float, **settings: Any) -> Making:
+    trail, cost = trail_of(dense, structure, **settings), int(share * predicted_cost(structure))
     return Making(trail, cost, stand_in, Thinning(trail, cost))
 
 
@@ -76,6 +76,15 @@ def test_rivals_are_more_even_or_without_the_block(
     assert fewer.thinned.removal.blocks == (block,)
     for rival in (evener, fewer):
         assert predicted_cost(rival.narrowed.live.structure) <= making.target_cost
+
+
+def test_no_block_goes_for_a_rival_where_none_may(
+    dense: nn.Module, structure: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    making = making_of(dense, structure, 0.5, depth_share=0.0)
+    one, _ = collapsed(making, monkeypatch)
+    (evener,) = making.rivals(one)
+    assert not evener.narrowed.removal.blocks
 
 
 def test_blocks_that_collapsed_stay_where_the_network_would_fall_far_below_the_target(

@@ -67,7 +67,7 @@ class Making:
 
     def rivals(self, one: AtTarget) -> list[AtTarget]:
         """Of a candidate some of whose layers have collapsed, which prices before recovery do not see: the same with
-        more even widths, and without the blocks that have collapsed as a whole."""
+        more even widths, and, where blocks may go, without those that have collapsed as a whole."""
         left = one.narrowed.live.structure
         slivers = _slivers(self.trail.structure, left)
         if one.choice is None or not slivers:
@@ -76,7 +76,8 @@ class Making:
         evener = one.choice.with_rounding(replace(one.choice.rounding, share=SLIVER))
         if evener.lowest <= self.target_cost:
             found.append(self._judged(one.thinned, evener, evener.removal(self.target_cost), least_share=SLIVER))
-        blocks = [block.name for block in left.outer_blocks if (own := _groups_of(left, block.name)) and own <= slivers]
+        may_go = left.outer_blocks if self.trail.settings.depth_share else ()
+        blocks = [block.name for block in may_go if (own := _groups_of(left, block.name)) and own <= slivers]
         if gone := blocks_above(one.thinned.live.structure, blocks, self.target_cost):
             found.append(self.candidate(self._without(one.thinned, Removal(gone))))
         return found
