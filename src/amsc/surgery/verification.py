@@ -4,6 +4,7 @@ import contextlib
 import copy
 import math
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ __all__ = ["verify", "verify_throwaway"]
 NUM_RANDOM_INPUTS = 2
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
 LOW_PRECISION_TOLERANCE = 2e-2
+ANY_FINITE = sys.float_info.max
 RESHAPED = re.compile(r"^shape '\[.*\]' is invalid for input of size|^unflatten: ")
 """What torch says of sizes in a reshape that do not make up the tensor's."""
 
@@ -70,7 +72,7 @@ def verify_throwaway(model: nn.Module, small: nn.Module, plan: CutPlan, example_
     It runs before there is a masked network, since most cuts that do not work fail in its forward. Where float64 might
     tell that a difference is rounding, it is told and not raised; "" if there is none.
 
-    Of a plan with groups that no proof covers only the shapes of the outputs are compared.
+    Of a plan with groups that no proof covers only the shapes of the outputs are compared, and that they are finite.
 
     Raises:
         VerificationError: as `verify`.
@@ -84,7 +86,7 @@ def verify_throwaway(model: nn.Module, small: nn.Module, plan: CutPlan, example_
         for (label, inputs), (actual, redrawn) in zip(trials, outputs, strict=True):
             expected, drawn = _reference_output(reference, inputs, own, label)
             difference, output = _difference(expected, actual, plan)
-            limit = math.inf if plan.unproven else _tolerance(reference, expected)
+            limit = ANY_FINITE if plan.unproven else _tolerance(reference, expected)
             moved = first_changed(drawn, redrawn)
             found = _Comparison(difference, f"{output} on {label}", limit, (), moved)
             try:
