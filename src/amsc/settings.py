@@ -110,7 +110,8 @@ class Settings:
     the method "gates", empties what goes: the depth rules "one-standard-error" and "share" let depth use at most
     `depth_share` of the cost to be saved, "equal-cost" decides on blocks first. Then `finetune_epochs` follow. Epochs
     may be fractions. Training computes in `precision` float32, or in bfloat16 under autocast; "auto" tries what is
-    faster, and whether channels last are, where it takes more than a minute. With `capture` training steps run as CUDA graphs, several times as fast for small networks.
+    faster, and whether channels last are, where it takes more than a minute. With `capture` training steps run as CUDA
+    graphs, which small networks gain most from.
     Learning rates: `dense_learning_rate` and `finetune_learning_rate` follow a
     cosine to zero, `path_learning_rate` is constant but for the settling end of each piece. `label_smoothing` is that
     of all training for classification. Fine-tuning learns from the dense network too: `distillation` is the weight
