@@ -148,3 +148,17 @@ def test_every_group_keeps_its_share() -> None:
     assert list(Rounding(share=0.25).smaller_sizes(group)) == list(range(4, 16))  # type: ignore[arg-type]
     assert list(Rounding(to=8, share=0.25).smaller_sizes(group)) == [8]  # type: ignore[arg-type]
     assert Rounding(share=0.3).most_to_go(group, 15) == 11  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("price", [0.0, float("nan")])
+def test_of_blocks_that_are_as_cheap_the_network_and_the_removal_are_of_the_same(
+    dense: nn.Module, structure: Structure, monkeypatch: pytest.MonkeyPatch, price: float
+) -> None:
+    """A network that gives every example the same answer loses the same without any of its blocks."""
+    thinning = making_of(dense, structure, 0.5).thinning
+    monkeypatch.setattr(thinning, "_prices", dict.fromkeys(reversed([b.name for b in structure.outer_blocks]), -1.0))
+    monkeypatch.setattr(Thinning, "_loss", lambda self, live: price)
+    cut = thinning.without(2, 0)
+    assert len(cut.removal.blocks) == 2
+    left = {block.name for block in cut.live.structure.outer_blocks}
+    assert left == {block.name for block in structure.outer_blocks} - set(cut.removal.blocks)

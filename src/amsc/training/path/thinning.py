@@ -75,16 +75,17 @@ class Thinning:
         spare = spare or [name for name, cost in costs.items() if cost >= least_cost]
         if not spare:
             return None
-        loss, asked, best = self._loss(cut.live), set[str](), cut.live
+        loss, asked, best, gone = self._loss(cut.live), set[str](), cut.live, ""
         while (name := min(spare, key=lambda name: self._prices.get(name, -math.inf))) not in asked:
             tried = self._trail.tried(cut.live, name)
             saved = predicted_cost(structure) - predicted_cost(structure, {}, (name,))
-            self._prices[name] = (self._loss(tried) - loss) / max(1, saved)
+            price = (self._loss(tried) - loss) / max(1, saved)
+            self._prices[name] = math.inf if math.isnan(price) else price
             asked.add(name)
             if self._prices[name] <= min(self._prices[other] for other in asked):
-                best = tried
+                best, gone = tried, name  # of several that are as cheap the one that was tried last
         best = replace(best, error=max(cut.live.error, best.error))
-        return Cut(best, compose_removals(self._trail.structure, cut.removal, Removal((name,))))
+        return Cut(best, compose_removals(self._trail.structure, cut.removal, Removal((gone,))))
 
     def _loss(self, live: Shrunk) -> float:
         return mean_loss(live.model, self._trail.data, self._trail.task, batches=PRICED)
