@@ -13,7 +13,7 @@ from amsc.errors import CutError, SettingsError
 from amsc.jobs.scan_look import LossCheck
 from amsc.surgery import apply_plan, load
 from amsc.tasks import Classification
-from amsc.words.record import unproven_words
+from amsc.words.record import unproven_words, verified_words
 from training.small import small_data
 
 DATA = small_data()
@@ -58,6 +58,13 @@ def test_the_stream_goes_and_the_record_says_that_no_proof_covers_it(run: tuple[
     assert words in str(record)
     report = (folder / "report.html").read_text()
     assert "But no proof covers the channels of embed" in report
+
+
+def test_where_nothing_is_proven_no_number_says_so(run: tuple[amsc.Result, Path]) -> None:
+    record = run[0].record
+    assert verified_words(record).startswith("largest difference between the masked and the cut network: ")
+    alone = replace(record, removed_channels={"embed": (0,), "up": ()})
+    assert verified_words(alone) == "nothing that went could be verified"
 
 
 def test_its_network_is_loaded_and_resumed_like_any_other(run: tuple[amsc.Result, Path]) -> None:

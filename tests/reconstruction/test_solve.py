@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from amsc.reconstruction.moments import Moments
-from amsc.reconstruction.solve import error_with, ridge_change, solved
+from amsc.reconstruction.solve import AS_GOOD, error_with, ridge_change, solved
 from reconstruction.fits import drawn
 
 
@@ -83,3 +83,30 @@ def test_constant_inputs_are_no_trouble(value: float) -> None:
         assert found is not None
         assert found.after < 1e-9
         torch.testing.assert_close(found.change, torch.full((1, 1, 4), 1 / 8, dtype=torch.float64), atol=1e-4, rtol=0)
+
+
+def test_of_strengths_that_are_as_good_the_strongest_is_taken() -> None:
+    """Two inputs that are nearly one: what tells them apart is noise, which a weak ridge follows with large weights."""
+    common, weights = drawn(1, 8000, 1, seed=5), torch.ones(1, 1, dtype=torch.float64)
+    halves = []
+    for rows, seed in ((slice(0, 6000), 6), (slice(6000, 8000), 7)):
+        one = common[:, rows]
+        read = torch.cat([one, one + 1e-4 * drawn(*one.shape, seed=seed)], dim=-1)
+        halves.append(moments(read, one + 0.3 * drawn(*one.shape, seed=seed + 2)))
+    fit, held = halves
+    weak, found = ridge_change(fit, 1e-12, with_shift=False), solved(fit, held, weights, with_shift=False)
+    assert weak is not None
+    assert found is not None
+    assert float(weak.abs().max()) > 10
+    assert float(found.change.abs().max()) < 2
+    assert found.ridge > 1e-4
+    assert found.after <= AS_GOOD * error_with(held, weak, weights)
+
+
+def test_what_can_be_had_exactly_is_not_held_back() -> None:
+    truth, read = drawn(1, 2, 6, seed=3), drawn(1, 60, 6, seed=4)
+    found = solved(
+        moments(read, read @ truth.mT), moments(read, read @ truth.mT), torch.ones(1, 2).double(), with_shift=False
+    )
+    assert found is not None
+    torch.testing.assert_close(found.change, truth, rtol=1e-9, atol=1e-9)

@@ -106,7 +106,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     shares = [_share(text) for text in args.target or ()] or SHARES
     if args.out is not None and (there := [name for name in FILES if (args.out / name).exists()]):
         raise RunFolderError(f"{args.out / there[0]} exists already: name another --out")
-    if wanted.weights is None:
+    if wanted.weights is None and ":" not in str(wanted.model):  # a function of the user's may have loaded them
         console.note("no --weights: the network is scanned as it is initialised, which says little of a trained one")
     with torch_as_set(wanted.settings):
         model, data, wanted = open_both(wanted)

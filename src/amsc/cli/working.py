@@ -20,7 +20,7 @@ from amsc.report import before_after, group_rows, score_format
 from amsc.settings import RunSettings
 from amsc.training import Progress
 from amsc.words.free import judged_section
-from amsc.words.record import path_remarks, shown_path, unproven_words
+from amsc.words.record import path_remarks, shown_path, unproven_words, verified_words
 
 __all__ = ["REPORT_FILE", "begin", "begin_pick", "carry_on", "payload", "show_outcome", "show_path"]
 
@@ -147,7 +147,7 @@ def show_outcome(record: Record, folder: Path, console: Console) -> None:
     groups = group_rows(record)
     channels = ", ".join(f"{group.count} of {group.name}" for group in groups) or "none"
     console.show(f"removed filters ({sum(group.count for group in groups)} in the blocks that stay): {channels}")
-    console.show(f"verification: outputs of the cut and the masked network differ by {record.verification_error:.1e}")
+    console.show(f"verification: {verified_words(record)}")
     for text in unproven_words(record.unproven):
         console.show(f"verification: {text}")
     if record.judged_shares:

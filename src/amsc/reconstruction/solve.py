@@ -12,6 +12,10 @@ __all__ = ["RIDGES", "Solution", "error_with", "ridge_change", "solved"]
 
 RIDGES = (1e-12, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Strengths that are tried, relative to the mean square of what is read."""
+AS_GOOD = 1.001
+"""How much larger the error may be than the least one: of strengths as good the strongest is taken. Weak ones follow
+directions in which hardly anything is read with weights that are larger by orders of magnitude, which short formats and
+training do not bear."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,18 +30,20 @@ class Solution:
 
 
 def solved(fit: Moments, held: Moments, weights: Tensor, *, with_shift: bool) -> Solution | None:
-    """The best change among the strengths, judged by the examples held out; None where none is better than no change.
+    """The change with the strongest strength that is as good as the best, judged by the examples held out; None where
+    none is better than no change.
 
     `with_shift`: the last number read is a constant 1, whose coefficient is the shift. `weights` tell how much the
     squared error of each output counts; shape (group, output)."""
-    best, least = None, _weighted(held, weights)
+    before, found = _weighted(held, weights), list[Solution]()
     for ridge in RIDGES:
         change = ridge_change(fit, ridge, with_shift=with_shift)
         error = math.inf if change is None else error_with(held, change, weights)
-        if change is not None and error < least:
+        if change is not None and error < before:
             shift = change[..., -1] if with_shift else change.new_zeros(change.shape[:2])
-            best, least = Solution(change[..., :-1] if with_shift else change, shift, ridge, error), error
-    return best
+            found.append(Solution(change[..., :-1] if with_shift else change, shift, ridge, error))
+    least = min((one.after for one in found), default=math.inf)
+    return next((one for one in reversed(found) if one.after <= AS_GOOD * least), None)
 
 
 def ridge_change(moments: Moments, ridge: float, *, with_shift: bool) -> Tensor | None:

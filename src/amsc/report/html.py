@@ -8,7 +8,7 @@ from amsc.records import Record
 from amsc.report.chart import path_chart
 from amsc.words.amounts import format_count, format_seconds, score_format
 from amsc.words.free import judged_section
-from amsc.words.record import before_after, group_rows, path_remarks, shown_path, unproven_words
+from amsc.words.record import before_after, group_rows, path_remarks, shown_path, unproven_words, verified_words
 
 __all__ = ["render"]
 
@@ -30,6 +30,7 @@ def render(record: Record) -> str:
         chart=path_chart(record),
         path=shown_path(record),
         remarks=path_remarks(record),
+        verified=verified_words(record),
         unproven=unproven_words(record.unproven),
         judged=judged_section(record.judged_shares, record.score_name) if record.judged_shares else None,
     )

@@ -21,6 +21,7 @@ __all__ = [
     "record_page",
     "shown_path",
     "unproven_words",
+    "verified_words",
     "went_back",
 ]
 
@@ -151,6 +152,14 @@ def went_back(before: int, after: int) -> str:
     )
 
 
+def verified_words(record: Record) -> str:
+    """How far the proof of what went is off; that there is none where nothing of it can be proven."""
+    gone = {name for name, indices in record.removed_channels.items() if indices}
+    if record.unproven and not record.removed_blocks and gone <= record.unproven.keys():
+        return "nothing that went could be verified"
+    return f"largest difference between the masked and the cut network: {record.verification_error:.2g} relative"
+
+
 def unproven_words(unproven: Mapping[str, str]) -> tuple[str, ...]:
     """What the proof does not cover, a text for each reason why groups (name -> reason) are not."""
     reasons = dict.fromkeys(unproven.values())
@@ -173,7 +182,7 @@ def record_page(record: Record) -> Page:
             f"blocks removed: {name_together(record.removed_blocks, most=6) or 'none'}",
             *path_remarks(record),
             f"path: {len(shown_path(record))} points, {epochs:g} epochs, {seconds}",
-            f"largest difference between the masked and the cut network: {record.verification_error:.2g} relative",
+            verified_words(record),
             *unproven_words(record.unproven),
         ),
         (

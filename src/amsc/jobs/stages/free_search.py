@@ -60,7 +60,7 @@ class _Search:
     def start(self) -> WalkState:
         """Before the first rung: the dense network is as good as the best so far."""
         job = self._job
-        scores = evaluate(job.dense, job.data, "validation", job.task, speed=self._trail.settings.speed).per_example
+        scores = evaluate(job.dense, job.data, "validation", job.task).per_example
         snapshot = Snapshot(Removal(), state_of(job.dense))
         dense = Candidate(len(job.structure.outer_blocks), scores, 0.0, snapshot)
         return WalkState(FREE, 0, 0, predicted_cost(job.structure), snapshot, candidates=(dense,))

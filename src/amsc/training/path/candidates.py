@@ -86,7 +86,7 @@ class Making:
         self, thinned: Cut, choice: GateChoice | None, removal: Removal, *, least_share: float = 0.0
     ) -> AtTarget:
         trail, narrowed = self.trail, self._without(thinned, removal)
-        judged = evaluate(narrowed.live.model, trail.data, "validation", trail.task, speed=trail.settings.speed)
+        judged = evaluate(narrowed.live.model, trail.data, "validation", trail.task)
         return AtTarget(thinned, narrowed, judged, choice, least_share)
 
     def _without(self, thinned: Cut, removal: Removal) -> Cut:
