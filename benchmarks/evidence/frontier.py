@@ -213,6 +213,7 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--epochs", type=float, default=2, help="in all")
     parser.add_argument("--path-epochs", type=float, default=0.25)
+    parser.add_argument("--judged", type=int, default=5_000, help="test images; a fifth as many for validation")
     add_shared_options(parser)
     return parser.parse_args()
 
@@ -224,7 +225,6 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.45, 0.3])
     parser.add_argument("--limit", type=int, default=10_000, help="training examples")
-    parser.add_argument("--judged", type=int, default=5_000, help="test images; a fifth as many for validation")
     parser.add_argument("--path-points", type=int, default=3)
     parser.add_argument("--path-learning-rate", type=float, default=0.05)
     parser.add_argument("--learning-rate", type=float, default=0.02)

@@ -7,10 +7,10 @@ One dense network, trained on all images for two epochs first and kept in --work
 that follows. Ways that cut at once do so once for each share and seed; what they leave is fine-tuned anew for each
 number of epochs, by the same call for all. Ways that walk spend an eighth of the epochs on the path, by `compress`,
 with the same learning rate for the rest. "repaired" ones are given back what their cuts cost, from `EXAMPLES` training
-images without labels; the others have BatchNorm estimated anew. Widths are not rounded. Every network is timed in
-turns with the dense one, in eager mode, on one thread. Validation and test images are two parts of the test file
-(`Halved`). Every finished cell is written at once and skipped when the
-script is started again. "CIFAR-10 JPEG" is not the original CIFAR-10: compare only within one file.
+images without labels; the others have BatchNorm estimated anew. Widths are not rounded. Every network is timed in turns
+with the dense one, in eager mode, on one thread. Validation and test images are two parts of the test file (`Halved`).
+Every finished cell is written at once and skipped when the script is started again. "CIFAR-10 JPEG" is not the original
+CIFAR-10: compare only within one file.
 """
 
 import argparse

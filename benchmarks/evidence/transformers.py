@@ -3,13 +3,13 @@
     python benchmarks/evidence/transformers.py [--networks vit language-model] [--seeds 0 1 2] [--shares 0.5 0.25]
 
 The dense network is trained for each seed (the ViT for 40 epochs with AdamW on 1,078 digits, the language model of
-examples/language_model.py for 8 on 4,000 texts). Of each small network: the score, its time in turns with the dense
-one (eager, batch 64, one thread), the relative error of its outputs, and what is left of its layers; untrained as a
-scan cuts it, the same reconstructed, and as the search at equal cost leaves it (`--effort instant`), and that after
+examples/language_model.py for 8 on 4,000 texts). Of each small network: the score, its time in turns with the dense one
+(eager, batch 64, one thread), the relative error of its outputs, and what is left of its layers; untrained as a scan
+cuts it, the same reconstructed, and as the search at equal cost leaves it (`--effort instant`), and that after
 fine-tuning for 24 epochs (the language model: 4) with and without distillation, beside the proximal path of as many
-epochs, unrepaired, as it was the default before. No width is rounded. Finished cells are written at once and skipped
-when the script is started again. Score: accuracy, or nats per sign (lower is better). Results:
-benchmarks/results/transformers.json.
+epochs, unrepaired, as it was the default before; "inexact" lets the stream and head dimensions go too. No width is
+rounded. Finished cells are written at once and skipped when the script is started again. Score: accuracy, or nats per
+sign (lower is better). Results: benchmarks/results/transformers.json.
 """
 
 import argparse

@@ -230,7 +230,8 @@ class RefittedLayer:
     which that is added.
 
     The errors are those on the examples held out, squared, as shares of the variance of what it should be; `ridge` is
-    the strength that was best there, None where no change was better. A layer that was left alone has a `reason`."""
+    the strongest that was as good as the best there, None where no change was better. A layer that was left alone has a
+    `reason`."""
 
     name: str
     target: str = ""

@@ -111,24 +111,22 @@ class Settings:
     `depth_share` of the cost to be saved, "equal-cost" decides on blocks first. Then `finetune_epochs` follow. Epochs
     may be fractions. Training computes in `precision` float32, or in bfloat16 under autocast; "auto" tries what is
     faster, and whether channels last are, where it takes more than a minute. With `capture` training steps run as CUDA
-    graphs, which small networks gain most from.
-    Learning rates: `dense_learning_rate` and `finetune_learning_rate` follow a
-    cosine to zero, `path_learning_rate` is constant but for the settling end of each piece. `label_smoothing` is that
-    of all training for classification. Fine-tuning learns from the dense network too: `distillation` is the weight
-    of its soft targets at this `temperature` (None: 0.9 for classification, 0 for other tasks); with `ema` above 0 its
-    outcome is the moving average of the weights with this decay per step. `batch_size` and `limit` (which caps the
-    training examples) are for data that amsc opens by name: data that come as an object decide themselves, and a run
-    notes what they have. `reconstruction` is the number of training examples, without their labels, from which what a
-    cut costs is given back (0: it is not). `prices` say what the channels of a scan are ordered by where it is: "obs",
-    what losing them costs after that, or "fisher", what it costs before. `threads` are
-    torch's (0: as it is set). `keep` and `only` are names or globs of what must not be touched, or of all that may be
-    (see `amsc.structure.select`); what is left of a group that loses channels is a multiple of `round_to`, at least
-    `min_channels` (see `amsc.structure.Rounding`). "auto" is 8, and finer where a layer is so narrow that multiples of
-    8 would leave no choice, or where they would end far from a target; 1 rounds nothing. Each text in `minimum`, such
-    as "layer3.*=16", says how many must be left where it names groups, as `keep` would. Lists of these become tuples.
-    With `inexact` channels may go too that are not the same function removed as zeroed, such as those of a stream under
-    LayerNorms (residual streams go as with `streams` then): they are judged by what the network is worth once it is
-    reconstructed, and no proof covers them.
+    graphs. Learning rates: `dense_learning_rate` and `finetune_learning_rate` follow a cosine to zero,
+    `path_learning_rate` is constant but for the settling end of each piece. `label_smoothing` is that of all training
+    for classification. Fine-tuning learns from the dense network too: `distillation` is the weight of its soft targets
+    at this `temperature` (None: 0.9 for classification, 0 for other tasks); with `ema` above 0 its outcome is the
+    moving average of the weights with this decay per step. `batch_size` and `limit` (which caps the training examples)
+    are for data that amsc opens by name: data that come as an object decide themselves, and a run notes what they have.
+    `reconstruction` is the number of training examples, without their labels, from which what a cut costs is given back
+    (0: it is not). `prices` say what the channels of a scan are ordered by where it is: "obs", what losing them costs
+    after that, or "fisher", what it costs before. `threads` are torch's (0: as it is set). `keep` and `only` are names
+    or globs of what must not be touched, or of all that may be (see `amsc.structure.select`); what is left of a group
+    that loses channels is a multiple of `round_to`, at least `min_channels` (see `amsc.structure.Rounding`). "auto" is
+    8, and finer where a layer is so narrow that multiples of 8 would leave no choice, or where they would end far from
+    a target; 1 rounds nothing. Each text in `minimum`, such as "layer3.*=16", says how many must be left where it names
+    groups, as `keep` would. Lists of these become tuples. With `inexact` channels may go too that are not the same
+    function removed as zeroed, such as those of a stream under LayerNorms (residual streams go as with `streams` then):
+    they are judged by what the network is worth once it is reconstructed, and no proof covers them.
 
     Raises:
         SettingsError: a value has the wrong type or is impossible.
@@ -167,7 +165,7 @@ class Settings:
     prices: str = "obs"  # or "fisher": what channels cost before reconstruction; used where networks are scanned
     keep: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
-    inexact: bool = False  # LayerNorm streams and others that no proof covers may go as well; where streams may
+    inexact: bool = False  # LayerNorm streams and others that no proof covers may go as well, and streams
     streams: bool = False  # channels of residual streams may go as well; with method="gates", and in scans
     plain: bool = False  # plain convolutions may go as well: the path draws their kernels to the identity
     round_to: int | Literal["auto"] = "auto"

@@ -131,8 +131,8 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--inexact",
         action=argparse.BooleanOptionalAction,
-        help="let streams under LayerNorms and other channels go as well that no proof covers; they are judged after "
-        "reconstruction, where --streams may be used (default: no)",
+        help="let streams under LayerNorms and other channels go as well that no proof covers, but judged after "
+        "reconstruction; not with a penalty (default: no)",
     )
     group.add_argument(
         "--plain",
@@ -188,7 +188,7 @@ def add_run_flags(parser: argparse.ArgumentParser, *, out: str, defaults: Settin
     group.add_argument(
         "--capture",
         action=argparse.BooleanOptionalAction,
-        help="record training steps and replay them as CUDA graphs, faster for small networks on a GPU (default: no)",
+        help="record training steps and replay them as CUDA graphs (default: no)",
     )
     group.add_argument(
         "--deterministic",

@@ -21,6 +21,7 @@ from amsc.cli.subject import write_json
 from amsc.errors import RunFolderError, TargetError
 from amsc.jobs.scan import EXAMPLES, SHARES, scan
 from amsc.limits.target import Target, parse_target
+from amsc.models import is_function
 from amsc.report import scan_columns, scan_remarks, scan_rows
 from amsc.training import DIMENSIONS
 
@@ -106,7 +107,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     shares = [_share(text) for text in args.target or ()] or SHARES
     if args.out is not None and (there := [name for name in FILES if (args.out / name).exists()]):
         raise RunFolderError(f"{args.out / there[0]} exists already: name another --out")
-    if wanted.weights is None and ":" not in str(wanted.model):  # a function of the user's may have loaded them
+    if wanted.weights is None and not is_function(str(wanted.model)):  # a function may have loaded them
         console.note("no --weights: the network is scanned as it is initialised, which says little of a trained one")
     with torch_as_set(wanted.settings):
         model, data, wanted = open_both(wanted)

@@ -10,7 +10,7 @@ from amsc.models.function import call_function
 from amsc.models.weights import load_weights
 from amsc.models.zoo import ZOO
 
-__all__ = ["open_model"]
+__all__ = ["is_function", "open_model"]
 
 _SUPPORTED = f"one of {', '.join(ZOO)}, torchvision:NAME, or package.module:function"
 
@@ -40,13 +40,18 @@ def open_model(
     return model
 
 
+def is_function(name: str) -> bool:
+    """Whether this names a function of the user's, and no network that amsc or torchvision has."""
+    return ":" in name and not name.startswith("torchvision:")
+
+
 def _build(name: str, num_classes: int | None, in_channels: int | None) -> nn.Module:
     if name in ZOO:
         entry = ZOO[name]
         return entry.build(num_classes or entry.num_classes, in_channels or entry.in_channels)
     if name.startswith("torchvision:"):
         return _from_torchvision(name.removeprefix("torchvision:"), num_classes, in_channels)
-    if ":" not in name:
+    if not is_function(name):
         near = difflib.get_close_matches(name.lower(), ZOO, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ModelError(f"there is no model {name!r}; {hint}expected {_SUPPORTED}")
