@@ -49,7 +49,11 @@ if not TYPE_CHECKING:
         """A public name or a package of amsc, imported when it is first asked for: that takes torch and seconds."""
         import importlib
 
-        if name in __all__:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            found: object = version("amsc")
+        elif name in __all__:
             found = getattr(importlib.import_module("amsc.public"), name)
         else:
             try:

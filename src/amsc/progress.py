@@ -3,19 +3,33 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-__all__ = ["Naming", "NoProgress", "Progress"]
+__all__ = ["Naming", "NoProgress", "Progress", "Tell", "silent"]
 
 
 class Progress(Protocol):
     """Somebody who listens, such as a progress bar."""
 
     def update(self, phase: str, step: int, steps: int, **values: float) -> None:
-        """`step` of `steps` of `phase` are done: "dense", "depth", "width", "ladder" or "finetune"; of a scan "gates"
-        or "look".
+        """`step` of `steps` (0: nobody knows how many) of `phase` are done.
+
+        A run has the phases "prepare", "dense", "search", "depth", "width", "finetune" and "measure", a scan "prepare",
+        "gates" and "look".
 
         `values` are the latest of `loss`, `blocks`, `channels`, `macs` and `score`, as far as they are known; `cost` is
-        that of the network being fine-tuned, as a share of the dense one's.
+        that of the network being fine-tuned, as a share of the dense one's. Of a search, `tried` blocks have been
+        priced and `judged` networks judged so far.
         """
+
+
+class Tell(Protocol):
+    """Hears what is new in a piece of work, of which it knows how far it is."""
+
+    def __call__(self, **values: float) -> None:
+        """The `values` of `Progress.update`."""
+
+
+def silent(**values: float) -> None:
+    """Nobody listens."""
 
 
 class NoProgress:

@@ -18,7 +18,7 @@ SOURCE = str(Path(amsc.errors.__file__).parents[1])
 SCRIPT = "import sys\nfrom amsc.cli import main\nsys.exit(main())"  # what pip installs as `amsc`
 
 
-@pytest.mark.parametrize("command", [["-m", "amsc.cli"], ["-c", SCRIPT]])
+@pytest.mark.parametrize("command", [["-m", "amsc"], ["-c", SCRIPT]])
 def test_while_torch_is_imported(command: list[str], tmp_path: Path) -> None:
     slow = "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
     (tmp_path / "torch.py").write_text(slow)  # found before torch

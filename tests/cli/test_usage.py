@@ -148,11 +148,29 @@ def test_an_unexpected_fault_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys
     )
 
 
-def test_output_into_a_closed_pipe_is_no_crash() -> None:
-    command = f"{sys.executable} -m amsc.cli inspect digits_resnet | head -n 1"
+@pytest.mark.parametrize("words", ["inspect digits_resnet", "--print-completion zsh"])
+def test_output_into_a_closed_pipe_is_no_crash(words: str) -> None:
+    command = f"{sys.executable} -m amsc {words} | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=_environment())
-    assert "Traceback" not in done.stderr
-    assert "Exception ignored" not in done.stderr
+    assert done.stderr == ""
+
+
+def test_a_shell_completes_commands_flags_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "weights.pth").touch()
+    assert main(["--print-completion", "bash"]) == 0
+    (tmp_path / "amsc.bash").write_text(capsys.readouterr().out)
+
+    def completed(*words: str) -> list[str]:
+        function = "$(complete -p amsc | sed 's/.*-F \\([^ ]*\\).*/\\1/')"
+        given = f"COMP_WORDS=(amsc {' '.join(words)}); COMP_CWORD={len(words)}"
+        script = f'source amsc.bash; {given}; {function} amsc {words[-1]}; printf "%s\\n" "${{COMPREPLY[@]}}"'
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+        return done.stdout.split()
+
+    assert completed("com") == ["compress"]
+    assert "--effort" in completed("compress", "--eff")
+    assert completed("compress", "--effort", "qui") == ["quick"]
+    assert completed("compress", "--weights", "wei") == ["weights.pth"]
 
 
 def _environment() -> dict[str, str]:

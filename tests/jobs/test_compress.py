@@ -35,13 +35,13 @@ class Stopped(Exception):
 
 @dataclasses.dataclass
 class StopAt:
-    """Raises at the given call, counted from 1."""
+    """Raises at the given call, counted from 1, of those from stages of the run."""
 
     call: int
     calls: int = 0
 
     def update(self, phase: str, step: int, steps: int, **values: float) -> None:
-        self.calls += 1
+        self.calls += phase != "prepare"
         if self.calls == self.call:
             raise Stopped(f"{phase} {step}")
 

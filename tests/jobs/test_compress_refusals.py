@@ -197,7 +197,7 @@ def test_data_and_model_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"data": dataclasses.replace(LOADED, num_classes=1)}, DataError, "a single class"),
         ({"settings": {"device": "cpu"}}, SettingsError, r"got dict; write Settings\(\*\*settings\)"),
         ({"settings": {}}, SettingsError, "expected an amsc.Settings"),
-        ({"progress": True}, SettingsError, "an object with update.*got bool"),
+        ({"progress": 3}, SettingsError, "an object with update.*got int"),
         ({"data": dataclasses.replace(LOADED, validation=WIDE)}, DataError, WRONG.format("validation")),
         ({"data": dataclasses.replace(LOADED, test=WIDE)}, DataError, WRONG.format("test")),
     ],

@@ -51,6 +51,8 @@ def test_the_stream_goes_and_the_record_says_that_no_proof_covers_it(run: tuple[
     assert list(record.unproven) == ["embed"]
     assert record.after.macs <= 0.3 * record.before.macs
     assert 0 < len(record.removed_channels["embed"]) < 32
+    gone = sum(map(len, record.removed_channels.values()))
+    assert (record.channels_before, record.path[-1].channels_left) == (32 + 16, 32 + 16 - gone), "streams are counted"
     assert record.removed_channels["up"], "what is proven goes as well"
     assert record.verification_error <= 1e-5
     (words,) = unproven_words(record.unproven)

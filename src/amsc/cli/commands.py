@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import os
 import platform
 import sys
 import traceback
@@ -9,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import shtab
 import torch
 
 from amsc.cli import INTERRUPTED, compress, demo, export, inspect, measure, path, pick, resume, scan
@@ -41,11 +43,23 @@ def build_parser() -> Parser:
     """The whole command line."""
     parser = Parser(prog="amsc", description=DESCRIPTION, epilog=EPILOG.format(networks=", ".join(ZOO)))
     parser.add_argument("--version", action="version", version=_version())
+    shtab.add_argument_to(parser, "--print-completion", help="print the completions of a shell, and stop")
     add_output_flags(parser, default=False)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for command in (demo, inspect, scan, compress, path, pick, resume, measure, export):
         command.add_parser(commands)
+    _complete_files(parser)
+    for command_parser in commands.choices.values():
+        _complete_files(command_parser)
     return parser
+
+
+def _complete_files(parser: Parser) -> None:
+    """Let shells complete what names a file or a folder."""
+    kinds = {"FILE": shtab.FILE, "FOLDER": shtab.DIRECTORY, "RUN": shtab.DIRECTORY}
+    for action in parser._actions:
+        if action.metavar in kinds:
+            action.complete = kinds[action.metavar]  # type: ignore[attr-defined] # shtab looks for it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(words, console)
         except SystemExit as stop:  # --help and --version, and rich when nobody reads any more (`amsc ... | head`)
             return int(stop.code or 0)
+        except BrokenPipeError:  # nobody reads any more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # which Python flushes at its end
+            return 0
         except (Exception, KeyboardInterrupt) as error:
             if "--debug" in words:
                 traceback.print_exc(file=sys.stderr)

@@ -1,15 +1,19 @@
 """Where words, tables and the one JSON object go."""
 
+import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console as RichConsole
 from rich.table import Table
 from rich.text import Text
+
+from amsc.progress import NoProgress, Progress
+from amsc.words.listeners import listening_on
 
 __all__ = ["Console"]
 
@@ -63,6 +67,15 @@ class Console:
         self.results.print(table)
         if note:
             self.show(note)
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """A listener for the time of a run, which shows among the notes how far it is."""
+        if self.quiet:
+            yield NoProgress()
+        else:
+            with listening_on(self.notes) as listener:
+                yield listener
 
     def error(self, text: str) -> None:
         """One line on standard error."""

@@ -16,7 +16,6 @@ from amsc.cli.flags import (
 )
 from amsc.cli.opening import open_both, task_of, torch_as_set
 from amsc.cli.parser import add_command
-from amsc.cli.progress import progress
 from amsc.cli.subject import write_json
 from amsc.errors import RunFolderError, TargetError
 from amsc.jobs.scan import EXAMPLES, SHARES, scan
@@ -111,7 +110,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.note("no --weights: the network is scanned as it is initialised, which says little of a trained one")
     with torch_as_set(wanted.settings):
         model, data, wanted = open_both(wanted)
-        with progress(console) as listener:
+        with console.progress() as listener:
             found = scan(
                 model.eval(),
                 data.example_inputs(1),

@@ -9,7 +9,6 @@ from torch import nn
 
 from amsc.cli.console import Console
 from amsc.cli.opening import SETTINGS_FILE, absolute, called, free_folder, open_both, task_of, torch_as_set
-from amsc.cli.progress import progress
 from amsc.data import Data
 from amsc.jobs.compress import compress
 from amsc.jobs.pick import pick
@@ -82,7 +81,7 @@ def _recorded(run: RunSettings, folder: Path, console: Console, work: Work) -> R
     with torch_as_set(run.settings):
         model, data, run = open_both(run)
         try:
-            with progress(console) as reporter:
+            with console.progress() as reporter:
                 return work(model, data, run, _Announcing(reporter, folder, console)).record
         except KeyboardInterrupt as stop:
             hint = f"; to go on: amsc resume {folder}" if (folder / SETTINGS_FILE).is_file() else " before it began"

@@ -142,10 +142,11 @@ def check_plain(settings: Settings, target: Target) -> None:
 
 def check_listener(progress: Any) -> None:
     """Refuse what cannot hear how far the work is."""
-    if progress is not None and (isinstance(progress, type) or not callable(getattr(progress, "update", None))):
+    is_object = not isinstance(progress, type) and callable(getattr(progress, "update", None))
+    if not (progress is None or isinstance(progress, bool) or is_object):
         raise SettingsError(
-            f"progress: expected an object with update(phase, step, steps, **values), as amsc.progress.Progress "
-            f"describes it; got {_kind(progress)}"
+            f"progress: expected True, False or an object with update(phase, step, steps, **values), as "
+            f"amsc.progress.Progress describes it; got {_kind(progress)}"
         )
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from amsc.borrowing import copied
 from amsc.data import Data
 from amsc.jobs.checks import check_plain, chosen_settings
+from amsc.jobs.listening import Heard
 from amsc.jobs.opening import job_of, opened, requested
 from amsc.jobs.preparation import prepared
 from amsc.jobs.result import Result, finished
@@ -18,7 +19,6 @@ from amsc.jobs.stages.job import state_of
 from amsc.limits.target import Target
 from amsc.settings import RunSettings, Settings
 from amsc.tasks import Task
-from amsc.training import Progress
 
 __all__ = ["Result", "compress"]
 
@@ -35,7 +35,7 @@ def compress(
     model_name: str = "",
     resume: bool = False,
     source: RunSettings | None = None,
-    progress: Progress | None = None,
+    progress: Heard = None,
 ) -> Result:
     """A smaller network that meets `target`, found on the AMSC path (depth first, then width) and fine-tuned.
 
@@ -56,7 +56,8 @@ def compress(
         source: how the command line can make model, data and task again, as in
             `amsc.settings.RunSettings(model="my.nets:build", data="my.data:loaders")`, so that `amsc resume` and others
             need not ask for them.
-        progress: hears how far the work is.
+        progress: hears how far the work is; True shows it on standard error, None does so where that is a terminal or
+            a notebook, False never.
 
     Raises:
         TargetError: the target cannot be reached; the message says what can. Nothing has been trained then.
@@ -78,10 +79,10 @@ def compress(
     )
     check_plain(wanted.settings, target)
     known = source or named_again(wanted.name, model, example_inputs, data, task)
-    with opened(wanted, resume=resume) as folder:
+    with opened(wanted, resume=resume) as (folder, listener):
         past = folder.read() if resume else None
         budget = prepared(wanted, None if past is None else past.timing)
-        job = job_of(wanted, copied(model), budget, folder, past)
+        job = job_of(wanted, copied(model), budget, folder, listener, past)
         state = replace(past or RunState(dense=state_of(job.dense)), timing=budget.timing, speed=job.speed)
         folder.begin(state, noted(known, target, wanted.settings))
         return finished(job, state)

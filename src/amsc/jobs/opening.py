@@ -11,9 +11,10 @@ from amsc.data import Data
 from amsc.jobs.checks import check_kinds, check_listener, check_target, chosen_task
 from amsc.jobs.fastest import fastest_speed
 from amsc.jobs.imitating import data_for
+from amsc.jobs.listening import Heard, listener_of
 from amsc.jobs.preparation import laddered, settings_used, taught, threads_and_determinism
 from amsc.jobs.request import Request
-from amsc.jobs.run_folder import RunFolder, check_usable
+from amsc.jobs.run_folder import SETTINGS_FILE, RunFolder, check_usable
 from amsc.jobs.run_identity import run_identity
 from amsc.jobs.run_lock import claimed
 from amsc.jobs.run_state import RunState
@@ -22,7 +23,7 @@ from amsc.limits.budget import Budget
 from amsc.limits.target import Target
 from amsc.settings import Settings
 from amsc.tasks import Task
-from amsc.training import NoProgress, Progress
+from amsc.training import Progress
 
 __all__ = ["job_of", "opened", "requested"]
 
@@ -37,7 +38,7 @@ def requested(
     *,
     out: str | Path | None,
     name: str,
-    progress: Progress | None,
+    progress: Heard,
     tell: bool = True,
 ) -> Request:
     """The request, once it is known that its parts are of the right kinds; `tell` as in `settings_used`.
@@ -58,13 +59,14 @@ def requested(
         laddered(taught(settings_used(settings, data, tell=tell), judge), target),
         name or type(model).__name__,
         None if out is None else Path(out),
-        progress or NoProgress(),
+        progress,
     )
 
 
 @contextmanager
-def opened(wanted: Request, *, resume: bool = False) -> Iterator[RunFolder]:
-    """The run's folder, which nobody else writes to meanwhile, and torch as the settings want it.
+def opened(wanted: Request, *, resume: bool = False) -> Iterator[tuple[RunFolder, Progress]]:
+    """The run's folder, which nobody else writes to meanwhile, and who hears of the run; torch is as the settings want
+    it.
 
     Raises:
         RunFolderError: it holds something and `resume` is not set, there is nothing to resume, or it cannot be written.
@@ -75,13 +77,34 @@ def opened(wanted: Request, *, resume: bool = False) -> Iterator[RunFolder]:
             wanted.out, is_needed=wanted.target.drop is not None
         ) as path,  # a search comes back to the path's points
         threads_and_determinism(wanted.settings),
+        listener_of(wanted.progress) as listener,
+        _resumable(path),
     ):
         check_usable(path, resume=resume)  # also now that nobody else may write
         identity = run_identity(wanted.name, wanted.model, wanted.data, wanted.task, wanted.target, wanted.settings)
-        yield RunFolder(path, identity)
+        listener.update("prepare", 0, 1)
+        yield RunFolder(path, identity), listener
 
 
-def job_of(wanted: Request, dense: nn.Module, budget: Budget, folder: RunFolder, past: RunState | None = None) -> Job:
+@contextmanager
+def _resumable(path: Path | None) -> Iterator[None]:
+    """Ctrl-C says how to go on, where the run can."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if path is None or not (path / SETTINGS_FILE).is_file():
+            raise
+        raise KeyboardInterrupt(f"stopped; to go on: the same call with resume=True, or amsc resume {path}") from stop
+
+
+def job_of(
+    wanted: Request,
+    dense: nn.Module,
+    budget: Budget,
+    folder: RunFolder,
+    listener: Progress,
+    past: RunState | None = None,
+) -> Job:
     """The job that is done with the network `dense`, a copy that is the job's own; it computes as it did in the
     `past`."""
     data = data_for(wanted.task, wanted.data, dense)
@@ -96,6 +119,6 @@ def job_of(wanted: Request, dense: nn.Module, budget: Budget, folder: RunFolder,
         wanted.name,
         wanted.target,
         folder,
-        wanted.progress,
+        listener,
         speed or fastest_speed(dense, data, wanted.task, wanted.settings),
     )

@@ -10,6 +10,7 @@ from amsc.borrowing import copied
 from amsc.data import Data
 from amsc.errors import ModelError, RunFolderError, SettingsError, TargetError
 from amsc.jobs.checks import chosen_settings
+from amsc.jobs.listening import Heard
 from amsc.jobs.opening import job_of, opened, requested
 from amsc.jobs.preparation import prepared
 from amsc.jobs.result import Result, finished
@@ -25,7 +26,7 @@ from amsc.records import PathPoint
 from amsc.settings import RunSettings, Settings
 from amsc.structure.costing import predicted_cost
 from amsc.tasks import Task
-from amsc.training import Progress, Snapshot, WalkState
+from amsc.training import Snapshot, WalkState
 
 __all__ = ["pick"]
 
@@ -45,7 +46,7 @@ def pick(
     out: str | Path | None = None,
     model_name: str = "",
     source: RunSettings | None = None,
-    progress: Progress | None = None,
+    progress: Heard = None,
 ) -> Result:
     """The network of a walked path that meets `target`, fine-tuned; the path is not walked again.
 
@@ -92,9 +93,9 @@ def pick(
         tell=settings is not None,
     )
     known = source or _named_again(was, named_again(wanted.name, model, example_inputs, data, task))
-    with opened(wanted) as folder:
+    with opened(wanted) as (folder, listener):
         budget = prepared(wanted, past.timing)
-        job = job_of(wanted, _dense(model, past, walked.path), budget, folder)
+        job = job_of(wanted, _dense(model, past, walked.path), budget, folder, listener)
         state = _start(past, walked, job)
         folder.begin(state, noted(known, target, wanted.settings))
         return finished(job, state)

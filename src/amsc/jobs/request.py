@@ -7,10 +7,10 @@ from typing import Any
 from torch import nn
 
 from amsc.data import Data
+from amsc.jobs.listening import Heard
 from amsc.limits.target import Target
 from amsc.settings import Settings
 from amsc.tasks import Task
-from amsc.training import Progress
 
 __all__ = ["Request"]
 
@@ -27,4 +27,4 @@ class Request:
     settings: Settings
     name: str
     out: Path | None
-    progress: Progress
+    progress: Heard

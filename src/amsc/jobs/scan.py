@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -10,7 +11,8 @@ from torch import nn
 
 from amsc.data import Data
 from amsc.errors import TargetError
-from amsc.jobs.checks import check_data
+from amsc.jobs.checks import check_data, check_listener
+from amsc.jobs.listening import Heard, listener_of
 from amsc.jobs.preparation import removable, threads_and_determinism
 from amsc.jobs.scan_look import Look, LossCheck
 from amsc.jobs.scan_request import ScanRequest, checked_share
@@ -30,7 +32,6 @@ from amsc.tasks import Task
 from amsc.training import (
     GateChoice,
     GateGradients,
-    Progress,
     Remainders,
     Removal,
     choose_gates,
@@ -123,7 +124,7 @@ def scan(
     latency: bool = False,
     reconstruct: bool = False,
     model_name: str = "",
-    progress: Progress | None = None,
+    progress: Heard = None,
 ) -> Scan:
     """What could go from a trained network for every budget, from one look at some training examples.
 
@@ -151,7 +152,8 @@ def scan(
         reconstruct: give the loss of each after `amsc.reconstruct` as well, which takes several times as long as all
             else; `evaluate` does it too. With `settings.reconstruction` 0 neither does.
         model_name: what the record calls the model; its class if empty.
-        progress: hears how far the work is.
+        progress: hears how far the work is; True shows it on standard error, None does so where that is a terminal or
+            a notebook, False never.
 
     Raises:
         TargetError: nothing can be removed, or no share can be reached.
@@ -163,12 +165,15 @@ def scan(
     wanted = ScanRequest(
         model, example_inputs, data, examples, power, dimensions, shares, evaluate, latency, reconstruct
     )
-    return _scanned(wanted.checked(task, settings, progress, model_name))
+    check_listener(progress)
+    with listener_of(progress) as listener:
+        return _scanned(wanted.checked(task, settings, listener, model_name))
 
 
 def _scanned(wanted: ScanRequest) -> Scan:
     model, clock = wanted.model, _Clock()
     with threads_and_determinism(wanted.settings):
+        wanted.progress.update("prepare", 0, 1)
         structure, coordinates = _gated(wanted)
         clock.lap("trace")
         found = gate_derivatives(
@@ -186,7 +191,7 @@ def _scanned(wanted: ScanRequest) -> Scan:
         clock.lap("prices")
         choice = _chosen(wanted, structure, coordinates, found, remainders)
         check = LossCheck.of(model, structure, wanted.data, wanted.task, can_split=found.is_batched)
-        points = _frontier(choice, wanted.shares, check)
+        points = _frontier(wanted, choice, check)
         clock.lap("path")
         points = Look(wanted, structure, check).at_all(points)
         clock.lap("looking")
@@ -279,24 +284,25 @@ def _removal(choice: GateChoice, share: float) -> Removal:
     return choice.removal(int(wanted * dense))
 
 
-def _frontier(choice: GateChoice, shares: Sequence[float], check: LossCheck) -> tuple[ScanPoint, ...]:
+def _frontier(wanted: ScanRequest, choice: GateChoice, check: LossCheck) -> tuple[ScanPoint, ...]:
     """The dense network and a structure for each share that can be reached; one that a smaller structure beats gives
     its share to that, where the prediction for that holds."""
-    dense = predicted_macs(choice.structure)
+    shares, dense = wanted.shares, predicted_macs(choice.structure)
+    point_of = partial(_point, choice, streams=wanted.settings.with_streams)
     within = [share for share in sorted(set(shares)) if int(share * dense) >= choice.lowest]
     if not within:
         _removal(choice, max(shares))  # says what the lowest is
     kept: list[ScanPoint] = []
     for share in within:
-        point = check.checked(_point(choice, share, choice.removal(int(share * dense))))
+        point = check.checked(point_of(share, choice.removal(int(share * dense))))
         smaller = kept[-1] if kept else None
         if smaller and smaller.is_predicted and point.predicted_increase > smaller.predicted_increase:
             point = replace(smaller, share=share)
         kept.append(point)
-    return (check.checked(_point(choice, 1.0, Removal())), *reversed(kept))
+    return (check.checked(point_of(1.0, Removal())), *reversed(kept))
 
 
-def _point(choice: GateChoice, share: float, removal: Removal) -> ScanPoint:
+def _point(choice: GateChoice, share: float, removal: Removal, *, streams: bool) -> ScanPoint:
     structure, channels = choice.structure, removal.channels
     left, increase = after_removal(structure, channels, removal.blocks), choice.predicted_increase(removal)
     return ScanPoint(
@@ -304,7 +310,7 @@ def _point(choice: GateChoice, share: float, removal: Removal) -> ScanPoint:
         macs=predicted_macs(structure, channels, removal.blocks),
         parameters=predicted_parameters(structure, channels, removal.blocks),
         blocks_left=len(left.outer_blocks),
-        channels_left=num_channels(left),
+        channels_left=num_channels(left, streams=streams),
         predicted_increase=max(0.0, increase),
         removed_blocks=removal.blocks,
         removed_channels=channels,

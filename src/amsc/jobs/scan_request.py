@@ -8,7 +8,7 @@ from torch import nn
 
 from amsc.data import Data
 from amsc.errors import SettingsError, TargetError
-from amsc.jobs.checks import check_kinds, check_listener, chosen_settings, chosen_task
+from amsc.jobs.checks import check_kinds, chosen_settings, chosen_task
 from amsc.jobs.imitating import data_for
 from amsc.limits.target import Target
 from amsc.settings import Settings
@@ -37,15 +37,12 @@ class ScanRequest:
     progress: Progress = field(default_factory=NoProgress)
     name: str = ""
 
-    def checked(
-        self, task: Task | None, settings: Settings | None, progress: Progress | None, name: str
-    ) -> "ScanRequest":
+    def checked(self, task: Task | None, settings: Settings | None, progress: Progress, name: str) -> "ScanRequest":
         """The request with these, or what is usual for None, once all is known to be of the right kind and possible.
 
         Raises:
             TargetError, SettingsError, ModelError, DataError: see `amsc.scan`.
         """
-        check_listener(progress)
         choices = chosen_settings(settings, self.settings)
         judge = chosen_task(task, choices)
         check_kinds(self.model, self.data, choices)
@@ -55,7 +52,7 @@ class ScanRequest:
             data=data_for(judge, self.data, self.model, is_watched=True),
             task=judge,
             settings=choices,
-            progress=progress or self.progress,
+            progress=progress,
             name=name or type(self.model).__name__,
         )
 

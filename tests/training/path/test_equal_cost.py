@@ -96,23 +96,31 @@ def test_where_no_channel_can_go_blocks_take_the_cost_below_the_target(
 
 
 @pytest.mark.parametrize(("peak", "last", "most"), [(0, 20, 3), (1, 20, 4), (3, 20, 6), (6, 20, 7), (12, 12, 7)])
-def test_few_numbers_of_blocks_are_tried(peak: int, last: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_numbers_of_blocks_are_tried(
+    peak: int, last: int, most: int, structure: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Scores that rise up to a number of blocks and fall behind it: that number is found in a few steps."""
     search = equal_cost._Search.__new__(equal_cost._Search)
     search._trail, search._target_cost, search._found = SimpleNamespace(task=TASK), 1, {}
-    search._near = None
-    search._thinning = SimpleNamespace(without=lambda number, _: SimpleNamespace(number=min(number, last)))
+    search._near, told = None, list[dict[str, float]]()
+    search._tell = lambda **values: told.append(values)
+    search._thinning = SimpleNamespace(without=lambda number, _, tell: SimpleNamespace(number=min(number, last)))
     monkeypatch.setattr(search, "_fewest", lambda: 0)
     monkeypatch.setattr(search, "_most", lambda number: min(number, last))
 
     def candidate(thinned: Any) -> Any:
         worth = -torch.tensor([abs(thinned.number - peak)]).double()
-        return SimpleNamespace(number=thinned.number, worth=lambda _: worth)
+        score = float(worth.mean())
+        return SimpleNamespace(
+            number=thinned.number, worth=lambda _: worth, judged=SimpleNamespace(score=score), narrowed=narrowed
+        )
 
+    narrowed = SimpleNamespace(live=SimpleNamespace(structure=structure))
     search.making = SimpleNamespace(candidate=candidate)
     tried = [one.number for one in search.candidates()]
     assert min(abs(number - peak) for number in tried) <= peak // 4
     assert len(tried) <= most
+    assert [values["judged"] for values in told] == list(range(1, len(tried) + 1))
 
 
 def walked(dense: nn.Module, structure: Structure, **changes: Any) -> list[Any]:

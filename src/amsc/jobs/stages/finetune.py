@@ -27,6 +27,7 @@ def finetune_small(job: Job, state: RunState) -> RunState:
     else:
         state = smallest_that_keeps(job, state, drop)
     small = small_network(job, state)
+    job.progress.update("measure", 0, 1)
     state = job.clock.lap(state)
     record = record_of(job, state, small)
     warn_of(record.warnings)

@@ -1,6 +1,7 @@
 """The smallest network that loses nothing: a ladder of networks at equal cost, then between two of its rungs."""
 
 from dataclasses import replace
+from functools import partial
 
 from amsc.errors import TargetError
 from amsc.jobs.run_state import RunState
@@ -69,8 +70,10 @@ class _Search:
         """The best network at a cost; None where there is none between it and a network that is known."""
         job = self._job
         gone = len(smallest_as_good(job.structure, walked.candidates, job.task).snapshot.removal.blocks)
+        tell = partial(job.progress.update, "search", walked.index, 0)
+        tell()
         try:
-            found = depth_at_equal_cost(self._trail, goal, stand_in, thinning=self._thinning, near=gone)
+            found = depth_at_equal_cost(self._trail, goal, stand_in, thinning=self._thinning, near=gone, tell=tell)
         except TargetError:  # nothing costs so little
             return None
         cost = predicted_cost(found.chosen.narrowed.live.structure)
@@ -96,5 +99,5 @@ class _Search:
         job, cut, epochs = self._job, found.chosen.narrowed, state.points[0].epochs
         live = cut.live
         point = judged(job, state, "depth", live.structure, cut.removal, live.model, epochs, found.chosen.judged)
-        job.progress.update("ladder", point.index, point.index + 1, macs=point.macs, score=point.score)
+        job.progress.update("search", point.index, 0, macs=point.macs, score=point.score)
         return replace(point, repaired=live.repaired, candidates=found.rows())

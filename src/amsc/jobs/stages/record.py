@@ -44,7 +44,7 @@ def record_of(job: Job, state: RunState, small: Shrunk) -> Record:
         removed_blocks=removal.blocks,
         removed_channels=removal.channels,
         blocks_before=len(job.structure.outer_blocks),
-        channels_before=num_channels(job.structure),
+        channels_before=num_channels(job.structure, streams=job.settings.with_streams),
         verification_error=max(state.walk.error, _final_error(job, removal, small)),
         unproven=plan_of_removal(job, removal).unproven,
         path=state.points,

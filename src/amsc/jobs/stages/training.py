@@ -94,7 +94,7 @@ def judged(
         macs=predicted_macs(structure),
         parameters=predicted_parameters(structure),
         blocks_left=len(structure.outer_blocks),
-        channels_left=num_channels(structure),
+        channels_left=num_channels(structure, streams=job.settings.with_streams),
         train_loss=mean_loss(model, job.data, job.task),
         score=evaluation.score,
         removed_blocks=removal.blocks,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from amsc.errors import TargetError
+from amsc.progress import Tell, silent
 from amsc.records import DepthCandidate
 from amsc.structure.costing import predicted_macs
 from amsc.tasks import Task
@@ -12,7 +13,7 @@ from amsc.training.gates.scan_gates import StandIn
 from amsc.training.path.candidates import AtTarget, Making
 from amsc.training.path.depth_rule import paired_shortfall
 from amsc.training.path.networks import Trail
-from amsc.training.path.thinning import Thinning
+from amsc.training.path.thinning import Cut, Thinning
 
 __all__ = ["EqualCost", "depth_at_equal_cost"]
 
@@ -43,7 +44,13 @@ class EqualCost:
 
 
 def depth_at_equal_cost(
-    trail: Trail, target_cost: int, stand_in: StandIn, *, thinning: Thinning | None = None, near: int | None = None
+    trail: Trail,
+    target_cost: int,
+    stand_in: StandIn,
+    *,
+    thinning: Thinning | None = None,
+    near: int | None = None,
+    tell: Tell = silent,
 ) -> EqualCost:
     """Networks that cost `target_cost` or just less, with no block, one, two, ... less than the dense one and as many
     channels less as must be; and the best of them.
@@ -60,11 +67,12 @@ def depth_at_equal_cost(
         thinning: the order in which blocks go, shared by several searches; made for this one if None.
         near: a number of blocks that was best at a higher cost: the search begins there, and ends at the first that is
             worse.
+        tell: hears of each block that is priced, and of each network that is judged.
 
     Raises:
         TargetError: nothing reaches the target.
     """
-    search = _Search(trail, target_cost, stand_in, thinning or Thinning(trail, target_cost), near)
+    search = _Search(trail, target_cost, stand_in, thinning or Thinning(trail, target_cost), near, tell)
     found = search.candidates()
     found += search.making.rivals(_chosen(found, trail.task))
     return EqualCost(tuple(found), _chosen(found, trail.task))
@@ -80,8 +88,10 @@ def _chosen(found: Sequence[AtTarget], task: Task) -> AtTarget:
 class _Search:
     """Networks with ever fewer blocks, and what they are worth at the target."""
 
-    def __init__(self, trail: Trail, target_cost: int, stand_in: StandIn, thinning: Thinning, near: int | None) -> None:
-        self._trail, self._target_cost = trail, target_cost
+    def __init__(
+        self, trail: Trail, target_cost: int, stand_in: StandIn, thinning: Thinning, near: int | None, tell: Tell
+    ) -> None:
+        self._trail, self._target_cost, self._tell = trail, target_cost, tell
         self.making = Making(trail, target_cost, stand_in, thinning)
         self._thinning, self._near = thinning, near
         self._least = 0
@@ -104,9 +114,9 @@ class _Search:
     def _fewest(self) -> int:
         """How many blocks must go, since channels alone do not reach the target."""
         number = 0
-        while self.making.lowest(thinned := self._thinning.without(number, 0)) > self._target_cost:
+        while self.making.lowest(thinned := self._without(number, 0)) > self._target_cost:
             number += 1
-            if self._thinning.without(number, 0).num_blocks < number:
+            if self._without(number, 0).num_blocks < number:
                 raise TargetError(
                     f"a cost of {self._target_cost} cannot be reached; the lowest is {self.making.lowest(thinned)}"
                 )
@@ -127,7 +137,17 @@ class _Search:
         """So many blocks, or as many as can go without falling below the target, but no fewer than must."""
         if not self._trail.settings.depth_share:
             return self._least
-        return max(self._least, self._thinning.without(number, self._target_cost).num_blocks)
+        return max(self._least, self._without(number, self._target_cost).num_blocks)
+
+    def _without(self, number: int, least_cost: int) -> Cut:
+        return self._thinning.without(number, least_cost, tell=self._tell)
 
     def _try(self, number: int) -> None:
-        self._found[number] = self.making.candidate(self._thinning.without(number, 0))
+        self._found[number] = found = self.making.candidate(self._without(number, 0))
+        left = found.narrowed.live.structure
+        self._tell(
+            judged=len(self._found),
+            blocks=len(left.outer_blocks),
+            macs=predicted_macs(left),
+            score=found.judged.score,
+        )

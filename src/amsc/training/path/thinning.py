@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
+from amsc.progress import Tell, silent
 from amsc.structure.costing import predicted_cost
 from amsc.training.gates.choice import GateChoice
 from amsc.training.gates.scan_gates import StandIn
@@ -48,11 +49,13 @@ class Thinning:
         self._trail, self._floor_cost = trail, floor_cost
         self._cuts = [Cut(trail.shrink(trail.dense, trail.structure, Removal()), Removal())]
         self._prices: dict[str, float] = {}
+        self._tried = 0
         self._choices: WeakKeyDictionary[Cut, GateChoice] = WeakKeyDictionary()
 
-    def without(self, number: int, least_cost: int) -> Cut:
-        """The network without so many blocks, or as many as can go without the cost falling below the least."""
-        while len(self._cuts) <= number and (thinner := self._thinner(self._cuts[-1], least_cost)) is not None:
+    def without(self, number: int, least_cost: int, *, tell: Tell = silent) -> Cut:
+        """The network without so many blocks, or as many as can go without the cost falling below the least; `tell`
+        hears of each block that is priced."""
+        while len(self._cuts) <= number and (thinner := self._thinner(self._cuts[-1], least_cost, tell)) is not None:
             self._cuts.append(thinner)
         enough = [cut for cut in self._cuts[: number + 1] if predicted_cost(cut.live.structure) >= least_cost]
         return enough[-1] if enough else self._cuts[0]
@@ -63,7 +66,7 @@ class Thinning:
             self._choices[cut] = self._trail.scanned(cut.live, stand_in, dimensions="width")
         return self._choices[cut]
 
-    def _thinner(self, cut: Cut, least_cost: int) -> Cut | None:
+    def _thinner(self, cut: Cut, least_cost: int, tell: Tell) -> Cut | None:
         """The network without one more block; None where none can go."""
         structure = cut.live.structure
         costs = {
@@ -82,6 +85,8 @@ class Thinning:
             price = (self._loss(tried) - loss) / max(1, saved)
             self._prices[name] = math.inf if math.isnan(price) else price
             asked.add(name)
+            self._tried += 1
+            tell(tried=self._tried)
             if self._prices[name] <= min(self._prices[other] for other in asked):
                 best, gone = tried, name  # of several that are as cheap the one that was tried last
         best = replace(best, error=max(cut.live.error, best.error))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -102,9 +102,10 @@ def walk(
         yield point, snapshot, state
 
 
-def num_channels(structure: Structure) -> int:
-    """How many channels can be removed exactly, one by one."""
-    return sum(group.size for group in structure.channels if group.removable and group.kind != "stream")
+def num_channels(structure: Structure, *, streams: bool = False) -> int:
+    """How many channels may go one by one, those of residual streams only where they are asked for."""
+    kinds = (group for group in structure.channels if group.removable and (streams or group.kind != "stream"))
+    return sum(group.size for group in kinds)
 
 
 @dataclass(frozen=True)
@@ -179,13 +180,18 @@ class _Walk:
         rungs = self.schedule.rungs or (self.schedule.target_cost,)
         is_last = state.index + 1 == len(rungs)
         near = None if is_last else len(state.snapshot.removal.blocks)
-        found = depth_at_equal_cost(self.trail, rungs[state.index], self.stand_in, thinning=self._thinning, near=near)
+        tell = partial(self.progress.update, "search", state.index, len(rungs))
+        tell()
+        found = depth_at_equal_cost(
+            self.trail, rungs[state.index], self.stand_in, thinning=self._thinning, near=near, tell=tell
+        )
         chosen, snapshot = found.chosen, found.chosen.narrowed.snapshot()
         error = max(state.error, chosen.narrowed.live.error)
         now = replace(state, snapshot=snapshot, error=error)
         loss = mean_loss(chosen.narrowed.live.model, self.trail.data, self.trail.task)
         point = self._point("depth", now, chosen.narrowed.live, loss, chosen.judged)
         point = replace(point, candidates=found.rows())
+        self.progress.update("search", state.index + 1, len(rungs), macs=point.macs, score=point.score)
         if self.schedule.rungs:
             now = replace(now, index=state.index + 1, phase="done" if is_last else "depth")
             return replace(point, index=state.index), snapshot, now
@@ -300,7 +306,7 @@ class _Walk:
             macs=predicted_macs(structure),
             parameters=predicted_parameters(structure),
             blocks_left=len(structure.outer_blocks),
-            channels_left=num_channels(structure),
+            channels_left=num_channels(structure, streams=self.settings.streams),
             train_loss=loss,
             score=evaluation.score,
             removed_blocks=now.snapshot.removal.blocks,

@@ -1,4 +1,4 @@
-"""`python -m amsc.cli` is the command `amsc`."""
+"""`python -m amsc` is the command `amsc`."""
 
 import sys
 

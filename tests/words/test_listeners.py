@@ -5,7 +5,6 @@ import io
 from rich.console import Console as RichConsole
 
 from amsc.cli.console import Console
-from amsc.cli.progress import progress
 
 
 class _Terminal(io.StringIO):
@@ -17,7 +16,7 @@ def _told(stream: io.StringIO, *, quiet: bool = False) -> str:
     console = Console(io.StringIO(), stream, quiet=quiet)
     if stream.isatty():  # a terminal of known size and kind, whatever the environment says
         console.notes = RichConsole(file=stream, width=140, force_terminal=True, _environ={"TERM": "xterm"})
-    with progress(console) as listener:
+    with console.progress() as listener:
         for step in range(101):
             listener.update("depth", step, 100, loss=0.5, blocks=9.0, channels=400.0, macs=2.5e6)
         listener.update("width", 0, 100, loss=0.25, blocks=8, channels=390, macs=2.0e6)
@@ -40,7 +39,7 @@ def told_of(*updates: tuple[str, dict[str, float]], stream: io.StringIO | None =
     console = Console(io.StringIO(), stream)
     if stream.isatty():
         console.notes = RichConsole(file=stream, width=140, force_terminal=True, _environ={"TERM": "xterm"})
-    with progress(console) as listener:
+    with console.progress() as listener:
         for phase, values in updates:
             listener.update(phase, 0, 10, **values)
     return stream.getvalue().splitlines()
@@ -78,6 +77,6 @@ def test_quiet_says_nothing() -> None:
 
 def test_a_phase_without_steps_is_told() -> None:
     stream = io.StringIO()
-    with progress(Console(io.StringIO(), stream)) as listener:
+    with Console(io.StringIO(), stream).progress() as listener:
         listener.update("finetune", 0, 0)
-    assert stream.getvalue() == "finetune 0/0\n"
+    assert stream.getvalue() == "finetune\n"

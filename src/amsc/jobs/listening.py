@@ -1,0 +1,29 @@
+"""Who hears how far a job is: the caller's listener, or a person at a terminal or a notebook."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from rich.console import Console
+
+from amsc.progress import NoProgress, Progress
+from amsc.words.listeners import listening_on
+
+__all__ = ["Heard", "listener_of"]
+
+Heard: TypeAlias = Progress | bool | None
+"""A listener; True for one that shows on standard error how far a job is, False for none, None for one where that is a
+terminal or a notebook."""
+
+
+@contextlib.contextmanager
+def listener_of(progress: Heard) -> Iterator[Progress]:
+    """The listener that `progress` asks for, for the time of a job."""
+    console = Console(stderr=True, highlight=False)
+    if progress is None:
+        progress = console.is_terminal or console.is_jupyter
+    if progress is True:
+        with listening_on(console) as listener:
+            yield listener
+    else:
+        yield progress or NoProgress()
