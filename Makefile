@@ -8,7 +8,7 @@ CODE := $(wildcard src tests benchmarks examples)
 # Small tensors: more threads than one only get in each other's way, and timings spread.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test check bench
+.PHONY: setup demo test check docs bench
 
 setup: $(STAMP)
 
@@ -29,6 +29,11 @@ check: setup
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_layers.py tests/test_public_surface.py
+
+# The site, in build/site; a link that leads nowhere is an error.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: setup
+	$(BIN)/mkdocs build --quiet
 
 # The slow tests, then every benchmarks/*/bench_*.py in turn; each prints its result and the machine it ran on.
 bench: setup

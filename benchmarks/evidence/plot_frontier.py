@@ -1,4 +1,4 @@
-"""Accuracy against the share of MACs for the ways in a results file of frontier.py, as an SVG beside it.
+"""Accuracy against the share of MACs for the ways in a results file of frontier.py, as an SVG in docs/pictures.
 
 pip install matplotlib
 python benchmarks/evidence/plot_frontier.py benchmarks/results/frontier.json [more files]
@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 # Ways of amsc stand out; what is left out of the picture is in the table.
 STYLES: dict[str, dict[str, Any]] = {
     "proximal": {"color": "#b02a30", "linewidth": 2.2, "label": "amsc, the default"},
@@ -52,7 +53,7 @@ def draw(path: Path) -> Path:
     axes.legend(fontsize=8, frameon=False, loc="lower left")
     axes.set_title(f"{found['epochs']:g} epochs in all for every way; mean and deviation over seeds", fontsize=9)
     figure.tight_layout()
-    out = path.with_suffix(".svg")
+    out = PICTURES / f"{path.stem}.svg"
     figure.savefig(out, metadata={"Date": None})
     plt.close(figure)
     return out
