@@ -8,7 +8,7 @@ CODE := $(wildcard src tests benchmarks examples)
 # Small tensors: more threads than one only get in each other's way, and timings spread.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test check docs bench
+.PHONY: setup demo test check docs dist bench
 
 setup: $(STAMP)
 
@@ -34,6 +34,14 @@ check: setup
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: setup
 	$(BIN)/mkdocs build --quiet
+
+# Wheel and source in dist/, and the wheel tried in an empty environment.
+dist: setup
+	rm -rf dist build/wheel-env
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv build/wheel-env
+	build/wheel-env/bin/python -m pip install -q -c constraints.txt "$$(echo dist/*.whl)[parquet,onnx]"
+	cd build && wheel-env/bin/amsc --version && wheel-env/bin/python -m amsc measure digits_resnet
 
 # The slow tests, then every benchmarks/*/bench_*.py in turn; each prints its result and the machine it ran on.
 bench: setup

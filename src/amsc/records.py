@@ -28,7 +28,8 @@ __all__ = [
 class Measurement:
     """What a model costs. `macs` are multiply-adds for the example inputs as given, counted by running
     the model; `latency_seconds` is the median of `latency_runs` timed calls and `latency_spread_seconds`
-    their interquartile range; `peak_memory_bytes` the largest sum of live activations and weights."""
+    their interquartile range, in PyTorch or the `runtime` that is named; `peak_memory_bytes` the largest sum of live
+    activations and weights."""
 
     parameters: int
     bytes: int
@@ -38,6 +39,7 @@ class Measurement:
     latency_runs: int
     peak_memory_bytes: int
     machine: Mapping[str, str]
+    runtime: str = "torch"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ from amsc.models import open_model
 from amsc.settings import RunSettings, write_settings
 from amsc.structure import Pin, trace
 from amsc.structure.costing import predicted_macs
+from amsc.words.amounts import format_seconds
 
 NOISY = """
 import torch
@@ -229,7 +230,7 @@ def test_names_with_brackets_are_shown_as_they_are(capsys: pytest.CaptureFixture
 def test_measure_shows_every_cost(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["measure", "digits_resnet", "--runs", "2"]) == 0
     text = capsys.readouterr().out
-    for word in ("parameters", "size", "MACs", "latency, median of 2", "peak memory", "±"):
+    for word in ("parameters", "size", "MACs", "latency in torch, median of 2", "peak memory", "±"):
         assert word in text
 
 
@@ -270,8 +271,37 @@ def test_measure_takes_a_saved_model_with_what_it_was_cut_to(
     write_settings(
         tmp_path / "run" / "settings.toml", RunSettings(model="digits_resnet", num_classes=10, in_channels=1)
     )
+    assert main(["measure", "run", "--runs", "2", "--runtime", "onnxruntime"]) == 0
+    assert "latency in onnxruntime, median of 2" in capsys.readouterr().out
     for folder in ("run", "run/model"):
         assert main(["measure", folder, "--runs", "1", "--json"]) == 0
         cost = json.loads(capsys.readouterr().out)["measurement"]
         assert (cost["macs"], cost["parameters"]) == (plan.macs, plan.parameters)
     assert main(["measure", "run", "--weights", "x.pt"]) == 2
+
+
+@pytest.mark.parametrize(("seconds", "is_slow"), [(0.5e-3, False), (1.2e-3, True)])
+def test_an_exported_run_is_timed_beside_its_dense_network(
+    seconds: float, is_slow: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[int] = []
+
+    def clock(models: list[nn.Module], inputs: torch.Tensor) -> list[tuple[float, float]]:
+        timed.extend(sum(p.numel() for p in model.parameters()) for model in models)
+        return [(1e-3, 0.0), (seconds, 0.0)]
+
+    monkeypatch.setattr("amsc.cli.export.CLOCKS", {"onnxruntime": clock})
+    model = open_model("digits_resnet").eval()
+    example = torch.zeros(1, 1, 8, 8)
+    plan = surgery.plan_cut(trace(model, example), channels={"layer1.0.conv1": [0, 1, 2]})
+    surgery.save(surgery.cut(model, plan), tmp_path / "run" / "model")
+    write_settings(
+        tmp_path / "run" / "settings.toml", RunSettings(model="digits_resnet", num_classes=10, in_channels=1)
+    )
+    assert main(["export", "run", "--onnx", "small.onnx", "--fixed-batch"]) == 0
+    told = capsys.readouterr()
+    dense, small = timed
+    assert small < dense
+    assert f"onnxruntime: {format_seconds(seconds)}, the dense network 1 ms ({1e3 * seconds:.2f} of it)" in told.out
+    assert ("hardly faster" in told.err) == is_slow
+    assert ("1 layers are no longer a multiple of 8 wide, such as layer1.0.conv1.weight" in told.err) == is_slow

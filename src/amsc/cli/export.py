@@ -2,23 +2,30 @@
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from amsc.cli.console import Console
 from amsc.cli.flags import add_output_flags, add_run_flags, run_settings
-from amsc.cli.opening import open_subject, torch_as_set
+from amsc.cli.opening import open_dense, open_subject, torch_as_set
 from amsc.cli.parser import UsageError, add_command
 from amsc.cli.subject import add_subject_flags, write_json
 from amsc.export import Exported, export_onnx, export_pt2
-from amsc.words.amounts import format_bytes
+from amsc.limits.clock import CLOCKS
+from amsc.words.amounts import format_bytes, format_seconds
 
 __all__ = ["add_parser", "run"]
 
+SLOW = 0.95
+"""A share of the dense network's time that is no gain."""
 DESCRIPTION = """\
 Write a network as ONNX (one file) or as a torch.export program (.pt2), which run
 without its Python code. The file is run again on batches of several sizes and is
-written only if it gives the network's outputs.
+written only if it gives the network's outputs. An ONNX file of a run is timed in
+onnxruntime beside its dense network.
 
 MODEL is a run folder, the folder of a saved model, or a network by name. ONNX needs
 more packages: pip install 'amsc[onnx]'
@@ -61,12 +68,37 @@ def run(args: argparse.Namespace, console: Console) -> int:
         written = [
             export(model, inputs, path, dynamic_batch=not args.fixed_batch) for export, path in exporters if path
         ]
+        dense = open_dense(args, wanted) if args.onnx is not None else None
+        timed = None if dense is None else CLOCKS["onnxruntime"]([dense, model], inputs)
     console.table(str(wanted.model), ["file", "format", ">size", "batch", ">difference"], map(_row, written))
-    result = {"model": wanted.model, "files": [dataclasses.asdict(file) for file in written]}
+    result: dict[str, Any] = {"model": wanted.model, "files": [dataclasses.asdict(file) for file in written]}
+    if dense is not None and timed is not None:
+        (before, _), (after, _) = timed
+        result["onnxruntime"] = {"dense_seconds": before, "seconds": after}
+        _show_times(before, after, _odd_widths(dense, model), console)
     if args.out is not None:
         write_json(args.out, "export.json", result, console)
     console.json(result)
     return 0
+
+
+def _show_times(dense: float, small: float, odd: Sequence[str], console: Console) -> None:
+    """Whether the file is faster than that of the dense network would be, on the example inputs."""
+    ratio = small / dense
+    console.show(f"onnxruntime: {format_seconds(small)}, the dense network {format_seconds(dense)} ({ratio:.2f} of it)")
+    if ratio > SLOW:
+        words = f"; {len(odd)} layers are no longer a multiple of 8 wide, such as {odd[0]}" if odd else ""
+        console.warning(
+            f"it is hardly faster in onnxruntime on these inputs{words}; compress with --target "
+            "latency=60%@onnxruntime, --round-to 8, or for larger batches"
+        )
+
+
+def _odd_widths(dense: nn.Module, small: nn.Module) -> list[str]:
+    """The layers whose outputs were a multiple of 8 and are no more."""
+    before = {name: len(tensor) for name, tensor in dense.named_parameters() if tensor.ndim > 1}
+    after = {name: len(tensor) for name, tensor in small.named_parameters() if tensor.ndim > 1}
+    return [name for name, size in after.items() if size % 8 and before.get(name, 1) % 8 == 0]
 
 
 def _row(file: Exported) -> tuple[str, ...]:

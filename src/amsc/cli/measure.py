@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from dataclasses import replace
 from typing import Any
 
 from amsc.cli.console import Console
@@ -9,6 +10,7 @@ from amsc.cli.flags import add_output_flags, add_run_flags, run_settings
 from amsc.cli.opening import open_subject, torch_as_set
 from amsc.cli.parser import add_command
 from amsc.cli.subject import add_subject_flags, write_json
+from amsc.limits.clock import CLOCKS
 from amsc.measurement import measure
 from amsc.records import Measurement
 from amsc.words.amounts import format_bytes, format_count, format_seconds
@@ -25,6 +27,7 @@ EXAMPLES = """\
   amsc measure resnet56
   amsc measure torchvision:mobilenet_v2 --input-shape 8,3,224,224
   amsc measure runs/resnet20-20250101-120000/model --json
+  amsc measure runs/resnet20-20250101-120000 --runtime onnxruntime
 """
 
 
@@ -40,6 +43,9 @@ def add_parser(commands: Any) -> None:
     )
     add_subject_flags(parser)
     parser.add_argument("--runs", metavar="N", type=int, default=20, help="timed calls (default: %(default)s)")
+    parser.add_argument(
+        "--runtime", choices=list(CLOCKS), default="torch", help="where it is timed (default: %(default)s)"
+    )
     add_run_flags(parser, out="also write measurement.json into this folder")
     add_output_flags(parser)
 
@@ -50,6 +56,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     with torch_as_set(wanted.settings):
         model, inputs = open_subject(args, wanted)
         cost = measure(model, inputs, runs=args.runs)
+        if args.runtime != cost.runtime:
+            [(seconds, spread)] = CLOCKS[args.runtime]([model], inputs, rounds=args.runs)
+            cost = replace(cost, latency_seconds=seconds, latency_spread_seconds=spread, runtime=args.runtime)
     console.table(str(wanted.model), ["", ">value"], _rows(cost))
     console.show(", ".join(f"{key} {value}" for key, value in cost.machine.items()))
     result = {"model": wanted.model, "measurement": dataclasses.asdict(cost)}
@@ -65,6 +74,6 @@ def _rows(cost: Measurement) -> list[tuple[str, str]]:
         ("parameters", f"{cost.parameters:,}"),
         ("size", format_bytes(cost.bytes)),
         ("MACs", f"{cost.macs:,} ({format_count(cost.macs)})"),
-        (f"latency, median of {cost.latency_runs}", f"{format_seconds(cost.latency_seconds)} ± {spread}"),
+        (f"latency in {cost.runtime}, median of {cost.latency_runs}", f"{format_seconds(cost.latency_seconds)} ± {spread}"),
         ("peak memory", format_bytes(cost.peak_memory_bytes)),
     ]

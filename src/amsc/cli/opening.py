@@ -29,6 +29,7 @@ __all__ = [
     "free_folder",
     "named",
     "open_both",
+    "open_dense",
     "open_subject",
     "task_of",
     "torch_as_set",
@@ -160,8 +161,24 @@ def open_subject(args: argparse.Namespace, run: RunSettings) -> tuple[nn.Module,
     return model.eval(), _random(shape, run) if shape is not None else _usual_inputs(model, name, run)
 
 
+def open_dense(args: argparse.Namespace, run: RunSettings) -> nn.Module | None:
+    """The network that the saved model which MODEL names was cut from, with any weights; None where MODEL is no
+    folder."""
+    folder = Path(required(run.model, "MODEL"))
+    if not folder.is_dir():
+        return None
+    _, dense = _saved_run(folder, run, args)
+    return _open_model(dense, str(dense.model)).eval()
+
+
 def _load_saved(folder: Path, run: RunSettings, args: argparse.Namespace) -> tuple[nn.Module, RunSettings]:
     """The model saved in `folder` or in `folder`/model, built as the settings.toml of its run says, or --model."""
+    model_folder, dense = _saved_run(folder, run, args)
+    return load(model_folder, lambda: _open_model(dense, str(dense.model))), dense
+
+
+def _saved_run(folder: Path, run: RunSettings, args: argparse.Namespace) -> tuple[Path, RunSettings]:
+    """The folder of the saved model, and how its dense network is built."""
     model_folder = folder / "model" if (folder / "model").is_dir() else folder
     if model_folder == folder and (folder / SETTINGS_FILE).is_file():
         raise RunFolderError(f"the run in {folder} is not finished, so that it has no model yet: amsc resume {folder}")
@@ -177,8 +194,7 @@ def _load_saved(folder: Path, run: RunSettings, args: argparse.Namespace) -> tup
     if saved.model is None:
         raise RunFolderError(f"{file} does not name the model; give it: --model package.module:function")
     dense = dataclasses.replace(saved, weights=None, settings=run.settings)
-    model = load(model_folder, lambda: _open_model(dense, str(saved.model)))
-    return model, dataclasses.replace(dense, data=run.data or saved.data)
+    return model_folder, dataclasses.replace(dense, data=run.data or saved.data)
 
 
 def _usual_inputs(model: nn.Module, name: str, run: RunSettings) -> Any:

@@ -1,7 +1,7 @@
 """A network as a file that other programs run (ONNX, torch.export), written only if it gives the same outputs."""
 
-from amsc.export.onnx import export_onnx
+from amsc.export.onnx import export_onnx, onnx_calls
 from amsc.export.parity import Exported
 from amsc.export.program import export_pt2
 
-__all__ = ["Exported", "export_onnx", "export_pt2"]
+__all__ = ["Exported", "export_onnx", "export_pt2", "onnx_calls"]

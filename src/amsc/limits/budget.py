@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from amsc.errors import TargetError
+from amsc.limits.clock import Clock
 from amsc.limits.latency_model import fit_timing, latency_costs
 from amsc.limits.memory_model import memory_costs, weight_costs
 from amsc.limits.target import COSTS, Amount, Target
-from amsc.measurement import time_in_turns
 from amsc.penalty import Coordinates, Penalty
 from amsc.records import Timing
 from amsc.settings import Settings
@@ -67,8 +67,8 @@ def find_budget(
             f"nothing in this network can be removed{why}: `amsc inspect` shows what is pinned, and why{hint}"
         )
     if "latency" in target.limits and timing is None:
-        timing = fit_timing(model, structure, example_inputs, seed=settings.seed)
-    known = _Known(model, structure, example_inputs, timing)
+        timing = fit_timing(model, structure, example_inputs, seed=settings.seed, clock=target.clock)
+    known = _Known(model, structure, example_inputs, timing, target.clock)
     amounts = target.limits
     limits = [limit for cost, amount in amounts.items() for limit in _checked(known, cost, amount, lowest, settings)]
     is_search = target.drop is not None or target.is_free
@@ -94,6 +94,7 @@ class _Known:
     structure: Structure
     example_inputs: Any
     timing: Timing | None
+    clock: Clock
     _counted: dict[str, tuple[tuple[LayerCost, ...], ...]] = field(default_factory=dict)
 
     def sums(self, cost: str) -> tuple[tuple[LayerCost, ...], ...]:
@@ -140,7 +141,7 @@ def _timed(known: _Known, lowest: Removal) -> tuple[float, float]:
     """Seconds of the dense network, and of the smallest, in turns."""
     plan = plan_cut(known.structure, channels=lowest.channels, blocks=lowest.blocks)
     small = apply_plan(known.model, plan, known.example_inputs)
-    (dense, _), (left, _) = time_in_turns([known.model, small], known.example_inputs)
+    (dense, _), (left, _) = known.clock([known.model, small], known.example_inputs)
     return dense, left
 
 

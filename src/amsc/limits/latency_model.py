@@ -7,6 +7,7 @@ import numpy as np
 from scipy.optimize import nnls
 from torch import nn
 
+from amsc.limits.clock import Clock
 from amsc.measurement import time_in_turns
 from amsc.records import Timing
 from amsc.structure import LayerCost, Structure, time_features
@@ -21,20 +22,23 @@ NETWORKS = 16
 """Random cut networks that are timed beside the dense one."""
 
 
-def fit_timing(model: nn.Module, structure: Structure, example_inputs: Any, *, seed: int) -> Timing:
+def fit_timing(
+    model: nn.Module, structure: Structure, example_inputs: Any, *, seed: int, clock: Clock = time_in_turns
+) -> Timing:
     """Latency as a sum of `time_features`, none of which takes less than no time: least squares of relative errors over
     the dense network and random cut ones, timed in turns.
 
     Args:
         structure: of the dense `model`.
         seed: draws the networks.
+        clock: times them.
     """
     chooser = random.Random(seed)
     drawn = (_random_removal(structure, chooser) for _ in range(NETWORKS))
     removals: list[_Removal] = [({}, ()), *(removal for removal in drawn if any(removal))]
     plans = (plan_cut(structure, channels=channels, blocks=blocks) for channels, blocks in removals[1:])
     networks = [model, *(apply_plan(model, plan, example_inputs) for plan in plans)]
-    seconds = np.array([median for median, _ in time_in_turns(networks, example_inputs)])
+    seconds = np.array([median for median, _ in clock(networks, example_inputs)])
     features = time_features(structure)
     rows = np.array([[costs_after(structure, costs, *removal) for costs in features] for removal in removals])
     scale = rows[0].clip(min=1)

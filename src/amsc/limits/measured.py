@@ -9,7 +9,7 @@ from torch import nn
 from amsc.errors import TargetError
 from amsc.limits.budget import Budget
 from amsc.limits.target import Target
-from amsc.measurement import peak_memory, time_in_turns
+from amsc.measurement import peak_memory
 from amsc.structure import Structure
 from amsc.structure.costing import predicted_cost
 from amsc.training import Snapshot, Trail
@@ -82,7 +82,7 @@ def _used(dense: nn.Module, small: nn.Module, target: Target, example_inputs: An
         if cost not in MEASURED:
             continue
         if cost == "latency":
-            (before, _), (after, _) = time_in_turns([dense, small], example_inputs)
+            (before, _), (after, _) = target.clock([dense, small], example_inputs)
         else:
             before, after = (float(peak_memory(model, example_inputs)) for model in (dense, small))
         used[cost] = after / amount.of(before)

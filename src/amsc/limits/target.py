@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from amsc.errors import TargetError
+from amsc.limits.clock import CLOCKS, Clock
 from amsc.settings import nearest
 from amsc.words.page import Page
 from amsc.words.shown import Shown
@@ -37,10 +38,11 @@ _SMALLEST_BARE = 1000
 @dataclass(frozen=True)
 class Amount:
     """A limit on one cost: `number` is a share of what the dense network costs, or is in multiply-adds, parameters,
-    bytes or seconds."""
+    bytes or seconds; these are counted in a `runtime`."""
 
     number: float
     is_share: bool
+    runtime: str = "torch"
 
     def of(self, dense: float) -> float:
         """The limit for a dense network that costs so much."""
@@ -54,8 +56,9 @@ class Target(Shown):
     `macs`, `params`, `bytes`, `latency` and `memory` are shares of what the dense network costs (0 < share < 1), or
     amounts with their unit as text: "20M", "100k", "400kB", "5ms", "10MB". A number of 1000 or more is an amount too
     (multiply-adds, parameters, bytes; not seconds); one between 1 and 1000 is refused, since it could be meant in
-    percent as well. Latency and memory are those of one call
-    on the example inputs, on the machine the run is on. `drop` is how far the score on the validation split may fall
+    percent as well. Latency and memory are those of one call on the example inputs, on the machine the run is on;
+    "60%@onnxruntime" and "5ms@onnxruntime" are latencies in that runtime, to which every network that is timed is
+    exported. `drop` is how far the score on the validation split may fall
     short of the dense network's after fine-tuning; the smallest network of the path that keeps to it is looked for. Of
     a score that is a share, such as accuracy, 0.01 or "1%" is one point; of any other, such as a loss, a number in its
     own units. `Target.free()` is no budget: as small as it goes for nothing.
@@ -105,6 +108,16 @@ class Target(Shown):
     def in_a_line(self) -> str:
         """What is said, as arguments."""
         return ", ".join(f"{name}={value!r}" for name, value in _said(self).items())
+
+    @property
+    def runtime(self) -> str:
+        """Where latency is measured."""
+        return self.limits["latency"].runtime if "latency" in self.limits else "torch"
+
+    @property
+    def clock(self) -> Clock:
+        """What measures latency there."""
+        return CLOCKS[self.runtime]
 
     @property
     def limits(self) -> dict[str, Amount]:
@@ -168,7 +181,7 @@ def _typed_drop(text: str) -> float | str:
 def _typed(cost: str, value: str) -> float | str:
     """A share as a number, an amount as the text that it is."""
     amount = _amount(cost, value)
-    return amount.number if amount.is_share else value
+    return amount.number if amount.is_share and amount.runtime == "torch" else value
 
 
 def _amount(cost: str, value: Any) -> Amount:
@@ -176,7 +189,9 @@ def _amount(cost: str, value: Any) -> Amount:
     units, example, words = COSTS[cost]
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TargetError(f"{cost}: expected a share such as 0.5, or text such as '{example}'; got {value!r}")
-    match = re.fullmatch(r"(-?\d*\.?\d+(?:[eE]-?\d+)?)\s*([%\w]*)", str(value).strip().replace("µ", "u"))
+    text, at, runtime = str(value).strip().replace("µ", "u").partition("@")
+    runtime = _runtime(cost, value, runtime.strip()) if at else "torch"
+    match = re.fullmatch(r"(-?\d*\.?\d+(?:[eE]-?\d+)?)\s*([%\w]*)", text.strip())
     if match is None or match[2] not in ("", "%", *units):
         known = f"; units of {cost} are {', '.join(units)}" if match is not None else ""
         raise TargetError(
@@ -185,7 +200,7 @@ def _amount(cost: str, value: Any) -> Amount:
         )
     number, unit = float(match[1]), match[2]
     if unit in units and number > 0:
-        return Amount(number * units[unit], is_share=False)
+        return Amount(number * units[unit], is_share=False, runtime=runtime)
     if not unit and cost != "latency" and number >= _SMALLEST_BARE:
         return Amount(number, is_share=False)
     share = number / 100 if unit == "%" else number
@@ -196,4 +211,14 @@ def _amount(cost: str, value: Any) -> Amount:
             f"expected a target above 0 % and below 100 % of the dense network's {words}, got {cost}={value}, which is "
             f"{100 * share:.6g} %{more}; {hint or f'for half of them write {cost}=50%'}"
         )
-    return Amount(share, is_share=True)
+    return Amount(share, is_share=True, runtime=runtime)
+
+
+def _runtime(cost: str, value: Any, name: str) -> str:
+    """The name of a runtime, once it is known that one can be said here."""
+    if cost != "latency" or name not in CLOCKS:
+        words = f"; runtimes are {', '.join(CLOCKS)}{nearest(name, CLOCKS)}" if cost == "latency" else ""
+        raise TargetError(
+            f"expected a latency in a runtime, such as latency=60%@onnxruntime; got '{cost}={value}'{words}"
+        )
+    return name

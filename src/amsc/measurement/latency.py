@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import timeit
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.utils import benchmark
 from amsc.borrowing import borrowed, call_arguments, run_model
 from amsc.errors import SettingsError
 
-__all__ = ["time_in_turns", "time_model"]
+__all__ = ["calls_in_turns", "time_in_turns", "time_model"]
 
 WARM_UP_RUNS = 3
 _QUARTILES = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
@@ -51,12 +51,18 @@ def time_in_turns(models: Sequence[nn.Module], example_inputs: Any, *, rounds: i
     """
     args, kwargs = call_arguments(example_inputs)
     with contextlib.ExitStack() as stack:
-        timers = []
         for model in models:
             stack.enter_context(borrowed(model))
-            for _ in range(WARM_UP_RUNS):
-                run_model(model, example_inputs)
-            timers.append(timeit.Timer(functools.partial(model, *args, **kwargs), timer=benchmark.timer))
-        seconds = [[timer.timeit(number=1) for timer in timers] for _ in range(rounds)]
+            run_model(model, example_inputs)
+        return calls_in_turns([functools.partial(model, *args, **kwargs) for model in models], rounds=rounds)
+
+
+def calls_in_turns(calls: Sequence[Callable[[], Any]], *, rounds: int = 20) -> list[tuple[float, float]]:
+    """Median and interquartile range, in seconds, of each call, one after the other in each of `rounds` rounds."""
+    for _ in range(WARM_UP_RUNS):
+        for call in calls:
+            call()
+    timers = [timeit.Timer(call, timer=benchmark.timer) for call in calls]
+    seconds = [[timer.timeit(number=1) for timer in timers] for _ in range(rounds)]
     low, middle, high = torch.tensor(seconds, dtype=torch.float64).quantile(_QUARTILES, dim=0)
     return list(zip(middle.tolist(), (high - low).tolist(), strict=True))

@@ -58,7 +58,12 @@ def before_after(record: Record) -> tuple[Row, ...]:
         _cost_row("parameters", before.parameters, after.parameters, format_count),
         _cost_row("size", before.bytes, after.bytes, format_bytes),
         _cost_row("MACs", before.macs, after.macs, format_count),
-        Row("latency", _latency(before), _latency(after), _relative(before.latency_seconds, after.latency_seconds)),
+        Row(
+            _latency_words(before),
+            _latency(before),
+            _latency(after),
+            _relative(before.latency_seconds, after.latency_seconds),
+        ),
         _cost_row("peak memory", before.peak_memory_bytes, after.peak_memory_bytes, format_bytes),
         _left_row("removable blocks", record.blocks_before, record.blocks_before - len(record.removed_blocks)),
         _left_row("removable channels", record.channels_before, _channels_left(record)),
@@ -88,6 +93,10 @@ def _channels_left(record: Record) -> int:
     if record.path:
         return record.path[-1].channels_left
     return record.channels_before - sum(len(indices) for indices in record.removed_channels.values())
+
+
+def _latency_words(cost: Measurement) -> str:
+    return "latency" if cost.runtime == "torch" else f"latency ({cost.runtime})"
 
 
 def _latency(cost: Measurement) -> str:

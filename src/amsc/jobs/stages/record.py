@@ -11,7 +11,7 @@ from amsc.jobs.run_state import RunState
 from amsc.jobs.stages.job import Job, end_of, plan_of_removal
 from amsc.jobs.stages.ruin import words_after, words_of_rejected
 from amsc.limits.target import describe_target
-from amsc.measurement import measure, time_in_turns
+from amsc.measurement import measure
 from amsc.records import Measurement, Record
 from amsc.settings import plain_settings
 from amsc.surgery import cut_with_error, unfolded, verify
@@ -71,12 +71,13 @@ def _timed_in_turns(
     job: Job, before: Measurement, after: Measurement, small: nn.Module
 ) -> tuple[Measurement, Measurement]:
     """Both with latencies that were taken at the same time."""
-    (dense, dense_spread), (cut, cut_spread) = time_in_turns(
+    (dense, dense_spread), (cut, cut_spread) = job.target.clock(
         [job.dense, small], job.example_inputs, rounds=after.latency_runs
     )
+    runtime = job.target.runtime
     return (
-        replace(before, latency_seconds=dense, latency_spread_seconds=dense_spread),
-        replace(after, latency_seconds=cut, latency_spread_seconds=cut_spread),
+        replace(before, latency_seconds=dense, latency_spread_seconds=dense_spread, runtime=runtime),
+        replace(after, latency_seconds=cut, latency_spread_seconds=cut_spread, runtime=runtime),
     )
 
 
