@@ -100,7 +100,7 @@ def test_onnxruntime_gives_the_outputs(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(str(tmp_path / "small.onnx"), providers=["CPUExecutionProvider"])
     (entry,) = session.get_inputs()
     assert entry.shape[1:] == [1, 8, 8]
-    assert isinstance(entry.shape[0], str), "the batch has a name, not a number"
+    assert entry.shape[0] == "batch"
     batch = torch.randn(7, 1, 8, 8)
     (output,) = session.run(None, {entry.name: batch.numpy()})
     torch.testing.assert_close(torch.from_numpy(output), model(batch).detach(), rtol=1e-3, atol=1e-4)
@@ -110,6 +110,41 @@ def test_onnxruntime_gives_the_outputs(tmp_path: Path) -> None:
 def test_keyword_arguments_and_several_outputs(export: Export, suffix: str, tmp_path: Path) -> None:
     inputs = {"ids": torch.randint(0, 11, (1, 5)), "mask": torch.ones(1, 5)}
     assert export(Named().eval(), inputs, tmp_path / f"named.{suffix}").error <= 1e-4
+
+
+@both
+def test_other_axes_may_be_free_as_well(export: Export, suffix: str, tmp_path: Path) -> None:
+    images = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    written = export(images, torch.randn(1, 1, 12, 8), tmp_path / f"images.{suffix}", dynamic_axes=(3, 2))
+    assert (written.dynamic_axes, written.error <= 1e-4) == ((2, 3), True)
+    texts = {"ids": torch.randint(0, 11, (1, 6)), "mask": torch.ones(1, 6)}
+    assert export(Named().eval(), texts, tmp_path / f"texts.{suffix}", dynamic_axes=(1,)).error <= 1e-4
+
+
+@with_onnx
+def test_an_onnx_file_names_its_free_axes(tmp_path: Path) -> None:
+    import onnxruntime
+
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU()).eval()
+    export_onnx(model, torch.randn(1, 1, 12, 8), tmp_path / "any.onnx", dynamic_batch=False, dynamic_axes=(2,))
+    session = onnxruntime.InferenceSession(str(tmp_path / "any.onnx"), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == [1, 1, "axis2", 8]
+    (output,) = session.run(None, {session.get_inputs()[0].name: torch.randn(1, 1, 31, 8).numpy()})
+    assert output.shape == (1, 4, 31, 8)
+
+
+@both
+def test_axes_that_the_network_does_not_leave_free_are_refused(export: Export, suffix: str, tmp_path: Path) -> None:
+    model, images = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval(), torch.randn(1, 1, 8, 8)
+    for axes, error, words in (
+        ((2,), (InputError, ModelError), "takes no other size along axes|cannot follow"),
+        ((4,), InputError, "has no axis 4: it has 0 .the batch. to 3"),
+        ((0,), SettingsError, "numbers of axes from 1"),
+        ("23", SettingsError, "numbers of axes from 1"),
+    ):
+        with pytest.raises(error, match=words):
+            export(model, images, tmp_path / f"no.{suffix}", dynamic_axes=axes)
+    assert list(tmp_path.iterdir()) == []
 
 
 @both
@@ -253,7 +288,7 @@ def test_a_failed_export_tells_its_cause_in_a_line_and_prints_nothing(
 
 @with_onnx
 def test_a_file_that_onnxruntime_does_not_open_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half_a_file(model: nn.Module, inputs: Any, path: Path, dynamic_batch: bool) -> None:
+    def half_a_file(model: nn.Module, inputs: Any, path: Path, *how: Any) -> None:
         path.write_bytes(b"half a file")
 
     monkeypatch.setattr(import_module("amsc.export.onnx"), "_write", half_a_file)

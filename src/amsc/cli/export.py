@@ -53,6 +53,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--fixed-batch", action="store_true", help="only for the batch size of the example input, not for any"
     )
+    parser.add_argument(
+        "--dynamic-axes",
+        metavar="A,A",
+        type=_axes,
+        default=(),
+        help="other axes of any size, such as 2,3 of images or 1 of texts",
+    )
     add_run_flags(parser, out="also write export.json into this folder")
     add_output_flags(parser)
 
@@ -66,11 +73,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
     with torch_as_set(wanted.settings):
         model, inputs = open_subject(args, wanted)
         written = [
-            export(model, inputs, path, dynamic_batch=not args.fixed_batch) for export, path in exporters if path
+            export(model, inputs, path, dynamic_batch=not args.fixed_batch, dynamic_axes=args.dynamic_axes)
+            for export, path in exporters
+            if path
         ]
         dense = open_dense(args, wanted) if args.onnx is not None else None
         timed = None if dense is None else CLOCKS["onnxruntime"]([dense, model], inputs)
-    console.table(str(wanted.model), ["file", "format", ">size", "batch", ">difference"], map(_row, written))
+    console.table(str(wanted.model), ["file", "format", ">size", "of any size", ">difference"], map(_row, written))
     result: dict[str, Any] = {"model": wanted.model, "files": [dataclasses.asdict(file) for file in written]}
     if dense is not None and timed is not None:
         (before, _), (after, _) = timed
@@ -80,6 +89,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
         write_json(args.out, "export.json", result, console)
     console.json(result)
     return 0
+
+
+def _axes(text: str) -> tuple[int, ...]:
+    """The axes that "2,3" says."""
+    try:
+        return tuple(int(axis) for axis in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected numbers of axes such as 2,3, got {text!r}") from error
 
 
 def _show_times(dense: float, small: float, odd: Sequence[str], console: Console) -> None:
@@ -102,5 +119,5 @@ def _odd_widths(dense: nn.Module, small: nn.Module) -> list[str]:
 
 
 def _row(file: Exported) -> tuple[str, ...]:
-    batch = "any" if file.dynamic_batch else "fixed"
-    return file.path, file.format, format_bytes(file.bytes), batch, f"{file.error:.1e}"
+    axes = ", ".join(["batch"] * file.dynamic_batch + [str(axis) for axis in file.dynamic_axes]) or "none"
+    return file.path, file.format, format_bytes(file.bytes), axes, f"{file.error:.1e}"

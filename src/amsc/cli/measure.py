@@ -69,11 +69,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _rows(cost: Measurement) -> list[tuple[str, str]]:
-    spread = format_seconds(cost.latency_spread_seconds)
+    latency, spread = format_seconds(cost.latency_seconds), format_seconds(cost.latency_spread_seconds)
     return [
         ("parameters", f"{cost.parameters:,}"),
         ("size", format_bytes(cost.bytes)),
         ("MACs", f"{cost.macs:,} ({format_count(cost.macs)})"),
-        (f"latency in {cost.runtime}, median of {cost.latency_runs}", f"{format_seconds(cost.latency_seconds)} ± {spread}"),
+        (
+            f"latency in {cost.runtime}, median of {cost.latency_runs}",
+            f"{latency} ± {spread}",
+        ),
         ("peak memory", format_bytes(cost.peak_memory_bytes)),
     ]

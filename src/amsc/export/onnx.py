@@ -3,7 +3,7 @@
 import contextlib
 import importlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from amsc.borrowing import borrowed, call_arguments
 from amsc.errors import InputError, ModelError, SettingsError
-from amsc.export.parity import Exported, batch_size, brief, check_parity
+from amsc.export.parity import Exported, axis_sizes, brief, check_axes, check_parity, runs_along
 from amsc.export.program import exported_program, quiet
 from amsc.storage import written_whole
 
@@ -25,7 +25,14 @@ MOST_BYTES = 2**31 - 2**20
 """An ONNX file is one protobuf message, which cannot be larger than 2 GiB."""
 
 
-def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, dynamic_batch: bool = True) -> Exported:
+def export_onnx(
+    model: nn.Module,
+    example_inputs: Any,
+    path: str | Path,
+    *,
+    dynamic_batch: bool = True,
+    dynamic_axes: Collection[int] = (),
+) -> Exported:
     """Write `model`, in eval mode, as one ONNX file, and compare what onnxruntime makes of it with the model.
 
     A file at `path` is replaced, but only if the new one gives the model's outputs. `model` is not changed. Weights are
@@ -35,7 +42,9 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, dyna
         model: the network, for example a cut one.
         example_inputs: one batch as forward takes it; the batch is the first axis.
         path: the file, named .onnx.
-        dynamic_batch: it takes batches of any size, not only that of the example.
+        dynamic_batch: it takes batches of any size, not only that of the example; in the file the axis is "batch".
+        dynamic_axes: other axes of any size, such as (2, 3) of images or (1,) of texts: of the first tensor, and of all
+            others that are as long there.
 
     Raises:
         SettingsError: the extra packages are missing.
@@ -46,18 +55,18 @@ def export_onnx(model: nn.Module, example_inputs: Any, path: str | Path, *, dyna
     path = Path(path)
     if path.suffix != ".onnx":
         raise SettingsError(f"expected a file named .onnx, got {path}")
-    runtime = _packages()["onnxruntime"]
+    runtime, free = _packages()["onnxruntime"], check_axes(dynamic_axes)
     _check_size(model)
     _check_precision(model, example_inputs)
     with borrowed(model), quiet(), written_whole(path, make_folder=True) as temporary:
-        _write(model, example_inputs, temporary, dynamic_batch)
+        _write(model, example_inputs, temporary, dynamic_batch, free)
         session = _session(runtime, temporary)
 
         def run(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
             return [torch.from_numpy(array) for array in session.run(None, _feed(session, args, kwargs))]
 
-        error = check_parity(model, run, example_inputs, dynamic_batch=dynamic_batch)
-    return Exported(str(path), "onnx", path.stat().st_size, error, dynamic_batch)
+        error = check_parity(model, run, example_inputs, dynamic_batch=dynamic_batch, dynamic_axes=free)
+    return Exported(str(path), "onnx", path.stat().st_size, error, dynamic_batch, free)
 
 
 @contextlib.contextmanager
@@ -138,16 +147,17 @@ def _session(runtime: Any, path: Path, *, threads: int = 0) -> Any:
         ) from error
 
 
-def _write(model: nn.Module, example_inputs: Any, path: Path, dynamic_batch: bool) -> None:
+def _write(model: nn.Module, example_inputs: Any, path: Path, dynamic_batch: bool, free: Sequence[int] = ()) -> None:
     """The file by the exporter based on torch.export, or else by the older one."""
     try:
-        program = exported_program(model, example_inputs, dynamic_batch=dynamic_batch)
-        torch.onnx.export(program, (), str(path), dynamo=True, external_data=False, verbose=False)
+        program, shapes = exported_program(model, example_inputs, dynamic_batch=dynamic_batch, dynamic_axes=free)
+        named = {} if shapes is None else {"dynamic_shapes": shapes}  # so that the file has the names of the axes
+        torch.onnx.export(program, (), str(path), dynamo=True, external_data=False, verbose=False, **named)
     except InputError:
         raise
     except Exception as first:  # exporters raise errors of many kinds
         try:
-            _write_by_tracing(model, example_inputs, path, dynamic_batch)
+            _write_by_tracing(model, example_inputs, path, dynamic_batch, free)
         except Exception as second:
             raise ModelError(
                 f"{type(model).__name__} cannot be exported to ONNX: {brief(first)}; nor by the older exporter: "
@@ -163,14 +173,16 @@ def _write_for_timing(model: nn.Module, example_inputs: Any, path: Path) -> None
         _write(model, example_inputs, path, dynamic_batch=False)
 
 
-def _write_by_tracing(model: nn.Module, example_inputs: Any, path: Path, dynamic_batch: bool) -> None:
+def _write_by_tracing(
+    model: nn.Module, example_inputs: Any, path: Path, dynamic_batch: bool, free: Sequence[int] = ()
+) -> None:
     """The file by the exporter based on TorchScript."""
     args, kwargs = call_arguments(example_inputs)
     leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     names = [f"input{number}" for number in range(len(leaves))]
-    batch = batch_size(example_inputs)
-    is_batched = [leaf.ndim > 0 and leaf.shape[0] == batch for leaf in leaves]
-    axes = {name: {0: "batch"} for name, batched in zip(names, is_batched, strict=True) if batched}
+    known = {**({0: "batch"} if dynamic_batch else {}), **{axis: f"axis{axis}" for axis in free}}
+    sizes = axis_sizes(example_inputs, known)
+    along = [{axis: known[axis] for axis in runs_along(leaf, sizes)} for leaf in leaves]
     torch.onnx.export(
         model,
         args,
@@ -178,7 +190,7 @@ def _write_by_tracing(model: nn.Module, example_inputs: Any, path: Path, dynamic
         kwargs=dict(kwargs),
         dynamo=False,
         input_names=names,
-        dynamic_axes=axes if dynamic_batch else None,
+        dynamic_axes=dict(zip(names, along, strict=True)),
     )
 
 

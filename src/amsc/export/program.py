@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,18 @@ from torch.utils import _pytree as pytree
 
 from amsc.borrowing import borrowed, call_arguments, run_model
 from amsc.errors import InputError, ModelError, SettingsError
-from amsc.export.parity import LONGEST, Exported, batch_size, batched, brief, check_parity, output_tensors
+from amsc.export.parity import (
+    LONGEST,
+    Exported,
+    axis_sizes,
+    batch_size,
+    batched,
+    brief,
+    check_axes,
+    check_parity,
+    output_tensors,
+    runs_along,
+)
 from amsc.storage import written_whole
 
 __all__ = ["export_pt2", "exported_program", "quiet"]
@@ -22,7 +33,14 @@ __all__ = ["export_pt2", "exported_program", "quiet"]
 FIXED_BATCH = "if forward is written for one batch size, export with dynamic_batch=False (--fixed-batch)"
 
 
-def export_pt2(model: nn.Module, example_inputs: Any, path: str | Path, *, dynamic_batch: bool = True) -> Exported:
+def export_pt2(
+    model: nn.Module,
+    example_inputs: Any,
+    path: str | Path,
+    *,
+    dynamic_batch: bool = True,
+    dynamic_axes: Collection[int] = (),
+) -> Exported:
     """Write `model`, in eval mode, as a torch.export program, and compare the file, read again, with the model.
 
     A file at `path` is replaced, but only if the new one gives the model's outputs. `model` is not changed. To use it:
@@ -33,6 +51,8 @@ def export_pt2(model: nn.Module, example_inputs: Any, path: str | Path, *, dynam
         example_inputs: one batch as forward takes it; the batch is the first axis.
         path: the file, named .pt2.
         dynamic_batch: it takes batches of any size, not only that of the example.
+        dynamic_axes: other axes of any size, such as (2, 3) of images or (1,) of texts: of the first tensor, and of all
+            others that are as long there.
 
     Raises:
         ModelError: torch.export cannot follow the model's forward.
@@ -42,34 +62,39 @@ def export_pt2(model: nn.Module, example_inputs: Any, path: str | Path, *, dynam
     path = Path(path)
     if path.suffix != ".pt2":
         raise SettingsError(f"expected a file named .pt2, got {path}")
+    free = check_axes(dynamic_axes)
     with borrowed(model), quiet():
-        program = exported_program(model, example_inputs, dynamic_batch=dynamic_batch)
+        program, _ = exported_program(model, example_inputs, dynamic_batch=dynamic_batch, dynamic_axes=free)
         with written_whole(path, make_folder=True) as temporary:
             loaded = _written(model, program, temporary)
 
             def run(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
                 return output_tensors(loaded(*args, **kwargs))
 
-            error = check_parity(model, run, example_inputs, dynamic_batch=dynamic_batch)
-    return Exported(str(path), "pt2", path.stat().st_size, error, dynamic_batch)
+            error = check_parity(model, run, example_inputs, dynamic_batch=dynamic_batch, dynamic_axes=free)
+    return Exported(str(path), "pt2", path.stat().st_size, error, dynamic_batch, free)
 
 
-def exported_program(model: nn.Module, example_inputs: Any, *, dynamic_batch: bool) -> torch.export.ExportedProgram:
-    """The model as a graph, traced on the example or, for a free batch axis, on a batch of two or more.
+def exported_program(
+    model: nn.Module, example_inputs: Any, *, dynamic_batch: bool, dynamic_axes: Sequence[int] = ()
+) -> tuple[torch.export.ExportedProgram, Any]:
+    """The model as a graph, traced on the example or, for a free batch axis, on a batch of two or more; and which axes
+    of which argument are free, as torch.export takes that.
 
     Raises:
         ModelError: torch.export fails.
         InputError: the model fails on a larger batch.
     """
-    inputs, shapes = example_inputs, None
+    inputs, free = example_inputs, {axis: f"axis{axis}" for axis in dynamic_axes}
     if dynamic_batch:
         size = batch_size(example_inputs)
         inputs = batched(example_inputs, max(2, size))  # torch.export takes a size of 1 for a constant
         _try_larger_batch(model, inputs)
-        shapes = _free_batch(inputs)
+        free[0] = "batch"
+    shapes = _free_axes(inputs, free) if free else None
     args, kwargs = call_arguments(inputs)
     try:
-        return torch.export.export(model, args, dict(kwargs), dynamic_shapes=shapes)
+        return torch.export.export(model, args, dict(kwargs), dynamic_shapes=shapes), shapes
     except Exception as error:  # torch.export raises errors of many kinds
         raise ModelError(
             f"torch.export cannot follow {type(model).__name__}.forward ({brief(error)}); {FIXED_BATCH}"
@@ -101,13 +126,13 @@ def _try_larger_batch(model: nn.Module, inputs: Any) -> None:
         raise InputError(f"{str(error)[:LONGEST]}; {FIXED_BATCH}") from error
 
 
-def _free_batch(inputs: Any) -> Any:
-    """The layout of the arguments, with the first axis marked where it is the batch."""
-    size, batch = batch_size(inputs), torch.export.Dim("batch", min=1)
+def _free_axes(inputs: Any, names: Mapping[int, str]) -> Any:
+    """The layout of the arguments, with the axes marked that are free, by their `names`."""
+    sizes = axis_sizes(inputs, names)
+    dims = {axis: torch.export.Dim(name, min=1) for axis, name in names.items()}
 
     def mark(leaf: Any) -> Any:
-        is_batched = isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == size
-        return {0: batch} if is_batched else None
+        return {axis: dims[axis] for axis in runs_along(leaf, sizes)} or None
 
     args, kwargs = call_arguments(inputs)
     # by position, and by name for keyword arguments: torch.export matches them with the signature
