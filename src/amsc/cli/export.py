@@ -13,7 +13,7 @@ from amsc.cli.flags import add_output_flags, add_run_flags, run_settings
 from amsc.cli.opening import open_dense, open_subject, torch_as_set
 from amsc.cli.parser import UsageError, add_command
 from amsc.cli.subject import add_subject_flags, write_json
-from amsc.export import Exported, export_onnx, export_pt2
+from amsc.export import Exported, export_onnx, export_pt2, export_standalone
 from amsc.limits.clock import CLOCKS
 from amsc.words.amounts import format_bytes, format_seconds
 
@@ -23,9 +23,9 @@ SLOW = 0.95
 """A share of the dense network's time that is no gain."""
 DESCRIPTION = """\
 Write a network as ONNX (one file) or as a torch.export program (.pt2), which run
-without its Python code. The file is run again on batches of several sizes and is
-written only if it gives the network's outputs. An ONNX file of a run is timed in
-onnxruntime beside its dense network.
+without its Python code, or as Python code of its own that needs no amsc. The file is
+run again on batches of several sizes and is written only if it gives the network's
+outputs. An ONNX file of a run is timed in onnxruntime beside its dense network.
 
 MODEL is a run folder, the folder of a saved model, or a network by name. ONNX needs
 more packages: pip install 'amsc[onnx]'
@@ -51,6 +51,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--onnx", metavar="FILE", type=Path, help="write this ONNX file")
     parser.add_argument("--pt2", metavar="FILE", type=Path, help="write this torch.export program")
     parser.add_argument(
+        "--standalone", metavar="FOLDER", type=Path, help="write model.py and model.safetensors, which need no amsc"
+    )
+    parser.add_argument(
         "--fixed-batch", action="store_true", help="only for the batch size of the example input, not for any"
     )
     parser.add_argument(
@@ -66,8 +69,8 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Export, show what was written, and return 0."""
-    if args.onnx is None and args.pt2 is None:
-        raise UsageError("say what to write: --onnx FILE, --pt2 FILE or both")
+    if args.onnx is None and args.pt2 is None and args.standalone is None:
+        raise UsageError("say what to write: --onnx FILE, --pt2 FILE, --standalone FOLDER")
     wanted = run_settings(args)
     exporters = ((export_onnx, args.onnx), (export_pt2, args.pt2))
     with torch_as_set(wanted.settings):
@@ -77,6 +80,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
             for export, path in exporters
             if path
         ]
+        if args.standalone is not None:
+            written.append(export_standalone(model, inputs, args.standalone))
         dense = open_dense(args, wanted) if args.onnx is not None else None
         timed = None if dense is None else CLOCKS["onnxruntime"]([dense, model], inputs)
     console.table(str(wanted.model), ["file", "format", ">size", "of any size", ">difference"], map(_row, written))
@@ -120,4 +125,5 @@ def _odd_widths(dense: nn.Module, small: nn.Module) -> list[str]:
 
 def _row(file: Exported) -> tuple[str, ...]:
     axes = ", ".join(["batch"] * file.dynamic_batch + [str(axis) for axis in file.dynamic_axes]) or "none"
+    axes = "as the code allows" if file.format == "standalone" else axes
     return file.path, file.format, format_bytes(file.bytes), axes, f"{file.error:.1e}"
