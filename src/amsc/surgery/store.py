@@ -18,6 +18,7 @@ from amsc.errors import AmscError, ModelError, RunFolderError
 from amsc.records import from_json, to_json
 from amsc.storage import sync
 from amsc.surgery.apply import apply_plan, misfit, plan_of
+from amsc.surgery.hub import HUB, from_hub
 from amsc.surgery.plan import CutPlan
 
 __all__ = ["ModelConfig", "StoredTensor", "load", "save"]
@@ -75,6 +76,7 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
         temporary.mkdir()
         save_file(state, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
         (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
+        shutil.copymode(temporary / CONFIG_FILE, temporary / WEIGHTS_FILE)  # safetensors leaves it to its owner alone
         for written in (*temporary.iterdir(), temporary):
             sync(written)
         _put_in_place(temporary, target)
@@ -89,20 +91,23 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
 
 
 def load(folder: str | os.PathLike[str], build: Callable[[], nn.Module]) -> nn.Module:
-    """The model saved in `folder`, in eval mode; `build` makes the dense network, with any weights.
+    """The model saved in `folder`, or "hf:OWNER/NAME" on the Hugging Face hub (or "...@REVISION"), in eval mode;
+    `build` makes the dense network, with any weights.
 
     The network is cut by the saved plan and filled with the saved tensors in their saved dtypes; device and
     `requires_grad` are as `build` sets them. Buffers that are not in the state
     dict are those of `build`, cut. The result's `amsc_plan` is the saved plan. Nothing is unpickled.
 
         small = load("run/model", lambda: resnet20(num_classes=10))
+        small = load("hf:me/small-resnet20@v1", lambda: resnet20(num_classes=10))
 
     Raises:
-        RunFolderError: the folder or its files are missing, corrupt or of another format version.
+        RunFolderError: the folder or its files are missing, corrupt or of another format version, or the hub does not
+            give them.
         ModelError: `build` returns another network than the one that was saved.
     """
     _check_load(folder, build)
-    source = Path(folder)
+    source = from_hub(str(folder)) if str(folder).startswith(HUB) else Path(folder)
     config = _read_config(source)
     state = _read_weights(source, config)
     model = _built(build)
