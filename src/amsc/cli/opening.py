@@ -55,7 +55,9 @@ def _check_device(name: str) -> None:
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (
+            "this torch has no such device" if isinstance(error, NotImplementedError) else str(error).splitlines()[0]
+        )
         raise SettingsError(f"device: {name} cannot be used here ({reason}); use --device cpu") from error
 
 
