@@ -94,7 +94,8 @@ def pick(
     known = source or _named_again(was, named_again(wanted.name, model, example_inputs, data, task))
     with opened(wanted) as folder:
         budget = prepared(wanted, past.timing)
-        job = job_of(wanted, _dense(model, past, walked.path), budget, folder)
+        curves = [curve for curve in past.curves if curve.phase != "finetune"]
+        job = job_of(wanted, _dense(model, past, walked.path), budget, folder, known, curves=curves)
         state = _start(past, walked, job)
         folder.begin(state, noted(known, target, wanted.settings))
         return finished(job, state)
