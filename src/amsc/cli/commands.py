@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from amsc.cli import INTERRUPTED, compress, demo, export, inspect, measure, path, pick, resume, scan
+from amsc.cli import INTERRUPTED, compress, demo, export, inspect, measure, path, pick, report, resume, scan
 from amsc.cli.console import Console
 from amsc.cli.flags import add_output_flags
 from amsc.cli.parser import Parser, parse
@@ -43,7 +43,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=_version())
     add_output_flags(parser, default=False)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
-    for command in (demo, inspect, scan, compress, path, pick, resume, measure, export):
+    for command in (demo, inspect, scan, compress, path, pick, resume, measure, report, export):
         command.add_parser(commands)
     return parser
 

@@ -108,7 +108,7 @@ function drawStrip() {
   };
 }
 
-function stripChart(layers, width) {
+function stripChart(layers, width, now = "before", color = "var(--accent)") {
   return Plot.plot({
     width,
     height: 150,
@@ -120,9 +120,9 @@ function stripChart(layers, width) {
     y: { label: "channels of each layer, front to back", ticks: 3, grid: true },
     marks: [
       Plot.barY(layers, { x: "number", y: "before", fill: "var(--track)" }),
-      Plot.barY(layers, { x: "number", y: "before", fill: "var(--accent)", className: "now" }),
+      Plot.barY(layers, { x: "number", y: now, fill: color, className: "now" }),
       Plot.ruleY([0], { stroke: "var(--faint)" }),
-      Plot.tip(layers, Plot.pointerX({ x: "number", y: "before", title: (layer) => `${layer.name} (${layer.kind})\n${layer.before} channels before`, fontSize: 12 })),
+      Plot.tip(layers, Plot.pointerX({ x: "number", y: "before", title: (layer) => `${layer.name} (${layer.kind})\n${layer.before} channels before, ${layer.after} in the outcome`, fontSize: 12 })),
     ],
   });
 }
