@@ -8,7 +8,8 @@ __all__ = ["data_words", "loading_code", "network_words", "shape_words"]
 TEMPLATE = """\
 import amsc
 {imports}
-small = amsc.load("model", {build})  # "model" lies beside this page, in the folder of the run
+# "model" lies beside this page, in the folder of the run.
+small = amsc.load("model", {build})
 """
 
 

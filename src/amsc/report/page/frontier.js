@@ -17,6 +17,7 @@ function drawFrontier() {
     });
     return chart;
   });
+  place.addEventListener("pointerdown", (event) => event.stopPropagation(), { capture: true }); // a tip is not held
   const strip = drawStrip();
 
   function choose(point, moveSlider) {
