@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from amsc.penalty import Penalty, emptying_times
+from amsc.penalty import Penalty, emptying_times, group_norms
 
 __all__ = ["Look", "look_at"]
 
@@ -27,8 +27,9 @@ class Look:
 def look_at(penalty: Penalty, step_size: float | Tensor) -> Look:
     """The network as it is, with the times for steps of this size. The processor waits for the device once."""
     channel_times, block_times = emptying_times(penalty, step_size)
-    zeros, norms = (penalty.zero_blocks(), penalty.zero_channels()), (penalty.block_norms(), penalty.leaf_norms())
-    parts = (*zeros, block_times, channel_times, *(norm.detach() for norm in norms))
+    channel_norms, block_norms = group_norms(penalty)
+    zeros = (penalty.zero_blocks(), penalty.zero_channels())
+    parts = (*zeros, block_times, channel_times, block_norms, channel_norms)
     together = torch.cat([part.to(channel_times.dtype) for part in parts]).cpu()
     blocks, channels, *rest = together.split([len(part) for part in parts])
     return Look(blocks > 0, channels > 0, *rest)
