@@ -75,9 +75,11 @@ def test_what_is_not_finite_is_null_and_nothing_ends_the_script() -> None:
 def test_the_three_numbers_and_the_bars() -> None:
     assert heroes(fixed_record()) == (
         ("2\N{MULTIPLICATION SIGN}", "fewer multiply-adds"),
-        ("1.62\N{MULTIPLICATION SIGN}", "faster on this machine"),
+        ("1.62\N{MULTIPLICATION SIGN}", "faster (latency)"),
         ("\N{MINUS SIGN}0.50", "\N{PLUS-MINUS SIGN} 0.40 points of accuracy"),
     )
+    same = heroes(fixed_record(after=fixed_record().before))
+    assert same[0] == ("1\N{MULTIPLICATION SIGN}", "the same multiply-adds")
     rows = {row.name: row for row in cost_rows(fixed_record())}
     assert rows["MACs"].share == pytest.approx(0.4992)
     assert rows["accuracy (test)"].share == pytest.approx(0.975 / 0.98)

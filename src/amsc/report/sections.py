@@ -8,11 +8,11 @@ from typing import Any
 
 from amsc.records import Record
 from amsc.report.figures import Plain, final_reconstruction, has_norms
-from amsc.words.amounts import SHARES, format_count, format_seconds, score_format
+from amsc.words.amounts import SHARES, TIMES, format_count, format_seconds, score_format
 from amsc.words.free import judged_section
 from amsc.words.loading import data_words, loading_code, network_words, shape_words
 from amsc.words.record import before_after, group_rows, path_remarks, shown_path, unproven_words, verified_words
-from amsc.words.verdict import checks, costs, ratio_words, target_words, verdict_words
+from amsc.words.verdict import Cost, checks, costs, ratio_words, target_words, verdict_words
 
 __all__ = ["CostRow", "cost_rows", "heroes", "run_sections"]
 
@@ -73,16 +73,23 @@ def _head(record: Record) -> Mapping[str, Any]:
 def heroes(record: Record) -> tuple[tuple[str, str], ...]:
     """The three numbers that people look for: how much smaller, how much faster, and what it cost."""
     known = costs(record)
-    smaller, faster = (ratio_words(known[what]).partition(" ") for what in ("macs", "latency"))
-    change = next(row for row in before_after(record)).change
-    value, _, unit = change.partition(" ")
+    value, _, unit = before_after(record)[0].change.partition(" ")
     error = record.score_error
     spread = "" if error is None else f" ± {_score_difference(record, error)}"
     return (
-        (smaller[0], f"{smaller[2]} multiply-adds" if smaller[2] else "multiply-adds"),
-        (faster[0], f"{faster[2]} on this machine" if faster[2] else "latency"),
+        _hero(known["macs"], "multiply-adds"),
+        _hero(known["latency"], "latency"),
         (value.replace("-", MINUS), f"{spread} {unit} of {record.score_name}".strip()),
     )
+
+
+def _hero(cost: Cost, name: str) -> tuple[str, str]:
+    """The ratio of a cost, and what is less of it."""
+    words = ratio_words(cost)
+    ratio, _, less = words.partition(" ")
+    if words == "the same":
+        return f"1{TIMES}", f"the same {name}"
+    return ratio, f"{less}{' ' + name if cost.is_count else f' ({name})'}".strip()
 
 
 def _score_difference(record: Record, value: float) -> str:
