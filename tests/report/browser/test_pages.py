@@ -126,6 +126,23 @@ def test_every_point_tells_of_itself_and_can_be_chosen(opened: Open) -> None:
         assert page.locator("#readout").inner_text().startswith(f"{point.phase} {point.index}:")
 
 
+BRIGHTNESS = """([kind, name]) => {
+  const one = document.querySelector(`[data-chart=frontier] g[aria-label=tip] ${kind}`);
+  const [red, green, blue] = getComputedStyle(one)[name].match(/[0-9.]+/g).map(Number);
+  return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_pointing_shows_can_be_read(opened: Open, scheme: str) -> None:
+    page = opened("run", color_scheme=scheme)
+    page.locator('[data-chart="frontier"]').scroll_into_view_if_needed()
+    page.mouse.move(*middle(page.locator('[data-chart="frontier"] g.points path').first.bounding_box()))
+    page.locator('[data-chart="frontier"] g[aria-label="tip"] text').wait_for(timeout=3000)
+    paper, ink = (page.evaluate(BRIGHTNESS, [kind, "fill"]) for kind in ("path", "text"))
+    assert (paper > 0.9 and ink < 0.3) if scheme == "light" else (paper < 0.25 and ink > 0.8)
+
+
 def test_keys_reach_everything_that_can_be_used(opened: Open) -> None:
     page = opened("run")
     usable = page.locator("button:visible, input, summary, [tabindex='0']:visible").count()

@@ -53,7 +53,7 @@ function drawReconstruction() {
         Plot.link(data.repaired, { x1: "before", x2: "after", y1: "name", y2: "name", stroke: "var(--faint)", strokeWidth: 1.5 }),
         Plot.dot(data.repaired, { x: "before", y: "name", stroke: "var(--depth)", fill: "var(--panel)", r: 4.5, strokeWidth: 1.75 }),
         Plot.dot(data.repaired, { x: "after", y: "name", fill: "var(--good)", r: 5 }),
-        Plot.tip(data.repaired, Plot.pointerY({ x: "before", y: "name", fontSize: 12, title: (layer) => `${layer.name}\nas cut ${layer.before.toPrecision(3)}, reconstructed ${layer.after.toPrecision(3)}` })),
+        Plot.tip(data.repaired, Plot.pointerY({ x: "before", y: "name", fontSize: 12, lineHeight: 1.3, title: (layer) => `${layer.name}\nas cut ${layer.before.toPrecision(3)}, reconstructed ${layer.after.toPrecision(3)}` })),
       ],
     });
   });
@@ -78,7 +78,7 @@ function drawNorms(kind) {
         Plot.line(points.filter((point) => !point.isGone), { x: "epoch", y: "norm", z: "name", stroke: "var(--accent)", strokeOpacity: 0.75, strokeWidth: 1.5 }),
         Plot.line(points.filter((point) => point.isGone), { x: "epoch", y: "norm", z: "name", stroke: "var(--depth)", strokeWidth: 1.5, strokeDasharray: "5 3" }),
         Plot.line(points, Plot.pointer({ x: "epoch", y: "norm", z: "name", stroke: "var(--ink)", strokeWidth: 2.5 })),
-        Plot.tip(points, Plot.pointer({ x: "epoch", y: "norm", fontSize: 12, title: (point) => `${point.name}\n${finePercent(point.norm)} after ${d3.format(".2~f")(point.epoch)} epochs${point.isGone ? "; gone in the end" : ""}` })),
+        Plot.tip(points, Plot.pointer({ x: "epoch", y: "norm", fontSize: 12, lineHeight: 1.3, title: (point) => `${point.name}\n${finePercent(point.norm)} after ${d3.format(".2~f")(point.epoch)} epochs${point.isGone ? "; gone in the end" : ""}` })),
       ],
     })
   );
@@ -102,7 +102,7 @@ function drawTraining() {
         marks: [
           Plot.line(data.losses, { x: "epoch", y: "loss", z: "line", stroke: "phase", strokeWidth: 2 }),
           Plot.dot(data.losses.length > 80 ? [] : data.losses, { x: "epoch", y: "loss", fill: "phase", r: 2.5 }),
-          Plot.tip(data.losses, Plot.pointer({ x: "epoch", y: "loss", fontSize: 12, title: (point) => `${point.phase}: loss ${point.loss.toPrecision(4)}\nafter ${d3.format(".2~f")(point.epoch)} epochs` })),
+          Plot.tip(data.losses, Plot.pointer({ x: "epoch", y: "loss", fontSize: 12, lineHeight: 1.3, title: (point) => `${point.phase}: loss ${point.loss.toPrecision(4)}\nafter ${d3.format(".2~f")(point.epoch)} epochs` })),
         ],
       })
     );
@@ -122,7 +122,7 @@ function drawTraining() {
         y: scoreAxis(data.score, data.scores.map((point) => point.score)),
         marks: [
           Plot.dot(data.scores, { x: "epoch", y: "score", fill: "phase", symbol: "phase", r: 5 }),
-          Plot.tip(data.scores, Plot.pointer({ x: "epoch", y: "score", fontSize: 12, title: "words" })),
+          Plot.tip(data.scores, Plot.pointer({ x: "epoch", y: "score", fontSize: 12, lineHeight: 1.3, title: "words" })),
         ],
       })
     );

@@ -41,7 +41,7 @@ function drawOutcomes() {
             strokeWidth: 5,
           })
         ),
-        Plot.tip(data.outcomes, Plot.pointer({ x: "share", y: "score", title: (run) => `${run.run}\n${run.words}`, lineWidth: 22, fontSize: 12 })),
+        Plot.tip(data.outcomes, Plot.pointer({ x: "share", y: "score", title: (run) => `${run.run}\n${run.words}`, lineWidth: 22, fontSize: 12, lineHeight: 1.3 })),
       ],
     })
   );
@@ -67,7 +67,7 @@ function drawFrontiers() {
       marks: [
         Plot.line(walked, { x: "share", y: "score", z: "run", stroke: "run", strokeWidth: 1.5, strokeOpacity: 0.7 }),
         Plot.dot(data.points, { x: "share", y: "score", fill: "run", symbol: "phase", r: (point) => (point.phase === "finetune" ? 5.5 : 4) }),
-        Plot.tip(data.points, Plot.pointer({ x: "share", y: "score", title: (point) => `${point.run}: ${point.name}\n${point.words}`, lineWidth: 22, fontSize: 12 })),
+        Plot.tip(data.points, Plot.pointer({ x: "share", y: "score", title: (point) => `${point.run}: ${point.name}\n${point.words}`, lineWidth: 22, fontSize: 12, lineHeight: 1.3 })),
       ],
     })
   );

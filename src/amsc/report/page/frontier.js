@@ -67,7 +67,7 @@ function frontierChart(width) {
     marks: [
       Plot.line(data.path.filter((point) => point.phase !== "finetune"), { x: "share", y: "score", z: "phase", stroke: "phase", strokeWidth: 1.5, strokeOpacity: 0.6 }),
       Plot.dot(data.path, { x: "share", y: "score", fill: "phase", symbol: "phase", r: data.path.length > 60 ? 3.5 : 5.5, className: "points" }),
-      Plot.tip(data.path, Plot.pointer({ x: "share", y: "score", title: (point) => `${point.name}\n${point.words}`, lineWidth: 22, fontSize: 12, maxRadius: 60 })),
+      Plot.tip(data.path, Plot.pointer({ x: "share", y: "score", title: (point) => `${point.name}\n${point.words}`, lineWidth: 22, fontSize: 12, lineHeight: 1.3, maxRadius: 60 })),
     ],
   });
 }
@@ -123,7 +123,7 @@ function stripChart(layers, width, now = "before", color = "var(--accent)") {
       Plot.barY(layers, { x: "number", y: "before", fill: "var(--track)" }),
       Plot.barY(layers, { x: "number", y: now, fill: color, className: "now" }),
       Plot.ruleY([0], { stroke: "var(--faint)" }),
-      Plot.tip(layers, Plot.pointerX({ x: "number", y: "before", title: (layer) => `${layer.name} (${layer.kind})\n${layer.before} channels before, ${layer.after} in the outcome`, fontSize: 12 })),
+      Plot.tip(layers, Plot.pointerX({ x: "number", y: "before", title: (layer) => `${layer.name} (${layer.kind})\n${layer.before} channels before, ${layer.after} in the outcome`, fontSize: 12, lineHeight: 1.3 })),
     ],
   });
 }
