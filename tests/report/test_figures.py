@@ -7,8 +7,8 @@ import pytest
 
 from amsc.records import TrainingCurve
 from amsc.report.figures import figures, final_reconstruction
+from amsc.report.headline import cost_rows, heroes
 from amsc.report.library import data_text
-from amsc.report.sections import cost_rows, heroes
 from report.fixed import bare_record, fixed_record
 
 
