@@ -8,7 +8,7 @@ CODE := $(wildcard src tests benchmarks examples)
 # Small tensors: more threads than one only get in each other's way, and timings spread.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test check docs dist bench
+.PHONY: setup demo test browser check docs dist bench
 
 setup: $(STAMP)
 
@@ -23,6 +23,11 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+# The reports in a real browser: needs chromium (apt-get install chromium).
+browser: setup
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[browser]"
+	AMSC_NEEDS_BROWSER=1 $(BIN)/pytest -q -m browser tests/report/browser $(ARGS)
 
 check: setup
 	$(BIN)/ruff format --check $(CODE)

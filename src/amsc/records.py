@@ -9,16 +9,22 @@ from amsc.words.page import Page
 from amsc.words.shown import Shown
 
 __all__ = [
+    "Asked",
+    "Circumstances",
     "DepthCandidate",
     "JudgedShare",
+    "LayerWidths",
     "Measurement",
+    "NormTrace",
     "PathPoint",
     "ReconstructionRecord",
     "Record",
     "RefittedLayer",
     "ScanPoint",
     "ScanRecord",
+    "Staying",
     "Timing",
+    "TrainingCurve",
     "from_json",
     "to_json",
 ]
@@ -80,6 +86,28 @@ class JudgedShare:
 
 
 @dataclasses.dataclass(frozen=True)
+class NormTrace:
+    """How large the penalised groups were while a piece of the path trained, at a few moments of it: the moments in
+    `epochs` of all training so far, the strength of the penalty from then on, the norm of each block, and of each
+    channel group the root of the sum of its channels' squares. What is no longer in the network has none."""
+
+    epochs: tuple[float, ...]
+    strengths: tuple[float, ...]
+    blocks: Mapping[str, tuple[float, ...]]
+    groups: Mapping[str, tuple[float, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingCurve:
+    """The loss of a stretch of training, each over the last few steps, after so many `epochs` of its `phase`: "dense",
+    "depth" and "width" (which count on together), or "finetune" (one curve for each network that was)."""
+
+    phase: str
+    epochs: tuple[float, ...]
+    losses: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class PathPoint:
     """One point of the path: what is left of the network at one strength and how well it does.
 
@@ -89,7 +117,8 @@ class PathPoint:
     (group name -> indices) refer to the dense network. `weights` names a file under `points/`, or None; `repaired` says
     how what the cut cost was given back, if it was. `candidates` are the networks among which depth was chosen at equal
     cost; the point is the one that was. `rejected_score` is what fine-tuning led to where that was worse than what it
-    began with: its outcome was not taken.
+    began with: its outcome was not taken. `norms` are those of the groups on the way to the point, where a penalty was
+    at work.
     """
 
     phase: str
@@ -108,6 +137,70 @@ class PathPoint:
     repaired: "ReconstructionRecord | None" = None
     candidates: tuple[DepthCandidate, ...] = ()
     rejected_score: float | None = None
+    norms: NormTrace | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """One thing that the target said: `what` is "macs", "params", "bytes", "latency", "memory" or "drop" (how far the
+    score may fall); `number` is a share of the dense network's if it `is_share`, or an amount."""
+
+    what: str
+    number: float
+    is_share: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerWidths:
+    """A layer with weights: its class (`kind`), how many channels it makes, and the multiply-adds it takes, before and
+    after; 0 if it is gone, and then `block` is the one that it went with ("" if it went otherwise). `along_path` are
+    its widths at the points of the path, in their order."""
+
+    name: str
+    kind: str
+    before: int
+    after: int
+    macs_before: int
+    macs_after: int
+    block: str = ""
+    along_path: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Staying:
+    """Why something cannot go: so many `axes` of parameters (0: it is a block), which, and the line of the user's code
+    ("" if it is not known)."""
+
+    why: str
+    axes: int
+    which: str
+    source: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Circumstances:
+    """What a run was about, besides its numbers.
+
+    Attributes:
+        network: the class of the network.
+        examples: how many examples each split of the data has.
+        inputs: the shapes of the example inputs, for which costs are counted; a batch comes first as a rule.
+        classes: how many the data have, if that is known.
+        higher_is_better: what the score is like.
+        fingerprints: short texts that differ for other data ("data") and for another dense network ("network").
+        built_from: where the network came from, as far as the command line knows it: `model`, `num_classes`,
+            `in_channels`.
+        date: when the run ended, in UTC as ISO 8601 writes it. Records that differ in nothing else are equal.
+    """
+
+    network: str
+    examples: Mapping[str, int]
+    inputs: tuple[tuple[int, ...], ...]
+    classes: int | None = None
+    higher_is_better: bool = True
+    fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    built_from: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    date: str = dataclasses.field(default="", compare=False)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -119,7 +212,11 @@ class Record(Shown):
     judged by the scores alone. `warnings` say what makes the outcome useless, such as a dense network that
     had learnt nothing, or a small one that lost it. `judged_shares` are the networks among which one was chosen where
     the target was free, the largest first. Two runs with the same settings, seed and machine agree in everything but
-    `seconds`, the latencies and the peak memory.
+    `seconds`, the latencies, the peak memory and the date.
+
+    Of older records the rest is empty: `about` the run, what the target `asked`, the `layers` in the order of the
+    forward pass, the `training` curves, what is `staying` and why, and the paired standard error of
+    `score_after - score_before` over the test examples (None of a single one).
     """
 
     model: str
@@ -142,6 +239,12 @@ class Record(Shown):
     warnings: tuple[str, ...] = ()
     judged_shares: tuple[JudgedShare, ...] = ()
     unproven: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    about: Circumstances | None = None
+    asked: tuple[Asked, ...] = ()
+    layers: tuple[LayerWidths, ...] = ()
+    training: tuple[TrainingCurve, ...] = ()
+    staying: tuple[Staying, ...] = ()
+    score_error: float | None = None
 
     def page(self) -> Page:
         """What became of the network."""

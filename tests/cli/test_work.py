@@ -1,7 +1,10 @@
 """The whole job through the command line: run folder, JSON, settings that repeat it, stopping and going on."""
 
+import html
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,6 +48,17 @@ def test_the_run_folder_holds_everything(run_folder: Path) -> None:
     run = read_settings(run_folder / "settings.toml")
     assert (run.model, run.data, run.target) == ("digits_resnet", "digits", "macs=70%")
     assert (run.num_classes, run.in_channels, run.settings.path_points) == (10, 1, 2)
+
+
+def test_the_code_in_its_report_loads_the_network(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (run_folder / "report.html").read_text(encoding="utf-8")
+    found = re.search(r'(?s)<code id="code">(.*?)</code>', page)
+    assert found is not None
+    names: dict[str, Any] = {}
+    monkeypatch.chdir(run_folder)
+    exec(html.unescape(found[1]), names)
+    record = from_json(Record, (run_folder / "record.json").read_text())
+    assert sum(parameter.numel() for parameter in names["small"].parameters()) == record.after.parameters
 
 
 def test_its_settings_repeat_the_run(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """The whole job: what comes out, that nothing is lost when it stops, and what is refused before any work."""
 
 import dataclasses
+import datetime
 import errno
 import json
 import os
@@ -20,7 +21,7 @@ import amsc
 from amsc import Result, Target
 from amsc.errors import RunFolderError
 from amsc.measurement import count_macs
-from amsc.records import Record, from_json, to_json
+from amsc.records import Asked, Record, from_json, to_json
 from amsc.structure.costing import predicted_macs
 from amsc.surgery import load, plan_of
 from amsc.tasks import Classification
@@ -62,7 +63,7 @@ class _StopIn:
 def _essence(record: Record) -> dict[str, Any]:
     """The record without what may differ between two runs."""
     plain: dict[str, Any] = json.loads(to_json(record))
-    del plain["seconds"]
+    del plain["seconds"], plain["about"]["date"]
     for measured in (plain["before"], plain["after"]):
         for key in ("latency_seconds", "latency_spread_seconds", "peak_memory_bytes"):
             del measured[key]
@@ -103,6 +104,50 @@ def test_the_record_tells_the_whole_story(result: Result) -> None:
     assert record.blocks_before == 4
     assert record.score_before > 0.15
     assert from_json(Record, to_json(record)) == record
+
+
+def test_the_record_tells_what_the_run_was_about(result: Result) -> None:
+    record, about = result.record, result.record.about
+    assert about is not None
+    assert about.network == type(result.model).__name__
+    assert about.examples == {split: DATA.num_examples(split) for split in ("train", "validation", "test")}
+    assert about.inputs == (tuple(DATA.example_inputs(1).shape),)
+    assert datetime.datetime.fromisoformat(about.date).utcoffset() == datetime.timedelta(0)
+    assert record.asked == (Asked("macs", TARGET.macs, is_share=True),)
+    assert record.score_error is not None
+    assert 0 < record.score_error < 0.5
+    assert [staying.which for staying in record.staying]
+    phases = [curve.phase for curve in record.training]
+    assert phases == ["dense", "depth", "width", "finetune"]
+    assert all(len(curve.losses) == len(curve.epochs) > 0 for curve in record.training)
+
+
+def test_the_record_has_the_widths_of_all_layers_along_the_path(result: Result) -> None:
+    record = result.record
+    assert sum(layer.macs_before for layer in record.layers) == record.before.macs
+    assert sum(layer.macs_after for layer in record.layers) == record.after.macs
+    names = dict(result.model.named_modules())
+    for layer in record.layers:
+        assert len(layer.along_path) == len(record.path)
+        assert (layer.before, layer.after) == (layer.along_path[0], layer.along_path[-1])
+        assert (layer.block in record.removed_blocks) == (layer.after == 0)
+        if layer.after:
+            assert layer.after == names[layer.name].weight.shape[0]
+            assert layer.kind == type(names[layer.name]).__name__
+    assert any(layer.after == 0 for layer in record.layers)
+    assert any(0 < layer.after < layer.before for layer in record.layers)
+
+
+def test_norms_are_kept_where_a_penalty_was_at_work(result: Result) -> None:
+    points = {point.phase: point for point in result.record.path}
+    assert points["dense"].norms is None
+    assert points["finetune"].norms is None
+    for phase, first in (("depth", 2.0), ("width", 3.0)):
+        norms = next(point.norms for point in result.record.path if point.phase == phase)
+        assert norms is not None
+        assert norms.epochs[0] == pytest.approx(first)
+        assert all(len(line) == len(norms.epochs) for line in (*norms.blocks.values(), *norms.groups.values()))
+    assert set(points["depth"].norms.blocks) >= set(result.record.removed_blocks)  # type: ignore[union-attr]
 
 
 def test_the_run_folder_holds_all_of_it(result: Result, folder: Path) -> None:

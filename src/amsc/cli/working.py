@@ -20,6 +20,7 @@ from amsc.settings import RunSettings
 from amsc.training import Progress
 from amsc.words.free import judged_section
 from amsc.words.record import path_remarks, shown_path, unproven_words, verified_words
+from amsc.words.verdict import verdict_words
 
 __all__ = ["REPORT_FILE", "begin", "begin_pick", "carry_on", "payload", "show_outcome", "show_path"]
 
@@ -141,6 +142,7 @@ def show_outcome(record: Record, folder: Path, console: Console) -> None:
     """The table of before and after, what went, the proof, and where everything is."""
     rows = [dataclasses.astuple(row) for row in before_after(record)]
     console.table(f"{record.model} on {record.data}, {record.target}", ["", ">before", ">after", ">change"], rows)
+    console.show(verdict_words(record))
     blocks = ", ".join(record.removed_blocks) or "none"
     console.show(f"removed blocks ({len(record.removed_blocks)} of {record.blocks_before}): {blocks}")
     groups = group_rows(record)

@@ -82,7 +82,7 @@ def compress(
     with opened(wanted, resume=resume) as (folder, listener):
         past = folder.read() if resume else None
         budget = prepared(wanted, None if past is None else past.timing)
-        job = job_of(wanted, copied(model), budget, folder, listener, past)
+        job = job_of(wanted, copied(model), budget, folder, listener, known, past)
         state = replace(past or RunState(dense=state_of(job.dense)), timing=budget.timing, speed=job.speed)
         folder.begin(state, noted(known, target, wanted.settings))
         return finished(job, state)

@@ -4,12 +4,12 @@ import hashlib
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from amsc.data import Data, some_examples
 
-__all__ = ["fingerprint"]
+__all__ = ["SPLITS", "fingerprint", "weights_fingerprint"]
 
 FEW = slice(0, 8)
 """Examples of the validation split that are looked at."""
@@ -26,6 +26,12 @@ def fingerprint(data: Data) -> dict[str, Any]:
         "classes of the data": data.num_classes,
         "examples of the data": _digest(*_few_examples(data)),
     }
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """What tells a network from others: its tensors, by sums that are rounded."""
+    tensors = (tensor for tensor in model.state_dict().values() if isinstance(tensor, Tensor))
+    return _digest(*map(_words, tensors))
 
 
 def _few_examples(data: Data) -> list[str]:

@@ -1,6 +1,6 @@
 """How a run begins, whether its path is walked or taken over: what was asked for is checked, and its folder opened."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from amsc.jobs.run_identity import run_identity
 from amsc.jobs.run_lock import claimed
 from amsc.jobs.run_state import RunState
 from amsc.jobs.stages import Job
+from amsc.jobs.stages.losses import LossLog
 from amsc.limits.budget import Budget
 from amsc.limits.target import Target
-from amsc.settings import Settings
+from amsc.records import TrainingCurve
+from amsc.settings import RunSettings, Settings
 from amsc.tasks import Task
 from amsc.training import Progress
 
@@ -103,12 +105,15 @@ def job_of(
     budget: Budget,
     folder: RunFolder,
     listener: Progress,
+    source: RunSettings,
     past: RunState | None = None,
+    curves: Sequence[TrainingCurve] = (),
 ) -> Job:
     """The job that is done with the network `dense`, a copy that is the job's own; it computes as it did in the
-    `past`."""
+    `past`. `source` says where the model came from, `curves` are the losses of training before."""
     data = data_for(wanted.task, wanted.data, dense)
     speed = past.speed if past else None
+    losses = LossLog(listener, data.num_batches("train"), past.curves if past else curves)
     return Job(
         dense,
         budget,
@@ -119,6 +124,8 @@ def job_of(
         wanted.name,
         wanted.target,
         folder,
-        listener,
+        losses,
+        losses,
         speed or fastest_speed(dense, data, wanted.task, wanted.settings),
+        source,
     )

@@ -95,7 +95,8 @@ def pick(
     known = source or _named_again(was, named_again(wanted.name, model, example_inputs, data, task))
     with opened(wanted) as (folder, listener):
         budget = prepared(wanted, past.timing)
-        job = job_of(wanted, _dense(model, past, walked.path), budget, folder, listener)
+        curves = [curve for curve in past.curves if curve.phase != "finetune"]
+        job = job_of(wanted, _dense(model, past, walked.path), budget, folder, listener, known, curves=curves)
         state = _start(past, walked, job)
         folder.begin(state, noted(known, target, wanted.settings))
         return finished(job, state)

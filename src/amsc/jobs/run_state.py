@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from amsc.records import Measurement, PathPoint, Record, Timing, from_json, to_json
+from amsc.records import Measurement, PathPoint, Record, Timing, TrainingCurve, from_json, to_json
 from amsc.training import Removal, Speed, TrainState, WalkState, walk_state_from_plain, walk_state_to_plain
 
 __all__ = ["RunState", "removal_of", "run_state_from_plain", "run_state_to_plain"]
@@ -17,7 +17,8 @@ __all__ = ["RunState", "removal_of", "run_state_from_plain", "run_state_to_plain
 class RunState:
     """How far a run is: `stage` is what it is busy with ("dense", "path", "finetune" or "done").
 
-    `dense` are the dense network's weights, once trained; `score_before` and `before` belong to it. `train` is the
+    `dense` are the dense network's weights, once trained; `score_before`, the mean of `scores_before` (on each test
+    example), and `before` belong to it. `curves` are the losses of all training. `train` is the
     training under way, `walk` the path, `small` the weights of the finished network; `timing` is the model of the
     latency, where the target needs one; `speed` is how training computes. `seconds` counts the time spent in each
     stage, also before interruptions.
@@ -26,6 +27,7 @@ class RunState:
     stage: str = "dense"
     dense: Mapping[str, Tensor] | None = None
     score_before: float = 0.0
+    scores_before: Tensor | None = None
     before: Measurement | None = None
     small: Mapping[str, Tensor] | None = None
     train: TrainState | None = None
@@ -35,6 +37,7 @@ class RunState:
     record: Record | None = None
     timing: Timing | None = None
     speed: Speed | None = None
+    curves: tuple[TrainingCurve, ...] = ()
 
 
 def removal_of(point: PathPoint) -> Removal:
@@ -49,6 +52,7 @@ def run_state_to_plain(state: RunState) -> dict[str, Any]:
         "dense": state.dense,
         "small": state.small,
         "score_before": state.score_before,
+        "scores_before": state.scores_before,
         "before": None if state.before is None else to_json(state.before),
         "train": None if state.train is None else state.train.to_plain(),
         "walk": None if state.walk is None else walk_state_to_plain(state.walk),
@@ -57,6 +61,7 @@ def run_state_to_plain(state: RunState) -> dict[str, Any]:
         "record": None if state.record is None else to_json(state.record),
         "timing": None if state.timing is None else to_json(state.timing),
         "speed": None if state.speed is None else vars(state.speed),
+        "curves": [to_json(curve) for curve in state.curves],
     }
 
 
@@ -76,5 +81,6 @@ def run_state_from_plain(plain: Mapping[str, Any]) -> RunState:
             "record": read(Record, plain["record"]),
             "timing": read(Timing, plain["timing"]),
             "speed": None if plain.get("speed") is None else Speed(**plain["speed"]),
+            "curves": tuple(from_json(TrainingCurve, text) for text in plain.get("curves", ())),
         }
     )

@@ -5,7 +5,7 @@ from amsc.penalty.coordinates import Coordinates, Normalisation, Slices, find_co
 from amsc.penalty.gate_path import GateProblem, closing_order, solve_gates
 from amsc.penalty.groups import Groups, gates_from_gradients, zero_leaves
 from amsc.penalty.membership import Membership
-from amsc.penalty.penalty import CURRENCIES, Penalty, check_strength, empty_, emptying_times, reweighted
+from amsc.penalty.penalty import CURRENCIES, Penalty, check_strength, empty_, emptying_times, group_norms, reweighted
 from amsc.penalty.prox import block_soft_threshold, leaf_factors, nested_factors, root_factors
 from amsc.penalty.sizes import parameters_held, saved_cost, saved_macs
 from amsc.penalty.weights import WEIGHTS, group_weights, sensitivity_weights
@@ -28,6 +28,7 @@ __all__ = [
     "find_bypassed_groups",
     "find_coordinates",
     "gates_from_gradients",
+    "group_norms",
     "group_weights",
     "leaf_factors",
     "nested_factors",

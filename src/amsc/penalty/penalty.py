@@ -25,7 +25,7 @@ from amsc.penalty.sizes import parameters_held, saved_cost, saved_macs
 from amsc.penalty.weights import group_weights, sensitivity_weights
 from amsc.structure.structure import Structure
 
-__all__ = ["CURRENCIES", "Penalty", "check_strength", "empty_", "emptying_times", "reweighted"]
+__all__ = ["CURRENCIES", "Penalty", "check_strength", "empty_", "emptying_times", "group_norms", "reweighted"]
 
 CURRENCIES: Mapping[str, Callable[[Structure, Coordinates], tuple[Tensor, Tensor]]] = {
     "params": parameters_held,
@@ -187,6 +187,13 @@ def reweighted(penalty: Penalty, leaf_sensitivities: Tensor, block_sensitivities
         sensitivity_weights(*(each.cpu() for each in given)).to(norms.device) for given in (leaves, blocks)
     )
     return found
+
+
+@torch.no_grad()
+def group_norms(penalty: Penalty) -> tuple[Tensor, Tensor]:
+    """The norms n_j of the penalised channels and N_l of the blocks, now. Shapes: channel, block."""
+    norms = leaf_norms(penalty.groups)
+    return norms[: penalty.groups.num_channels], block_norms(penalty.groups, norms)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Tables and the report page, from a record alone."""
 
+from amsc.report.comparison import render_comparison
 from amsc.report.html import render
 from amsc.report.scan_page import render_scan
 from amsc.report.scan_table import SCAN_COLUMNS, frontier_page, scan_columns, scan_remarks, scan_rows
@@ -14,6 +15,7 @@ __all__ = [
     "frontier_page",
     "group_rows",
     "render",
+    "render_comparison",
     "render_scan",
     "scan_columns",
     "scan_remarks",

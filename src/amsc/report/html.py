@@ -1,36 +1,46 @@
-"""The record as one self-contained page: no script, no font, no request to anywhere."""
+"""The record of a run as one self-contained page: what it draws with is in it, and it asks nobody for anything."""
 
-from importlib import resources
+from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from amsc.records import Record
-from amsc.report.chart import path_chart
-from amsc.words.amounts import format_count, format_seconds, score_format
-from amsc.words.free import judged_section
-from amsc.words.record import before_after, group_rows, path_remarks, shown_path, unproven_words, verified_words
+from amsc.report.figures import figures
+from amsc.report.library import LIBRARIES, data_text, part, policy
+from amsc.report.sections import run_sections
 
-__all__ = ["render"]
+__all__ = ["page", "render"]
 
-TEMPLATE = "report.html.j2"
+RUN_SCRIPTS = ("base.js", "frontier.js", "charts.js", "controls.js", "run.js")
 
 
 def render(record: Record) -> str:
     """The page for `record` as text; the same record gives the same page.
 
-    Everything is escaped: names from a model or a path cannot become markup.
+    Everything is escaped: names from a model or a path cannot become markup, nor end the script that holds the data.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(count=format_count, seconds=format_seconds, score=score_format(record.score_name))
-    source = resources.files("amsc.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(source).render(
-        record=record,
-        rows=before_after(record),
-        groups=group_rows(record),
-        chart=path_chart(record),
-        path=shown_path(record),
-        remarks=path_remarks(record),
-        verified=verified_words(record),
-        unproven=unproven_words(record.unproven),
-        judged=judged_section(record.judged_shares, record.score_name) if record.judged_shares else None,
+    drawn = figures(record)
+    title = f"amsc: {record.model}, {record.target}"
+    return page("report.html.j2", title, drawn, RUN_SCRIPTS, drawn=drawn, **run_sections(record, drawn))
+
+
+def page(template: str, title: str, data: Any, scripts: tuple[str, ...], **values: Any) -> str:
+    """A page from a template, with styles, libraries, `scripts` (files of the folder `page`) and the `data` of its
+    charts inside."""
+    environment = Environment(
+        loader=PackageLoader("amsc.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    code = [part(name) for name in (*LIBRARIES, *scripts)]
+    return environment.get_template(template).render(
+        title=title,
+        policy=policy(code),
+        styles=Markup(part("report.css")),
+        scripts=[Markup(script) for script in code],
+        data=Markup(data_text(data)),
+        **values,
     )

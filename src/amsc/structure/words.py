@@ -21,6 +21,7 @@ __all__ = [
     "exactness",
     "group_page",
     "pin_rows",
+    "reasons_to_stay",
     "removable_words",
     "structure_line",
     "structure_page",
@@ -148,17 +149,24 @@ def block_parameters(structure: Structure, block: Block) -> int:
 
 def pin_rows(structure: Structure) -> list[Row]:
     """One row per reason and line of the user's code: why, on how many axes, which (`PIN_COLUMNS`)."""
+    return [
+        (f"{why}\n{source}" if source else why, str(count), which)
+        for why, count, which, source in reasons_to_stay(structure)
+    ]
+
+
+def reasons_to_stay(structure: Structure) -> list[tuple[str, int, str, str]]:
+    """For each reason why axes stay: the reason, on how many axes, which, and the line of the user's code ("")."""
     found: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
     for pin in structure.pins:
         reason = in_words(pin.reason)
         axes, modules = found.setdefault((_alike_text(reason.text), pin.source), ([], []))
         axes.append(f"{pin.parameter}[{pin.axis}]")
         modules += [reason.module] if reason.module else []
-    rows: list[Row] = []
-    for (text, source), (axes, modules) in found.items():
-        why = text + (f", in {name_together(modules)}" if modules else "")
-        rows.append((f"{why}\n{source}" if source else why, str(len(axes)), name_together(axes)))
-    return rows
+    return [
+        (text + (f", in {name_together(modules)}" if modules else ""), len(axes), name_together(axes), source)
+        for (text, source), (axes, modules) in found.items()
+    ]
 
 
 def _alike_text(text: str) -> str:

@@ -3,10 +3,20 @@
 import math
 from collections.abc import Callable, Iterable
 
-__all__ = ["SHARES", "format_bytes", "format_count", "format_score", "format_seconds", "ranges", "score_format"]
+__all__ = [
+    "SHARES",
+    "TIMES",
+    "format_bytes",
+    "format_count",
+    "format_score",
+    "format_seconds",
+    "ranges",
+    "score_format",
+]
 
 SHARES = ("accuracy", "mean IoU")
 """Scores that are shares, and shown in percent."""
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def format_score(score: float) -> str:

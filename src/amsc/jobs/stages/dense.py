@@ -22,15 +22,16 @@ def train_dense(job: Job, state: RunState) -> RunState:
         _match_channels(job)
     found = evaluate(job.dense, job.data, "validation", job.task)
     point = judged(job, state, "dense", job.structure, Removal(), job.dense, choices.dense_epochs, found)
-    weights, score = state_of(job.dense), evaluate(job.dense, job.data, "test", job.task).score
-    warn_of(words_before(job, score, advantage(job.dense, job.data, job.task)))
+    weights, test = state_of(job.dense), evaluate(job.dense, job.data, "test", job.task)
+    warn_of(words_before(job, test.score, advantage(job.dense, job.data, job.task)))
     state = replace(
         state,
         stage="path",
         train=None,
         dense=weights,
         points=(job.folder.save_point(point, weights, None),),
-        score_before=score,
+        score_before=test.score,
+        scores_before=test.per_example,
         before=measure(job.dense, job.example_inputs),
     )
     return saved(job, state)

@@ -12,10 +12,11 @@ from amsc.borrowing import copied
 from amsc.data import Data, inputs_of
 from amsc.jobs.run_folder import RunFolder
 from amsc.jobs.run_state import RunState
+from amsc.jobs.stages.losses import LossLog
 from amsc.limits.budget import Budget
 from amsc.limits.target import Target
 from amsc.reconstruction import reconstruct, remainders
-from amsc.settings import Settings
+from amsc.settings import RunSettings, Settings
 from amsc.structure import Structure
 from amsc.structure.cutting import after_removal
 from amsc.surgery import CutPlan, cut_tensors, cut_with_error, plan_cut
@@ -65,8 +66,9 @@ class Clock:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What stays the same during a run. `dense` is the job's own copy of the model and is trained in place; the `clock`
-    is that of the present stage."""
+    """What stays the same during a run. `dense` is the job's own copy of the model and is trained in place; `losses`
+    hears the progress and hands it on; `source` says where the model came from; the `clock` is that of the present
+    stage."""
 
     dense: nn.Module
     budget: Budget
@@ -78,7 +80,9 @@ class Job:
     target: Target
     folder: RunFolder
     progress: Progress
+    losses: LossLog
     speed: Speed
+    source: RunSettings
     clock: Clock = field(default_factory=Clock)
 
     @property
@@ -88,8 +92,8 @@ class Job:
 
 
 def saved(job: Job, state: RunState) -> RunState:
-    """The state with the seconds until now, after it was written to the run's folder."""
-    state = job.clock.lap(state)
+    """The state with the seconds and losses until now, after it was written to the run's folder."""
+    state = replace(job.clock.lap(state), curves=job.losses.curves)
     job.folder.save(state)
     return state
 

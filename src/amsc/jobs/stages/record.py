@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from amsc.jobs.run_state import RunState
+from amsc.jobs.stages.account import asked_of, circumstances, layer_widths, standard_error, staying
 from amsc.jobs.stages.job import Job, end_of, plan_of_removal
 from amsc.jobs.stages.ruin import words_after, words_of_rejected
 from amsc.limits.target import describe_target
@@ -28,7 +29,7 @@ def record_of(job: Job, state: RunState, small: Shrunk) -> Record:
     assert state.walk is not None, "the second stage has set it"
     judged = state.walk.candidates if job.target.is_free else ()
     before, after = _timed_in_turns(job, state.before, measure(small.model, job.example_inputs), small.model)
-    removal, score = end_of(state).removal, evaluate(small.model, job.data, "test", job.task).score
+    removal, test = end_of(state).removal, evaluate(small.model, job.data, "test", job.task)
     return Record(
         model=job.name,
         data=job.data.name,
@@ -38,7 +39,7 @@ def record_of(job: Job, state: RunState, small: Shrunk) -> Record:
         ),
         score_name=job.task.name,
         score_before=state.score_before,
-        score_after=score,
+        score_after=test.score,
         before=before,
         after=after,
         removed_blocks=removal.blocks,
@@ -52,9 +53,15 @@ def record_of(job: Job, state: RunState, small: Shrunk) -> Record:
         seconds=state.seconds,
         judged_shares=judged_shares(job.structure, judged, job.task) if judged else (),
         warnings=(
-            *words_after(job, state.score_before, score, small.model),
+            *words_after(job, state.score_before, test.score, small.model),
             *words_of_rejected(job, state.points[-1]),
         ),
+        about=circumstances(job),
+        asked=asked_of(job.target),
+        layers=layer_widths(job, removal, state.points),
+        training=job.losses.curves,
+        staying=staying(job.structure),
+        score_error=standard_error(state.scores_before, test.per_example),
     )
 
 

@@ -12,6 +12,7 @@ from amsc.structure.cutting import after_removal
 from amsc.structure.rounding import Rounding
 from amsc.structure.structure import Structure
 from amsc.training.path.look import Look, look_at
+from amsc.training.path.norm_log import NormLog
 from amsc.training.path.silence import Silence
 from amsc.training.path.strength import CostPlan, StrengthControl, forecast_strength
 from amsc.training.removal.bunches import ANY_NUMBER, sparing_last
@@ -81,6 +82,7 @@ class Piece:
         self.learning_rate = float(optimizer.param_groups[0]["lr"])
         self._every = max(1, min(10, position.plan.steps // LOOKS))
         self._zeros, self._silence = _ZeroCount(self.penalty), Silence(model)
+        self.norms = NormLog(self.penalty, position.plan.steps)
         self.cost, self.macs = predicted_cost(structure), predicted_macs(structure)
         self._seen: Removal | None = None
         self._latched: Tensor | None = None  # blocks that stay empty until the end of the piece, on their device
@@ -134,6 +136,7 @@ class Piece:
             needed = 0.0
         forecast = forecast_strength(times, costs, needed, ahead)
         self.control = self.control.next(forecast, cost=self.cost, planned=plan.at(step))
+        self.norms.add(step - self.position.first, self.control.strength, look)
         self._set_strengths(self._held_strength(look, left, plan.at(step)))
 
     def _is_worth_a_block(self, costs: Tensor) -> bool:

@@ -12,7 +12,7 @@ from amsc.data import Data
 from amsc.errors import TrainingError
 from amsc.penalty import Penalty
 from amsc.progress import NoProgress, Progress
-from amsc.records import PathPoint
+from amsc.records import NormTrace, PathPoint
 from amsc.structure.costing import predicted_cost, predicted_macs, predicted_parameters
 from amsc.structure.structure import BlockCall, Structure
 from amsc.tasks import Task
@@ -111,7 +111,7 @@ def num_channels(structure: Structure, *, streams: bool = False) -> int:
 @dataclass(frozen=True)
 class _Step:
     """What a piece did: what it removed, the network without it, its moments, the mean loss, how it steered; whether
-    BatchNorm has the statistics that the network needs."""
+    BatchNorm has the statistics that the network needs; and the norms on the way."""
 
     removal: Removal
     cut: Shrunk
@@ -119,6 +119,7 @@ class _Step:
     loss: float
     control: StrengthControl
     is_settled: bool = False
+    norms: NormTrace | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +167,7 @@ class _Walk:
         )
         error = max(state.error, done.cut.error)
         now = replace(state, index=state.index + 1, snapshot=snapshot, control=done.control, error=error)
-        point = self._point(state.phase, now, done.cut, done.loss, evaluation)
+        point = replace(self._point(state.phase, now, done.cut, done.loss, evaluation), norms=done.norms)
         return point, snapshot, self._decide(now, done.cut.structure, evaluation)
 
     @cached_property
@@ -222,7 +223,8 @@ class _Walk:
             reestimate_batchnorm(live.model, self.trail.data, speed=self.settings.speed)
         cut = self.trail.cut(live, removal)
         moments = cut_moments(moments_of(live.model, optimizer), cut.slice_tensors)
-        return _Step(removal, cut, moments, loss, piece.control, is_settled=is_repaired)
+        norms = piece.norms.trace(self._trained(state.index), self.trail.data.num_batches("train"))
+        return _Step(removal, cut, moments, loss, piece.control, is_settled=is_repaired, norms=norms)
 
     def _penalty(self, live: Shrunk, state: WalkState) -> Penalty:
         source, theta_hat = self.settings.theta_hat, None
@@ -295,14 +297,18 @@ class _Walk:
             live.structure, piece.penalty, blocks, channels, self.schedule.target_cost, self.settings.rounding
         )
 
+    def _trained(self, pieces: int) -> float:
+        """The epochs of all training up to the end of so many pieces."""
+        steps = sum(self.schedule.sizes[:pieces])
+        return self.settings.epochs_before + steps / self.trail.data.num_batches("train")
+
     def _point(self, phase: str, now: WalkState, cut: Shrunk, loss: float, evaluation: Evaluation) -> PathPoint:
         structure = cut.structure
-        trained = sum(self.schedule.sizes[: now.index]) / self.trail.data.num_batches("train")
         return PathPoint(
             phase=phase,
             index=now.index - 1,
             strength=now.control.strength,
-            epochs=self.settings.epochs_before + trained,
+            epochs=self._trained(now.index),
             macs=predicted_macs(structure),
             parameters=predicted_parameters(structure),
             blocks_left=len(structure.outer_blocks),

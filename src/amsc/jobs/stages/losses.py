@@ -1,0 +1,46 @@
+"""The losses of training as a run goes along, thinned to what a chart can show."""
+
+import math
+from collections.abc import Sequence
+
+from amsc.progress import Progress
+from amsc.records import TrainingCurve
+
+__all__ = ["LossLog"]
+
+MOST = 400
+"""Losses of a phase that are kept, about: a line has no more bends than an eye can follow."""
+
+
+class LossLog:
+    """Hands on what it hears to a listener, and keeps the losses.
+
+    Args:
+        listener: hears all of it.
+        per_epoch: steps per epoch.
+        curves: those of the run before it was left.
+    """
+
+    def __init__(self, listener: Progress, per_epoch: int, curves: Sequence[TrainingCurve] = ()) -> None:
+        self._listener, self._per_epoch, self._curves = listener, per_epoch, list(curves)
+
+    @property
+    def curves(self) -> tuple[TrainingCurve, ...]:
+        """What was heard so far."""
+        return tuple(self._curves)
+
+    def update(self, phase: str, step: int, steps: int, **values: float) -> None:
+        """Keep the loss, if there is one and the last that was kept is not too near, and hand everything on."""
+        loss = values.get("loss", math.nan)
+        if math.isfinite(loss):
+            apart = 0.0 if step == steps else steps / MOST / self._per_epoch
+            self._add(phase, round(step / self._per_epoch, 4), float(f"{loss:.4g}"), apart)
+        self._listener.update(phase, step, steps, **values)
+
+    def _add(self, phase: str, epoch: float, loss: float, apart: float) -> None:
+        """The last curve with another loss, or a new curve: of another phase, or because it begins again."""
+        last = self._curves[-1] if self._curves else None
+        if last is None or last.phase != phase or epoch < last.epochs[-1]:
+            self._curves.append(TrainingCurve(phase, (epoch,), (loss,)))
+        elif epoch > last.epochs[-1] and epoch - last.epochs[-1] >= apart:  # the end of an epoch is told twice
+            self._curves[-1] = TrainingCurve(phase, (*last.epochs, epoch), (*last.losses, loss))
