@@ -29,7 +29,6 @@ __all__ = [
     "cuttable",
     "export_onnx",
     "export_pt2",
-    "export_standalone",
     "load",
     "measure",
     "pick",

@@ -2,7 +2,7 @@
 
 from amsc.borrowing import Calls
 from amsc.errors import AmscError
-from amsc.export import export_onnx, export_pt2, export_standalone
+from amsc.export import export_onnx, export_pt2
 from amsc.jobs.compress import Result, compress
 from amsc.jobs.pick import pick
 from amsc.jobs.scan import Scan, scan
@@ -30,7 +30,6 @@ __all__ = [
     "cuttable",
     "export_onnx",
     "export_pt2",
-    "export_standalone",
     "load",
     "measure",
     "pick",

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from amsc import cut, export_standalone, plan_cut, trace
+from amsc import cut, plan_cut, trace
 from amsc.cli import main
 from amsc.errors import ModelError
+from amsc.export import export_standalone
 from amsc.models import open_model
 
 ELSEWHERE = """
