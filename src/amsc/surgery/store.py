@@ -30,6 +30,7 @@ READ_VERSIONS = (1, 2)
 READ = " and ".join(map(str, READ_VERSIONS))
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
 MODEL_FOLDER = "model"
 """Where a run folder has its model."""
 
@@ -54,10 +55,11 @@ class ModelConfig:
     tied: Mapping[str, str]
 
 
-def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
+def save(model: nn.Module, folder: str | os.PathLike[str], *, card: str = "") -> None:
     """Write `model` to `folder` as config.json and model.safetensors; all of it, or nothing.
 
-    An amsc model that is there already is replaced. The model is not changed.
+    An amsc model that is there already is replaced. The model is not changed. A `card` is written as README.md, as
+    hubs show it (`amsc.words.card.model_card` makes one of a record; runs write it).
 
     Raises:
         RunFolderError: the folder holds something else, or cannot be written.
@@ -76,6 +78,8 @@ def save(model: nn.Module, folder: str | os.PathLike[str]) -> None:
         temporary.mkdir()
         save_file(state, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
         (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
+        if card:
+            (temporary / CARD_FILE).write_text(card, encoding="utf-8")
         shutil.copymode(temporary / CONFIG_FILE, temporary / WEIGHTS_FILE)  # safetensors leaves it to its owner alone
         for written in (*temporary.iterdir(), temporary):
             sync(written)
@@ -211,7 +215,7 @@ def _check_replaceable(target: Path) -> None:
         raise RunFolderError(f"{target} cannot be read ({error}); name another folder") from error
     if not names:
         return
-    foreign = sorted(names - {CONFIG_FILE, WEIGHTS_FILE})
+    foreign = sorted(names - {CONFIG_FILE, WEIGHTS_FILE, CARD_FILE})
     if foreign:
         raise RunFolderError(f"{target} holds {foreign[0]!r}, which is no part of an amsc model; name another folder")
     _read_config(target)  # somebody else's config.json is refused here

@@ -8,22 +8,22 @@ __all__ = ["data_words", "loading_code", "network_words", "shape_words"]
 TEMPLATE = """\
 import amsc
 {imports}
-# "model" lies beside this page, in the folder of the run.
-small = amsc.load("model", {build})
+{place}, {build})
 """
+BESIDE = '# "model" lies beside this page, in the folder of the run.\nsmall = amsc.load("model"'
 
 
-def loading_code(record: Record) -> str:
-    """Python that loads the small network; where it is not known how to build the dense one, with a name to fill in."""
+def loading_code(record: Record, place: str = BESIDE) -> str:
+    """Python that loads the small network from a `place`, by default the one beside a report; where it is not known how
+    to build the dense one, with a name to fill in."""
     built = dict(record.about.built_from) if record.about else {}
     model = str(built.pop("model", "") or "")
     if not model:
         network = record.about.network if record.about else "YourNetwork"
-        return TEMPLATE.format(imports="", build=f"lambda: {network}(...)")
+        return TEMPLATE.format(place=place, imports="", build=f"lambda: {network}(...)")
     options = "".join(f", {name}={value!r}" for name, value in built.items())
-    return TEMPLATE.format(
-        imports="from amsc.models import open_model\n", build=f"lambda: open_model({model!r}{options})"
-    )
+    build = f"lambda: open_model({model!r}{options})"
+    return TEMPLATE.format(place=place, imports="from amsc.models import open_model\n", build=build)
 
 
 def network_words(record: Record) -> str:

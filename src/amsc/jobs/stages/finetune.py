@@ -9,6 +9,7 @@ from amsc.jobs.stages.record import record_of
 from amsc.jobs.stages.ruin import warn_of
 from amsc.jobs.stages.training import finetuned
 from amsc.surgery import save
+from amsc.words.card import model_card
 
 __all__ = ["finetune_small"]
 
@@ -33,5 +34,5 @@ def finetune_small(job: Job, state: RunState) -> RunState:
     warn_of(record.warnings)
     state = replace(state, stage="done", record=record)
     if job.folder.path is not None:
-        save(small.model, job.folder.path / "model")
+        save(small.model, job.folder.path / "model", card=model_card(record))
     return saved(job, state)
