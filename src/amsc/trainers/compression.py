@@ -1,0 +1,289 @@
+"""A network becomes smaller while somebody else's loop trains it: the core of all callbacks."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from amsc.data import moved
+from amsc.errors import AmscWarning, TargetError, TrainingError
+from amsc.jobs.preparation import removable
+from amsc.limits.budget import find_budget
+from amsc.limits.target import Target, parse_target
+from amsc.penalty import Penalty
+from amsc.structure import Structure, without_frozen
+from amsc.structure.costing import predicted_cost, predicted_macs, predicted_parameters
+from amsc.structure.cutting import after_removal
+from amsc.surgery import plan_cut, plan_of
+from amsc.trainers.course import Course, LoopSettings, course_of
+from amsc.trainers.in_place import cut_in_place
+from amsc.trainers.networks import bare_network, bare_optimizer, check_alone, undisturbed
+from amsc.trainers.prices import GateWatch
+from amsc.trainers.state import LoopState, cut_as
+from amsc.training import ProximalStep, Removal, device_of, num_channels
+from amsc.training.path.piece import Piece
+from amsc.training.path.strength import StrengthControl
+from amsc.training.removal.to_cost import cut_to_target, cut_zeros
+
+__all__ = ["Compression", "MadeCut"]
+
+
+@dataclass(frozen=True)
+class MadeCut:
+    """A cut that was made: after how many steps of the optimiser, at which strength, and what is left."""
+
+    steps: int
+    strength: float
+    macs: int
+    parameters: int
+    blocks: int
+    channels: int
+
+
+class Compression:
+    """Brings the network of a training loop down to a target, while the loop trains it.
+
+    It hangs on the optimiser: around each of its steps the penalty is steered, and its proximal map applied, so that
+    whole channels and blocks become exactly zero. `update`, called once an iteration, cuts what is zero at the end of
+    each piece of the path (see `LoopSettings`), and what the target needs at the end of the last one. The network, its
+    modules, the optimiser and its parameter groups stay the same objects (see `cut_in_place`), and schedulers keep
+    their place. Learning rates, weight decay and random generators are left alone.
+
+        compression = Compression(model, optimizer, inputs, target=Target(macs=0.5), steps=epochs * len(loader))
+        for inputs, labels in batches:
+            ...                     # forward, backward, optimizer.step(), scheduler.step()
+            compression.update()
+        amsc.save(compression.end(), "small")
+
+    Args:
+        model: the network; it may be compiled.
+        optimizer: torch.optim.SGD, Adam or AdamW over its parameters, or what Accelerate made of one.
+        example_inputs: what `amsc.trace` takes.
+        target: in macs, params, bytes, latency or memory; or as text, "macs=50%".
+        steps: how many steps the optimiser takes in the whole training.
+        averages: copies of the network with averaged weights that are to follow (see `cut_in_place`).
+        settings: the choices.
+        resume: where it stood; the model must be as small as it was then (see `cut_as`).
+
+    Attributes:
+        network: the network, without wrappers.
+        structure: its structure as it is now.
+        steps: steps of the optimiser so far.
+        cuts: those that were made.
+        is_done: whether the target is met, so that the penalty is gone and nothing more is cut.
+
+    Raises:
+        TargetError: the target is none, cannot be reached, or needs a validation split; nothing can be removed.
+        ModelError, InputError: the model cannot be traced on the inputs, or is wrapped for several devices.
+        TrainingError: the optimiser is of another kind, or lacks parameters; or several processes train together.
+        SettingsError: a choice is impossible.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        example_inputs: Any,
+        *,
+        target: Target | str,
+        steps: int,
+        averages: Sequence[nn.Module] = (),
+        settings: LoopSettings = LoopSettings(),  # noqa: B008 - it is frozen
+        resume: LoopState | None = None,
+    ) -> None:
+        check_alone()
+        self.network, self.optimizer = bare_network(model), bare_optimizer(optimizer)
+        self.averages, self.settings, self._inputs = tuple(averages), settings, example_inputs
+        for average in self.averages:
+            bare_network(average)
+        self.cuts: list[MadeCut] = []
+        state = self._first_state(_checked(target), steps) if resume is None else resume
+        cut_as(self.network, state)
+        self.structure, self.course, self.is_done, self.steps = state.structure, state.course, state.is_done, state.steps
+        self._index, self._start_cost = state.piece, state.start_cost
+        self._control = StrengthControl(correction=state.correction)
+        self._rounding = settings.as_settings().rounding(self.structure)
+        self._handles = (
+            self.optimizer.register_step_pre_hook(lambda *_: self._before_step()),
+            self.optimizer.register_step_post_hook(lambda *_: self._after_step()),
+        )
+        if self.is_done:
+            self._let_go()
+        else:
+            self._begin()
+
+    @property
+    def state(self) -> LoopState:
+        """Where it stands, for a checkpoint. Going on from it, the piece measures its weights anew."""
+        plan, correction = plan_of(self.network), self._control.correction
+        return LoopState(
+            self.steps,
+            plan,
+            self.structure,
+            self.course,
+            self._index,
+            self._start_cost,
+            correction,
+            self.is_done,
+        )
+
+    def update(self) -> bool:
+        """To be called between two iterations of the loop, whether or not the optimiser took a step in the last one.
+        Returns whether the network was cut.
+
+        Raises:
+            VerificationError, TrainingError: see `cut_in_place`; the network is as it was.
+        """
+        if self.is_done or self.steps < sum(self.course.sizes[: self._index + 1]):
+            return False
+        self._cut(is_last=self.course.piece_at(self.steps) == len(self.course.sizes))
+        return True
+
+    def end(self) -> nn.Module:
+        """The network, at its target. If training ended before the path did, all that the target still needs is cut
+        now, with a warning: **that changes the function**, and nothing trains the network afterwards.
+
+        Raises:
+            TrainingError: the optimiser has not taken a step.
+        """
+        if not self.steps:
+            raise TrainingError(
+                "the optimiser that the compression hangs on has not taken a step; if another one was made after it, "
+                "make the compression with that"
+            )
+        if not self.is_done:
+            warnings.warn(
+                f"training ended after {self.steps} steps, and the path to the target takes {sum(self.course.sizes)}: "
+                "what the target still needs is cut now and not trained away; train for longer, or say fewer steps",
+                AmscWarning,
+                stacklevel=2,
+            )
+            self._cut(is_last=True)
+        return self.network
+
+    def watch(self) -> dict[str, float]:
+        """What to log: cost as a share of the dense network's, MACs, blocks and channels, without what is zero as of
+        the last look; and the strength."""
+        seen = {"blocks": len(self.structure.outer_blocks), "channels": num_channels(self.structure)}
+        seen, strength = {**seen, "macs": predicted_macs(self.structure)}, 0.0
+        cost = predicted_cost(self.structure)
+        if self._piece is not None and not self.is_done:
+            seen, cost, strength = self._piece.watch(), self._piece.cost, self._control.strength
+        return {"cost": cost / self.course.dense_cost, "strength": strength, **seen}
+
+    def _first_state(self, target: Target, steps: int) -> LoopState:
+        """Before the first step, after all has been checked that can be."""
+        settings = self.settings.as_settings()
+        inputs = moved(self._inputs, device_of(self.network))
+        with undisturbed(self.network):
+            structure = without_frozen(removable(self.network, inputs, settings), self.network)
+            budget = find_budget(self.network, structure, inputs, target, settings)
+        course = course_of(self.settings, budget.structure, budget.met, steps)
+        plan = plan_of(self.network)
+        return LoopState(0, plan, budget.structure, course, 0, course.dense_cost, StrengthControl().correction, False)
+
+    def _begin(self) -> None:
+        """A piece: measure first, if need be."""
+        weights = self.settings.weights
+        by_price = weights == "fisher"
+        family = "amsc" if by_price else weights
+        penalty = Penalty(self.structure, self.network, weights=family, currency="target")
+        self._proximal = ProximalStep(self.optimizer, penalty, regroup=False)
+        self._piece: Piece | None = None
+        self._watch = GateWatch(penalty) if by_price and penalty.parameters() else None
+        self._measured = self.steps + self.course.measured[self._index]
+        self._penalise_once_measured()
+
+    def _penalise_once_measured(self) -> None:
+        if self._watch is not None:
+            if self.steps < self._measured:
+                return
+            self._proximal = ProximalStep(self.optimizer, self._watch.reweighted(), regroup=False)
+            self._watch = None
+        if self._piece is None:
+            position = self.course.position(self._index, self._start_cost)
+            self._piece = Piece(
+                self.course.phase(self._index),
+                self.network,
+                self.structure,
+                self._proximal,
+                position,
+                self._control.afresh(),
+                rounding=self._rounding,
+                sets_rate=False,
+            )
+
+    @property
+    def _step(self) -> int:
+        """Of the penalised part of the piece."""
+        return self.steps - sum(self.course.sizes[: self._index]) - self.course.measured[self._index]
+
+    def _before_step(self) -> None:
+        if self._watch is not None:
+            self._watch.before()
+        elif self._piece is not None:
+            self._piece.before(self._step)
+            self._proximal.before_step()
+
+    def _after_step(self) -> None:
+        if self._watch is not None:
+            self._watch.after()
+        elif self._piece is not None:
+            self._proximal.after_step()
+            self._piece.after(self._step)
+            self._control = self._piece.control
+        self.steps += 1
+        self._penalise_once_measured()
+
+    def _cut(self, *, is_last: bool) -> None:
+        """The end of a piece: cut what stayed zero (at the last one what the target needs), and go on."""
+        removal = self._removal(is_last=is_last)
+        if self._piece is not None:
+            self._piece.end()
+        if removal:
+            plan = plan_cut(self.structure, channels=removal.channels, blocks=removal.blocks)
+            inputs = moved(self._inputs, device_of(self.network))
+            cut_in_place(self.network, plan, inputs, optimizers=[self.optimizer], averages=self.averages)
+            self.structure = after_removal(self.structure, removal.channels, removal.blocks)
+        self.cuts.append(_made(self.steps, self._control.strength, self.structure))
+        if is_last or predicted_cost(self.structure) <= self.course.target_cost:
+            self._let_go()
+            return
+        was_depth = self.course.phase(self._index) == "depth"
+        self._index = self.course.piece_at(self.steps)
+        if was_depth and self.course.phase(self._index) == "width":
+            self._start_cost = predicted_cost(self.structure)
+        self._begin()
+
+    def _removal(self, *, is_last: bool) -> Removal:
+        penalty = self._proximal.penalty
+        zero = penalty.zero_blocks(), penalty.zero_channels()
+        blocks, channels = zero if self._piece is None else self._piece.settled()
+        choose = cut_to_target if is_last else cut_zeros
+        return choose(self.structure, penalty, blocks, channels, self.course.target_cost, self._rounding)
+
+    def _let_go(self) -> None:
+        """The loop trains the network as it is."""
+        self.is_done, self._piece, self._watch = True, None, None
+        for handle in self._handles:
+            handle.remove()
+
+
+def _made(steps: int, strength: float, structure: Structure) -> MadeCut:
+    macs, parameters = predicted_macs(structure), predicted_parameters(structure)
+    return MadeCut(steps, strength, macs, parameters, len(structure.outer_blocks), num_channels(structure))
+
+
+def _checked(target: Target | str) -> Target:
+    target = parse_target(target) if isinstance(target, str) else target
+    if not isinstance(target, Target):
+        raise TargetError(f"target must be an amsc.Target, such as amsc.Target(macs=0.5); got {target!r}")
+    if target.is_free or target.drop is not None:
+        raise TargetError(
+            f"{target!r} is looked for on a validation split, which somebody else's loop keeps to itself: give a cost, "
+            "such as macs=50%, or call amsc.compress"
+        )
+    return target
