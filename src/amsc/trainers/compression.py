@@ -20,7 +20,7 @@ from amsc.structure.cutting import after_removal
 from amsc.surgery import plan_cut, plan_of
 from amsc.trainers.course import Course, LoopSettings, course_of
 from amsc.trainers.in_place import cut_in_place
-from amsc.trainers.networks import bare_network, bare_optimizer, check_alone, undisturbed
+from amsc.trainers.networks import averaged_network, bare_network, bare_optimizer, check_alone, undisturbed
 from amsc.trainers.prices import GateWatch
 from amsc.trainers.state import LoopState, cut_as
 from amsc.training import ProximalStep, Removal, device_of, num_channels
@@ -98,7 +98,7 @@ class Compression:
         self.network, self.optimizer = bare_network(model), bare_optimizer(optimizer)
         self.averages, self.settings, self._inputs = tuple(averages), settings, example_inputs
         for average in self.averages:
-            bare_network(average)
+            averaged_network(average)
         self.cuts: list[MadeCut] = []
         state = self._first_state(_checked(target), steps) if resume is None else resume
         cut_as(self.network, state)

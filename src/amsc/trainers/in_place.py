@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from amsc.borrowing import unchanged_on_error
 from amsc.surgery import CutPlan, become, cut
 from amsc.trainers.following import follower_of
-from amsc.trainers.networks import bare_network, bare_optimizer, check_alone, undisturbed
+from amsc.trainers.networks import averaged_network, bare_network, bare_optimizer, check_alone, undisturbed
 from amsc.training import ProximalStep
 
 __all__ = ["cut_in_place"]
@@ -43,7 +43,7 @@ def cut_in_place(
     """
     check_alone()
     network = bare_network(model)
-    networks = [network, *(bare_network(average) for average in averages)]
+    networks = [network, *(averaged_network(average) for average in averages)]
     bare = [bare_optimizer(optimizer) for optimizer in optimizers]
     with ExitStack() as stack:
         for one in networks:

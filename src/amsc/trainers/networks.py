@@ -12,14 +12,13 @@ from torch.optim import Optimizer
 from amsc.errors import ModelError, TrainingError
 from amsc.training import device_of
 
-__all__ = ["bare_network", "bare_optimizer", "check_alone", "undisturbed"]
+__all__ = ["averaged_network", "bare_network", "bare_optimizer", "check_alone", "undisturbed"]
 
 SHARDED = ("FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine")
 
 
 def bare_network(model: nn.Module) -> nn.Module:
-    """`model` without the wrapper of `torch.compile`; of averaged weights (torch's `AveragedModel`, timm's EMA) the
-    copy of the network that they are kept in.
+    """`model` without the wrapper of `torch.compile`.
 
     Raises:
         ModelError: it is no module, or is wrapped for training on several devices.
@@ -35,15 +34,19 @@ def bare_network(model: nn.Module) -> nn.Module:
         )
     if isinstance(model, torch._dynamo.OptimizedModule):
         return bare_network(model._orig_mod)
-    if _is_average(model):
-        return bare_network(model.get_submodule("module"))
     return model
 
 
-def _is_average(model: nn.Module) -> bool:
-    """Whether all parameters are those of a submodule that is called "module"."""
-    inner = model._modules.get("module")
-    return inner is not None and len(model._modules) == 1 and not model._parameters
+def averaged_network(average: nn.Module) -> nn.Module:
+    """The copy of the network in which averaged weights are kept: `average` itself, or its only submodule if that is
+    called "module", as in torch's `AveragedModel` and timm's `ModelEmaV3`.
+
+    Raises:
+        ModelError: see `bare_network`.
+    """
+    inner = average._modules.get("module") if isinstance(average, nn.Module) else None
+    is_wrapper = inner is not None and len(average._modules) == 1 and not average._parameters
+    return bare_network(inner if inner is not None and is_wrapper else average)
 
 
 def bare_optimizer(optimizer: Any) -> Optimizer:
