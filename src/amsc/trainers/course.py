@@ -37,7 +37,7 @@ class LoopSettings:
 
     share: float = 0.5
     pieces: int = 6
-    depth_share: float = 0.0
+    depth_share: float = 0.25
     weights: str = "fisher"
     keep: tuple[str, ...] = ()
     only: tuple[str, ...] = ()

@@ -18,7 +18,8 @@ ANY_NUMBER = Rounding()
 
 def strength_for(optimizer: ProximalStep, share: float, steps: int, *, of: str = "channels") -> float:
     """The strength that would empty this share of the channels (or blocks) within so many steps, if the loss did not
-    resist; in truth it resists, and fewer are empty.
+    resist; in truth it resists, and fewer are empty. For blocks it is what would if they went on as fast as they start;
+    they grow slower.
 
     At the learning rate and the weights of now; what is zero already counts. With Adam the optimiser must have taken a
     step, since its step sizes depend on gradients.
