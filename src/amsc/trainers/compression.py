@@ -106,14 +106,14 @@ class Compression:
         self._index, self._start_cost = state.piece, state.start_cost
         self._control = StrengthControl(correction=state.correction)
         self._rounding = settings.as_settings().rounding(self.structure)
+        self._piece: Piece | None = None
+        self._watch: GateWatch | None = None
+        if not self.is_done:
+            self._begin()
         self._handles = (
             self.optimizer.register_step_pre_hook(lambda *_: self._before_step()),
             self.optimizer.register_step_post_hook(lambda *_: self._after_step()),
         )
-        if self.is_done:
-            self._let_go()
-        else:
-            self._begin()
 
     @property
     def state(self) -> LoopState:
@@ -146,6 +146,8 @@ class Compression:
         """The network, at its target. If training ended before the path did, all that the target still needs is cut
         now, with a warning: **that changes the function**, and nothing trains the network afterwards.
 
+        The optimiser is let go of.
+
         Raises:
             TrainingError: the optimiser has not taken a step.
         """
@@ -162,6 +164,8 @@ class Compression:
                 stacklevel=2,
             )
             self._cut(is_last=True)
+        for handle in self._handles:
+            handle.remove()
         return self.network
 
     def watch(self) -> dict[str, float]:
@@ -192,7 +196,7 @@ class Compression:
         family = "amsc" if by_price else weights
         penalty = Penalty(self.structure, self.network, weights=family, currency="target")
         self._proximal = ProximalStep(self.optimizer, penalty, regroup=False)
-        self._piece: Piece | None = None
+        self._piece = None
         self._watch = GateWatch(penalty) if by_price and penalty.parameters() else None
         self._measured = self.steps + self.course.measured[self._index]
         self._penalise_once_measured()
@@ -236,7 +240,8 @@ class Compression:
             self._piece.after(self._step)
             self._control = self._piece.control
         self.steps += 1
-        self._penalise_once_measured()
+        if not self.is_done:
+            self._penalise_once_measured()
 
     def _cut(self, *, is_last: bool) -> None:
         """The end of a piece: cut what stayed zero (at the last one what the target needs), and go on."""
@@ -250,7 +255,7 @@ class Compression:
             self.structure = after_removal(self.structure, removal.channels, removal.blocks)
         self.cuts.append(_made(self.steps, self._control.strength, self.structure))
         if is_last or predicted_cost(self.structure) <= self.course.target_cost:
-            self._let_go()
+            self.is_done, self._piece, self._watch = True, None, None  # the loop trains the network as it is
             return
         was_depth = self.course.phase(self._index) == "depth"
         self._index = self.course.piece_at(self.steps)
@@ -264,12 +269,6 @@ class Compression:
         blocks, channels = zero if self._piece is None else self._piece.settled()
         choose = cut_to_target if is_last else cut_zeros
         return choose(self.structure, penalty, blocks, channels, self.course.target_cost, self._rounding)
-
-    def _let_go(self) -> None:
-        """The loop trains the network as it is."""
-        self.is_done, self._piece, self._watch = True, None, None
-        for handle in self._handles:
-            handle.remove()
 
 
 def _made(steps: int, strength: float, structure: Structure) -> MadeCut:
