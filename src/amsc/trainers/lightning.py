@@ -59,21 +59,33 @@ class AmscCallback(Callback):  # type: ignore[misc] # mypy does not look into Li
         self.compression: Compression | None = None
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Refuse what cannot be compressed, and make the network as small as the checkpoint to come has it."""
+        """Refuse what cannot be compressed, and see to it that the network is as small as a checkpoint has it before
+        that is loaded."""
         kinds = {kind.__name__ for kind in type(trainer.strategy).__mro__}
         if "SingleDeviceStrategy" not in kinds or trainer.world_size > 1:
             raise TrainingError(
                 f"amsc cuts a network that is trained on one device; this trainer's strategy is "
                 f"{type(trainer.strategy).__name__} on {trainer.world_size}. Give Trainer(devices=1, strategy='auto')"
             )
-        network = self._network(pl_module)
-        if trainer.ckpt_path:
-            stored = trainer.strategy.load_checkpoint(trainer.ckpt_path)
-            own = stored.get("callbacks", {}).get(self.state_key)
-            self._resumed = read_state(own["state"]) if own else None
-        if self._resumed is not None:
-            for one in (network, *self._averages(trainer)):
-                cut_as(one, self._resumed)
+        self._network(pl_module)
+        loads = pl_module.on_load_checkpoint  # what Lightning calls before it loads the weights
+
+        def cut_then_load(checkpoint: dict[str, Any]) -> None:
+            self._cut_as_in(checkpoint, trainer, pl_module)
+            loads(checkpoint)
+
+        pl_module.on_load_checkpoint = cut_then_load
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """The module is the user's again."""
+        vars(pl_module).pop("on_load_checkpoint", None)
+
+    def _cut_as_in(self, checkpoint: dict[str, Any], trainer: Any, pl_module: Any) -> None:
+        stored = checkpoint.get("callbacks", {}).get(self.state_key)
+        if stored:
+            self._resumed = read_state(stored["state"])
+            for network in (self._network(pl_module), *self._averages(trainer)):
+                cut_as(network, self._resumed)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin."""
