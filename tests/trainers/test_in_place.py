@@ -13,13 +13,12 @@ from torch.optim.swa_utils import AveragedModel
 
 import amsc.surgery.in_place
 from amsc.errors import CutError, ModelError, TrainingError
+from amsc.penalty import Penalty
 from amsc.structure import trace
-from amsc.surgery import CutPlan, cut, plan_cut, plan_of
+from amsc.surgery import CutPlan, cut, cut_tensors, plan_cut, plan_of
 from amsc.trainers import cut_in_place
 from amsc.training import ProximalStep
 from amsc.training.steps.optimizers import cut_moments, moments_of, restore_moments
-from amsc.surgery import cut_tensors
-from amsc.penalty import Penalty
 from training.small import same_tensors, small_net
 
 INPUTS = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -114,7 +113,9 @@ def test_averages_follow_and_go_on_averaging() -> None:
     assert same_tensors(average.module.state_dict(), cut(before, plan, INPUTS).state_dict())
     step(net, optimizer)
     average.update_parameters(net)
-    expected = [2 / 3 * old + new / 3 for old, new in zip(cut(before, plan).parameters(), net.parameters(), strict=True)]
+    expected = [
+        2 / 3 * old + new / 3 for old, new in zip(cut(before, plan).parameters(), net.parameters(), strict=True)
+    ]
     torch.testing.assert_close(list(average.parameters()), expected)
 
 
@@ -183,7 +184,7 @@ def test_the_penalty_of_the_network_before_is_over() -> None:
 
 def test_a_network_that_is_wrapped_for_several_devices_is_refused() -> None:
     net = small_net()
-    with pytest.raises(ModelError, match="wrapped in DataParallel.*Train on one device"):
+    with pytest.raises(ModelError, match=r"wrapped in DataParallel.*Train on one device"):
         cut_in_place(DataParallel(net), plan_for(net), INPUTS)
 
 

@@ -94,8 +94,8 @@ class Penalty:
         self.block_weights = group_weights(family, self.block_sizes, block_norms(self._groups, norms))
         self.structure = structure
         if weights == "fisher":
-            found = reweighted(self, *_sensitivities(self, losses))
-            self.leaf_weights, self.block_weights = found.leaf_weights, found.block_weights
+            priced = reweighted(self, *_sensitivities(self, losses))
+            self.leaf_weights, self.block_weights = priced.leaf_weights, priced.block_weights
 
     def __repr__(self) -> str:
         """How many channels, blocks and parameters are penalised."""

@@ -77,9 +77,7 @@ def apply_plan(
     return small
 
 
-def follow_plan(
-    model: nn.Module, plan: CutPlan, owned: OwnedCuts, whole: CutPlan, *, by_value: bool = True
-) -> None:
+def follow_plan(model: nn.Module, plan: CutPlan, owned: OwnedCuts, whole: CutPlan, *, by_value: bool = True) -> None:
     """Let all follow in `model` whose tensors have been cut: sizes that modules keep, stand-ins for blocks, the
     configuration. Its `amsc_plan` is the `whole` of its cuts then. `owned` are the cuts by module (see `owned_cuts`).
 

@@ -18,7 +18,7 @@ from amsc.structure import Structure, without_frozen
 from amsc.structure.costing import predicted_cost, predicted_macs, predicted_parameters
 from amsc.structure.cutting import after_removal
 from amsc.surgery import plan_cut, plan_of
-from amsc.trainers.course import Course, LoopSettings, course_of
+from amsc.trainers.course import LoopSettings, course_of
 from amsc.trainers.in_place import cut_in_place
 from amsc.trainers.networks import averaged_network, bare_network, bare_optimizer, check_alone, undisturbed
 from amsc.trainers.prices import GateWatch
@@ -102,7 +102,12 @@ class Compression:
         self.cuts: list[MadeCut] = []
         state = self._first_state(_checked(target), steps) if resume is None else resume
         cut_as(self.network, state)
-        self.structure, self.course, self.is_done, self.steps = state.structure, state.course, state.is_done, state.steps
+        self.structure, self.course, self.is_done, self.steps = (
+            state.structure,
+            state.course,
+            state.is_done,
+            state.steps,
+        )
         self._index, self._start_cost = state.piece, state.start_cost
         self._control = StrengthControl(correction=state.correction)
         self._rounding = settings.as_settings().rounding(self.structure)
@@ -171,12 +176,12 @@ class Compression:
     def watch(self) -> dict[str, float]:
         """What to log: cost as a share of the dense network's, MACs, blocks and channels, without what is zero as of
         the last look; and the strength."""
-        seen = {"blocks": len(self.structure.outer_blocks), "channels": num_channels(self.structure)}
-        seen, strength = {**seen, "macs": predicted_macs(self.structure)}, 0.0
-        cost = predicted_cost(self.structure)
-        if self._piece is not None and not self.is_done:
-            seen, cost, strength = self._piece.watch(), self._piece.cost, self._control.strength
-        return {"cost": cost / self.course.dense_cost, "strength": strength, **seen}
+        if self._piece is not None:
+            seen, cost = self._piece.watch(), self._piece.cost
+            return {"cost": cost / self.course.dense_cost, "strength": self._control.strength, **seen}
+        cost, blocks = predicted_cost(self.structure), len(self.structure.outer_blocks)
+        left = {"blocks": blocks, "channels": num_channels(self.structure), "macs": predicted_macs(self.structure)}
+        return {"cost": cost / self.course.dense_cost, "strength": 0.0, **left}
 
     def _first_state(self, target: Target, steps: int) -> LoopState:
         """Before the first step, after all has been checked that can be."""

@@ -112,8 +112,8 @@ def course_of(settings: LoopSettings, structure: Structure, target_cost: int, st
     """
     if not math.isfinite(steps) or steps < 1:
         raise SettingsError(
-            f"expected how many steps of the optimiser the training takes, at least 1; got {steps}. A trainer without an "
-            "end needs max_steps or a number of epochs"
+            f"expected how many steps of the optimiser the training takes, at least 1; got {steps}. A trainer without "
+            "an end needs max_steps or a number of epochs"
         )
     wanted = max(1, round(settings.share * steps))
     count = max(1, min(settings.pieces, wanted // LEAST))

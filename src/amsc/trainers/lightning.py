@@ -20,7 +20,7 @@ LIBRARIES = tuple(sorted(NAMES, key=lambda name: name not in sys.modules))
 Callback = base_class("Callback", *LIBRARIES)
 
 
-class AmscCallback(Callback):  # type: ignore[misc] # mypy does not look into Lightning
+class AmscCallback(Callback):  # type: ignore[misc, valid-type] # mypy does not look into Lightning
     """Brings the network of a LightningModule down to a target while Lightning trains it (see `Compression`).
 
         trainer = Trainer(max_epochs=20, callbacks=[AmscCallback("macs=50%", inputs)])
@@ -153,6 +153,7 @@ def _optimizer_of(trainer: Any, network: nn.Module) -> Any:
     if len(found) != 1:
         raise TrainingError(
             f"{len(found)} of the {len(trainer.optimizers)} optimisers train the network; amsc needs exactly one that "
-            "holds all of its parameters. With several networks in the module say which: AmscCallback(..., network='net')"
+            "holds all of its parameters. With several networks in the module say which: AmscCallback(..., "
+            "network='net')"
         )
     return found[0]

@@ -68,10 +68,14 @@ def check_alone() -> None:
     Raises:
         TrainingError: they do.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+    if (
+        torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+        and torch.distributed.get_world_size() > 1
+    ):
         raise TrainingError(
-            f"{torch.distributed.get_world_size()} processes train together (DDP, FSDP or DeepSpeed), and amsc does not "
-            "cut in all of them at once yet; train in one process on one device"
+            f"{torch.distributed.get_world_size()} processes train together (DDP, FSDP or DeepSpeed), and amsc does "
+            "not cut in all of them at once yet; train in one process on one device"
         )
 
 

@@ -43,8 +43,8 @@ class GateWatch:
         told = [squares for squares in self._squares if bool(torch.isfinite(squares).all())]
         if not told:
             raise TrainingError(
-                f"in {len(self._squares)} steps no gradient was finite, so that nothing is known of what the groups are "
-                'worth; check the loss and the learning rate, or choose weights="amsc"'
+                f"in {len(self._squares)} steps no gradient was finite, so that nothing is known of what the groups "
+                'are worth; check the loss and the learning rate, or choose weights="amsc"'
             )
         mean = torch.stack(told).mean(0)
         count = len(self._penalty.channels)

@@ -1,4 +1,4 @@
-"""Where a compression stands, as plain data for a trainer's checkpoint; and a network that is as small as it was then."""
+"""Where a compression stands, as plain data for a checkpoint; and a network that is as small as it was then."""
 
 from dataclasses import dataclass
 

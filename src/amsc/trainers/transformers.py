@@ -19,7 +19,7 @@ STATE_FILE = "amsc.json"
 TrainerCallback = base_class("TrainerCallback", "transformers")
 
 
-class AmscCallback(TrainerCallback):  # type: ignore[misc] # mypy does not look into transformers
+class AmscCallback(TrainerCallback):  # type: ignore[misc, valid-type] # mypy does not look into it
     """Brings the network of a Trainer down to a target while it trains (see `Compression`).
 
         trainer = Trainer(model, args, callbacks=[AmscCallback("macs=50%", inputs)], ...)

@@ -52,8 +52,8 @@ def _check_version(name: str, version: str) -> None:
     if not lowest <= _numbers(version) < beyond:
         raise SettingsError(
             f"the callback knows {name} from {_text(lowest)} to below {_text(beyond)}, and {version or 'none'} is "
-            f"installed: what it hooks into may be another there. pip install 'amsc[{extra}]', or write the loop by hand "
-            "with amsc.trainers.Compression"
+            f"installed: what it hooks into may be another there. pip install 'amsc[{extra}]', or write the loop by "
+            "hand with amsc.trainers.Compression"
         )
 
 
