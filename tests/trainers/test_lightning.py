@@ -12,7 +12,7 @@ from torch import Tensor, nn
 pytest.importorskip("lightning.pytorch", reason="the extra amsc[lightning] is not installed")
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from amsc.errors import ModelError, SettingsError, TrainingError
 from amsc.measurement import measure
@@ -66,8 +66,14 @@ def test_the_whole_module_is_the_network_unless_one_is_named() -> None:
     assert module.trainer is not None
 
 
+def weight_averaging() -> Any:
+    if not hasattr(pl.callbacks, "EMAWeightAveraging"):
+        pytest.skip("this Lightning has no EMAWeightAveraging")
+    return pl.callbacks.EMAWeightAveraging(decay=0.5)
+
+
 def test_weight_averaging_follows() -> None:
-    module, average = Module(), EMAWeightAveraging(decay=0.5)
+    module, average = Module(), weight_averaging()
     with_lightning(module, BATCHES, average, callback())
     assert is_half(module.net)
     assert average._average_model is not None
@@ -87,14 +93,14 @@ def test_bfloat16_and_accumulation() -> None:
 @pytest.mark.parametrize("averaged", [False, True])
 def test_it_goes_on_from_a_checkpoint_after_a_cut(tmp_path: Path, averaged: bool) -> None:
     def averages() -> list[Any]:
-        return [EMAWeightAveraging(decay=0.5)] if averaged else []
+        return [weight_averaging()] if averaged else []
 
     saving = ModelCheckpoint(tmp_path, every_n_train_steps=20, save_top_k=-1, filename="{step}")
     with_lightning(Module(), BATCHES, *averages(), callback(), saving, enable_checkpointing=True)
     own, module = callback(), Module()
-    with_lightning(module, BATCHES, *averages(), own, ckpt_path=tmp_path / "step=20.ckpt")
+    trainer = with_lightning(module, BATCHES, *averages(), own, ckpt_path=tmp_path / "step=20.ckpt")
     assert own.compression is not None
-    assert own.compression.steps == 40
+    assert own.compression.steps == trainer.global_step > 30
     assert is_half(module.net)
     assert [made.steps > 20 for made in own.compression.cuts] == [True] * len(own.compression.cuts)
 
