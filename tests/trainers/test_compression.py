@@ -203,6 +203,24 @@ def test_a_checkpoint_of_another_compression_is_refused() -> None:
         read_state('{"steps": 3}')
 
 
+def test_a_network_of_another_size_is_not_gone_on_with() -> None:
+    net = Net()
+    train(net, compression := compression_of(net), last=STEPS // 2)
+    with pytest.raises(ModelError, match=r"not as small as it was.*cut_as"):
+        compression_of(Net(), resume=compression.state)
+
+
+def test_minima_and_a_state_hold_when_what_they_name_is_gone() -> None:
+    settings = LoopSettings(share=0.7, pieces=2, depth_share=0.9, round_to=1, minimum=("body.layer*=2",))
+    net = Net()
+    compression = compression_of(net, settings=settings)
+    train(net, compression)
+    state = read_state(write_state(compression.state))
+    assert state == compression.state
+    assert compression_of(net, settings=settings, resume=state).is_done
+    assert min(m.out_channels for m in net.body.modules() if isinstance(m, nn.Conv2d)) >= 2
+
+
 def test_training_that_ends_early_is_told_of_and_still_meets_the_target() -> None:
     net = Net()
     compression = compression_of(net)
@@ -258,6 +276,16 @@ def test_no_hook_is_left_where_it_is_refused() -> None:
         compression_of(net, optimizer=optimizer)
     assert not optimizer._optimizer_step_pre_hooks
     assert not optimizer._optimizer_step_post_hooks
+
+
+def test_two_learning_rates_for_what_is_penalised_are_refused_before_training() -> None:
+    net = Net()
+    last = set(net.body.layer3.parameters())
+    groups = [{"params": [p for p in net.parameters() if p not in last]}, {"params": list(last), "lr": 0.001}]
+    optimizer = SGD(groups, lr=0.02)
+    with pytest.raises(TrainingError, match=r"need one step size.*0\.001, 0\.02"):
+        compression_of(net, optimizer=optimizer)
+    assert not optimizer._optimizer_step_pre_hooks
 
 
 def test_a_network_without_anything_to_remove_is_refused() -> None:

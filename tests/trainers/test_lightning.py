@@ -72,6 +72,23 @@ def weight_averaging() -> Any:
     return pl.callbacks.EMAWeightAveraging(decay=0.5)
 
 
+def test_a_second_training_goes_on_with_the_small_network() -> None:
+    module, own = Module(), callback()
+    with_lightning(module, BATCHES, own)
+    small = measure(module.net, X).macs
+    with_lightning(module, BATCHES, own)
+    assert measure(module.net, X).macs == small, "the target is a share of the dense network"
+    other = Module()
+    with_lightning(other, BATCHES, own)
+    assert is_half(other.net), "another network begins anew"
+
+
+def test_a_trial_run_of_a_single_step_meets_the_target() -> None:
+    module = Module()
+    with_lightning(module, BATCHES, callback(), fast_dev_run=True)
+    assert measure(module.net, X).macs <= 0.5 * measure(Net(), X).macs
+
+
 def test_weight_averaging_follows() -> None:
     module, average = Module(), weight_averaging()
     with_lightning(module, BATCHES, average, callback())

@@ -102,6 +102,14 @@ def test_a_checkpoint_after_the_last_cut_is_gone_on_from(tmp_path: Path) -> None
     assert is_half(net)
 
 
+def test_a_second_training_goes_on_with_the_small_network(tmp_path: Path) -> None:
+    own, net = AmscCallback(TARGET, X, settings=SETTINGS), Net()
+    with_trainer(net, BATCHES, tmp_path, own)
+    small = measure(net, X).macs
+    with_trainer(net, BATCHES, tmp_path, own)
+    assert measure(net, X).macs == small, "the target is a share of the dense network"
+
+
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"fsdp": "full_shard"}, TrainingError, "one process on one device.*fsdp='full_shard'"),
     ({"deepspeed": "zero.json"}, TrainingError, "deepspeed='zero.json'"),

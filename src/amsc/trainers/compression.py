@@ -9,22 +9,20 @@ from torch import nn
 from torch.optim import Optimizer
 
 from amsc.data import moved
-from amsc.errors import AmscWarning, TargetError, TrainingError
+from amsc.errors import AmscWarning, ModelError, TargetError, TrainingError
 from amsc.jobs.preparation import removable
 from amsc.limits.budget import find_budget
 from amsc.limits.target import Target, parse_target
-from amsc.penalty import Penalty
 from amsc.structure import Structure, without_frozen
 from amsc.structure.costing import predicted_cost, predicted_macs, predicted_parameters
 from amsc.structure.cutting import after_removal
 from amsc.surgery import plan_cut, plan_of
 from amsc.trainers.course import LoopSettings, course_of
 from amsc.trainers.in_place import cut_in_place
+from amsc.trainers.loop_piece import LoopPiece
 from amsc.trainers.networks import averaged_network, bare_network, bare_optimizer, check_alone, undisturbed
-from amsc.trainers.prices import GateWatch
-from amsc.trainers.state import LoopState, cut_as
-from amsc.training import ProximalStep, Removal, device_of, num_channels
-from amsc.training.path.piece import Piece
+from amsc.trainers.state import LoopState
+from amsc.training import Removal, device_of, num_channels
 from amsc.training.path.strength import StrengthControl
 from amsc.training.removal.to_cost import cut_to_target, cut_zeros
 
@@ -77,7 +75,8 @@ class Compression:
 
     Raises:
         TargetError: the target is none, cannot be reached, or needs a validation split; nothing can be removed.
-        ModelError, InputError: the model cannot be traced on the inputs, or is wrapped for several devices.
+        ModelError, InputError: the model cannot be traced on the inputs, is wrapped for several devices, or is not as
+            small as in the state to go on from.
         TrainingError: the optimiser is of another kind, or lacks parameters; or several processes train together.
         SettingsError: a choice is impossible.
     """
@@ -101,20 +100,16 @@ class Compression:
             averaged_network(average)
         self.cuts: list[MadeCut] = []
         state = self._first_state(_checked(target), steps) if resume is None else resume
-        cut_as(self.network, state)
-        self.structure, self.course, self.is_done, self.steps = (
+        _check_size(self.network, state)
+        self.structure, self.course, self.steps, self.is_done = (
             state.structure,
             state.course,
-            state.is_done,
             state.steps,
+            state.is_done,
         )
         self._index, self._start_cost = state.piece, state.start_cost
         self._control = StrengthControl(correction=state.correction)
-        self._rounding = settings.as_settings().rounding(self.structure)
-        self._piece: Piece | None = None
-        self._watch: GateWatch | None = None
-        if not self.is_done:
-            self._begin()
+        self._piece = None if self.is_done else self._next_piece()
         self._handles = (
             self.optimizer.register_step_pre_hook(lambda *_: self._before_step()),
             self.optimizer.register_step_post_hook(lambda *_: self._after_step()),
@@ -123,17 +118,9 @@ class Compression:
     @property
     def state(self) -> LoopState:
         """Where it stands, for a checkpoint. Going on from it, the piece measures its weights anew."""
-        plan, correction = plan_of(self.network), self._control.correction
-        return LoopState(
-            self.steps,
-            plan,
-            self.structure,
-            self.course,
-            self._index,
-            self._start_cost,
-            correction,
-            self.is_done,
-        )
+        plan, control = plan_of(self.network), self._control if self._piece is None else self._piece.control
+        place = self._index, self._start_cost
+        return LoopState(self.steps, plan, self.structure, self.course, *place, control.correction, self.is_done)
 
     def update(self) -> bool:
         """To be called between two iterations of the loop, whether or not the optimiser took a step in the last one.
@@ -142,9 +129,9 @@ class Compression:
         Raises:
             VerificationError, TrainingError: see `cut_in_place`; the network is as it was.
         """
-        if self.is_done or self.steps < sum(self.course.sizes[: self._index + 1]):
+        if self._piece is None or self.steps < sum(self.course.sizes[: self._index + 1]):
             return False
-        self._cut(is_last=self.course.piece_at(self.steps) == len(self.course.sizes))
+        self._cut(self._piece, is_last=self.course.piece_at(self.steps) == len(self.course.sizes))
         return True
 
     def end(self) -> nn.Module:
@@ -161,14 +148,14 @@ class Compression:
                 "the optimiser that the compression hangs on has not taken a step; if another one was made after it, "
                 "make the compression with that"
             )
-        if not self.is_done:
+        if self._piece is not None:
             warnings.warn(
                 f"training ended after {self.steps} steps, and the path to the target takes {sum(self.course.sizes)}: "
                 "what the target still needs is cut now and not trained away; train for longer, or say fewer steps",
                 AmscWarning,
                 stacklevel=2,
             )
-            self._cut(is_last=True)
+            self._cut(self._piece, is_last=True)
         for handle in self._handles:
             handle.remove()
         return self.network
@@ -176,12 +163,12 @@ class Compression:
     def watch(self) -> dict[str, float]:
         """What to log: cost as a share of the dense network's, MACs, blocks and channels, without what is zero as of
         the last look; and the strength."""
-        if self._piece is not None:
-            seen, cost = self._piece.watch(), self._piece.cost
-            return {"cost": cost / self.course.dense_cost, "strength": self._control.strength, **seen}
-        cost, blocks = predicted_cost(self.structure), len(self.structure.outer_blocks)
-        left = {"blocks": blocks, "channels": num_channels(self.structure), "macs": predicted_macs(self.structure)}
-        return {"cost": cost / self.course.dense_cost, "strength": 0.0, **left}
+        seen = {} if self._piece is None else self._piece.watch()
+        if not seen:
+            left, count = self.structure, num_channels(self.structure)
+            seen = {"cost": predicted_cost(left), "strength": 0.0, "blocks": len(left.outer_blocks), "channels": count}
+            seen["macs"] = predicted_macs(left)
+        return {**seen, "cost": seen["cost"] / self.course.dense_cost}
 
     def _first_state(self, target: Target, steps: int) -> LoopState:
         """Before the first step, after all has been checked that can be."""
@@ -194,86 +181,64 @@ class Compression:
         plan = plan_of(self.network)
         return LoopState(0, plan, budget.structure, course, 0, course.dense_cost, StrengthControl().correction, False)
 
-    def _begin(self) -> None:
-        """A piece: measure first, if need be."""
-        weights = self.settings.weights
-        by_price = weights == "fisher"
-        family = "amsc" if by_price else weights
-        penalty = Penalty(self.structure, self.network, weights=family, currency="target")
-        self._proximal = ProximalStep(self.optimizer, penalty, regroup=False)
-        self._piece = None
-        self._watch = GateWatch(penalty) if by_price and penalty.parameters() else None
-        self._measured = self.steps + self.course.measured[self._index]
-        self._penalise_once_measured()
-
-    def _penalise_once_measured(self) -> None:
-        if self._watch is not None:
-            if self.steps < self._measured:
-                return
-            self._proximal = ProximalStep(self.optimizer, self._watch.reweighted(), regroup=False)
-            self._watch = None
-        if self._piece is None:
-            position = self.course.position(self._index, self._start_cost)
-            self._piece = Piece(
-                self.course.phase(self._index),
-                self.network,
-                self.structure,
-                self._proximal,
-                position,
-                self._control.afresh(),
-                rounding=self._rounding,
-                sets_rate=False,
-            )
-
-    @property
-    def _step(self) -> int:
-        """Of the penalised part of the piece."""
-        return self.steps - sum(self.course.sizes[: self._index]) - self.course.measured[self._index]
+    def _next_piece(self) -> LoopPiece:
+        index = self._index
+        return LoopPiece(
+            self.network,
+            self.structure,
+            self.optimizer,
+            self.course.phase(index),
+            self.course.position(index, self._start_cost),
+            self._control,
+            weights=self.settings.weights,
+            measured=self.course.measured[index],
+            rounding=self.course.rounding,
+            first=self.steps - sum(self.course.sizes[:index]),
+        )
 
     def _before_step(self) -> None:
-        if self._watch is not None:
-            self._watch.before()
-        elif self._piece is not None:
-            self._piece.before(self._step)
-            self._proximal.before_step()
+        if self._piece is not None:
+            self._piece.before_step()
 
     def _after_step(self) -> None:
-        if self._watch is not None:
-            self._watch.after()
-        elif self._piece is not None:
-            self._proximal.after_step()
-            self._piece.after(self._step)
-            self._control = self._piece.control
         self.steps += 1
-        if not self.is_done:
-            self._penalise_once_measured()
-
-    def _cut(self, *, is_last: bool) -> None:
-        """The end of a piece: cut what stayed zero (at the last one what the target needs), and go on."""
-        removal = self._removal(is_last=is_last)
         if self._piece is not None:
-            self._piece.end()
+            self._piece.after_step()
+
+    def _cut(self, piece: LoopPiece, *, is_last: bool) -> None:
+        """The end of a piece: cut what stayed zero (at the last one what the target needs), and go on."""
+        self._control = piece.control
+        blocks, channels = piece.settled()
+        choose = cut_to_target if is_last else cut_zeros
+        target = self.course.target_cost
+        removal = choose(self.structure, piece.penalty, blocks, channels, target, self.course.rounding)
+        piece.end()
         if removal:
-            plan = plan_cut(self.structure, channels=removal.channels, blocks=removal.blocks)
-            inputs = moved(self._inputs, device_of(self.network))
-            cut_in_place(self.network, plan, inputs, optimizers=[self.optimizer], averages=self.averages)
-            self.structure = after_removal(self.structure, removal.channels, removal.blocks)
-        self.cuts.append(_made(self.steps, self._control.strength, self.structure))
-        if is_last or predicted_cost(self.structure) <= self.course.target_cost:
-            self.is_done, self._piece, self._watch = True, None, None  # the loop trains the network as it is
+            self._remove(removal)
+        self.cuts.append(_made(self.steps, piece.control.strength, self.structure))
+        if is_last or predicted_cost(self.structure) <= target:
+            self.is_done, self._piece = True, None  # the loop trains the network as it is
             return
         was_depth = self.course.phase(self._index) == "depth"
         self._index = self.course.piece_at(self.steps)
         if was_depth and self.course.phase(self._index) == "width":
             self._start_cost = predicted_cost(self.structure)
-        self._begin()
+        self._piece = self._next_piece()
 
-    def _removal(self, *, is_last: bool) -> Removal:
-        penalty = self._proximal.penalty
-        zero = penalty.zero_blocks(), penalty.zero_channels()
-        blocks, channels = zero if self._piece is None else self._piece.settled()
-        choose = cut_to_target if is_last else cut_zeros
-        return choose(self.structure, penalty, blocks, channels, self.course.target_cost, self._rounding)
+    def _remove(self, removal: Removal) -> None:
+        plan = plan_cut(self.structure, channels=removal.channels, blocks=removal.blocks)
+        inputs = moved(self._inputs, device_of(self.network))
+        cut_in_place(self.network, plan, inputs, optimizers=[self.optimizer], averages=self.averages)
+        self.structure = after_removal(self.structure, removal.channels, removal.blocks)
+
+
+def _check_size(network: nn.Module, state: LoopState) -> None:
+    """Refuse to go on with a network that is not as small as it was."""
+    if plan_of(network) != state.plan:
+        raise ModelError(
+            "the network is not as small as it was in the state that the compression is to go on from; call "
+            "amsc.trainers.cut_as(model, state) with the dense network, then load its weights"
+        )
 
 
 def _made(steps: int, strength: float, structure: Structure) -> MadeCut:

@@ -7,7 +7,7 @@ from typing import Literal
 from amsc.errors import SettingsError
 from amsc.penalty import WEIGHTS
 from amsc.settings import Settings
-from amsc.structure import Structure
+from amsc.structure import Rounding, Structure
 from amsc.structure.costing import predicted_cost
 from amsc.training.path.piece import Position, settling_steps
 from amsc.training.path.strength import POWERS, CostPlan
@@ -76,7 +76,8 @@ class LoopSettings:
 @dataclass(frozen=True)
 class Course:
     """The steps of each piece, in how many at the start of each it is measured; how many pieces are for depth; the cost
-    of the dense network, that to which the pieces for depth lead, and that at the end."""
+    of the dense network, that to which the pieces for depth lead, and that at the end; and how many channels may be
+    left in each group."""
 
     sizes: tuple[int, ...]
     measured: tuple[int, ...]
@@ -84,6 +85,7 @@ class Course:
     dense_cost: int
     depth_goal: int
     target_cost: int
+    rounding: Rounding
 
     def phase(self, index: int) -> str:
         """What the piece is for, "depth" or "width"."""
@@ -108,7 +110,7 @@ def course_of(settings: LoopSettings, structure: Structure, target_cost: int, st
     """The course of a training of so many steps, for a network with this structure.
 
     Raises:
-        SettingsError: there is no step, or no end of them.
+        SettingsError: there is no step, or no end of them; or `minimum` names nothing.
     """
     if not math.isfinite(steps) or steps < 1:
         raise SettingsError(
@@ -123,4 +125,4 @@ def course_of(settings: LoopSettings, structure: Structure, target_cost: int, st
     depth_pieces = min(count - 1, max(1, round(settings.depth_share * count))) if has_depth else 0
     dense = predicted_cost(structure)
     goal = round(dense - settings.depth_share * (dense - target_cost))
-    return Course(sizes, measured, depth_pieces, dense, goal, target_cost)
+    return Course(sizes, measured, depth_pieces, dense, goal, target_cost, settings.as_settings().rounding(structure))

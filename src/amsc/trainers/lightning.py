@@ -104,7 +104,7 @@ class AmscCallback(Callback):  # type: ignore[misc, valid-type] # mypy does not 
             steps=trainer.estimated_stepping_batches,
             averages=self._averages(trainer),
             settings=self.settings,
-            resume=self._resumed,
+            resume=self._state_of(network),
         )
 
     def on_train_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
@@ -125,6 +125,13 @@ class AmscCallback(Callback):  # type: ignore[misc, valid-type] # mypy does not 
         """For a checkpoint."""
         state = self.compression.state if self.compression is not None else self._resumed
         return {} if state is None else {"state": write_state(state)}
+
+    def _state_of(self, network: nn.Module) -> LoopState | None:
+        """Where the network stood at the end of an earlier training with this callback, or in a checkpoint."""
+        resumed, self._resumed = self._resumed, None
+        if resumed is None and self.compression is not None and self.compression.network is network:
+            return self.compression.state
+        return resumed
 
     def _network(self, pl_module: Any) -> nn.Module:
         module: nn.Module = bare_network(pl_module)

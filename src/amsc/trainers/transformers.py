@@ -80,6 +80,9 @@ class AmscCallback(TrainerCallback):  # type: ignore[misc, valid-type] # mypy do
                 f"{'' if self._resumed is None else 'this '}state: call callback.resume(model, checkpoint) with the "
                 "dense model before the Trainer is made"
             )
+        resumed, self._resumed = self._resumed, None
+        if resumed is None and self.compression is not None and self.compression.network is kwargs["model"]:
+            resumed = self.compression.state  # a second training with this callback
         self.compression = Compression(
             kwargs["model"],
             kwargs["optimizer"],
@@ -87,7 +90,7 @@ class AmscCallback(TrainerCallback):  # type: ignore[misc, valid-type] # mypy do
             target=self.target,
             steps=state.max_steps,
             settings=self.settings,
-            resume=self._resumed,
+            resume=resumed,
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

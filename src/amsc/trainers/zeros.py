@@ -36,7 +36,7 @@ def strength_for(optimizer: ProximalStep, share: float, steps: int, *, of: str =
             'expected a share above 0 and at most 1 of="channels" or of="blocks", and at least one step; got '
             f"share={share}, of={of!r}, steps={steps}"
         )
-    step_size = optimizer.rate() * optimizer.unit_step() if optimizer.penalty.parameters() else 1.0
+    step_size = optimizer.step_size() if optimizer.penalty.parameters() else 1.0
     if isinstance(step_size, Tensor) and not bool((step_size > 0).any()):
         raise TrainingError("Adam has no step sizes before its first step; ask for a strength after it")
     channel_times, block_times = emptying_times(optimizer.penalty, step_size)

@@ -145,7 +145,7 @@ class ProximalStep(Optimizer):
         if self._shared is not None:
             self._shared.repeat()
         strengths: Mapping[str, float | Tensor] = self._on_device or self._strengths
-        self.penalty.prox_(self.rate() * self.unit_step(), **strengths)
+        self.penalty.prox_(self.step_size(), **strengths)
         if self._were_zero is not None:
             groups = self.penalty.groups
             stays = ~zero_leaves(groups) | self._were_zero
@@ -195,6 +195,14 @@ class ProximalStep(Optimizer):
         if isinstance(rates[0], Tensor) and all(rate is rates[0] for rate in rates):
             return rates[0]
         return self._one_of([float(rate) for rate in rates])
+
+    def step_size(self) -> float | Tensor:
+        """How far one gradient moves the penalised parameters in the end, now; see `unit_step`.
+
+        Raises:
+            TrainingError: their parameter groups differ.
+        """
+        return self.rate() * self.unit_step()
 
     def unit_step(self) -> float | Tensor:
         """How far one gradient moves the penalised parameters in the end, for a learning rate of 1: one number for SGD,
