@@ -148,8 +148,8 @@ def test_mixed_precision_with_a_gradient_scaler() -> None:
 def test_a_compiled_network_is_cut_and_compiles_anew() -> None:
     net = Net()
     compiled: Any = torch.compile(net, backend="eager")
-    compression = compression_of(compiled, optimizer=sgd(net)[0])
-    train(compiled, compression)
+    compression = compression_of(compiled, optimizer=sgd(net)[0], steps=20)
+    train(compiled, compression, last=20)
     assert compression.network is net
     compiled.eval()
     torch.testing.assert_close(compiled(EXAMPLE), net(EXAMPLE))
