@@ -14,7 +14,7 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,parquet]"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,parquet,integrations]"
 	touch $(STAMP)
 
 # Train a small network on the embedded digits, halve it, prove the cut. Options: make demo ARGS="--out FOLDER"

@@ -45,7 +45,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("reconstruction",),
     ("limits",),
     ("jobs",),
-    ("cli",),
+    ("cli", "trainers"),
     ("__main__", "public", ""),  # amsc/__init__.py hands on the public names
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}

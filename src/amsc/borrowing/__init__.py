@@ -11,7 +11,7 @@ from amsc.borrowing.inputs import (
     map_tensors,
     random_inputs,
 )
-from amsc.borrowing.model import borrowed, copied, named_tensors, set_tensor, storage_id
+from amsc.borrowing.model import borrowed, copied, named_tensors, set_tensor, storage_id, unchanged_on_error
 from amsc.borrowing.outputs import NO_STATE, OwnState, Seen, look_into, with_tensors
 from amsc.borrowing.precision import has_double, in_double
 from amsc.borrowing.randomness import devices_of, forked, generator_states, seed_generators
@@ -43,6 +43,7 @@ __all__ = [
     "seed_generators",
     "set_tensor",
     "storage_id",
+    "unchanged_on_error",
     "unfused_attention",
     "with_tensors",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from amsc.borrowing.randomness import devices_of, forked
 from amsc.errors import ModelError
 
-__all__ = ["borrowed", "copied", "named_tensors", "set_tensor", "storage_id"]
+__all__ = ["borrowed", "copied", "named_tensors", "set_tensor", "storage_id", "unchanged_on_error"]
 
 ATOMS = (bool, int, float, str, type(None))
 
@@ -118,6 +118,26 @@ def borrowed(model: nn.Module) -> Iterator[nn.Module]:
         with torch.no_grad():
             for buffer, old in buffers:
                 buffer.copy_(old)
+
+
+@contextlib.contextmanager
+def unchanged_on_error(model: nn.Module) -> Iterator[None]:
+    """A context in which modules may be changed and exchanged, tensors exchanged but not written to. After an error in
+    it all is as it was: classes and attributes of all modules, what their dicts hold, and their configurations."""
+    classes = [(module, type(module)) for module in model.modules()]
+    attributes = [(module, _attributes(module)) for module, _ in classes]
+    held = [value for module, _ in classes for value in vars(module).values() if hasattr(value, "to_dict")]
+    configs = [_Table(vars(value)) for value in held if hasattr(value, "__dict__")]
+    try:
+        yield
+    except BaseException:
+        for module, kind in classes:
+            module.__class__ = kind
+        for module, known in attributes:
+            _give_back(module, known)
+        for config in configs:
+            config.given_back()
+        raise
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from amsc.penalty.bypass import find_bypassed_groups
 from amsc.penalty.coordinates import Coordinates, Normalisation, Slices, find_coordinates
 from amsc.penalty.gate_path import GateProblem, closing_order, solve_gates
-from amsc.penalty.groups import Groups, gates_from_gradients, zero_leaves
+from amsc.penalty.groups import Groups, gate_derivatives, gates_from_gradients, zero_leaves
 from amsc.penalty.membership import Membership
 from amsc.penalty.penalty import CURRENCIES, Penalty, check_strength, empty_, emptying_times, group_norms, reweighted
 from amsc.penalty.prox import block_soft_threshold, leaf_factors, nested_factors, root_factors
@@ -27,6 +27,7 @@ __all__ = [
     "emptying_times",
     "find_bypassed_groups",
     "find_coordinates",
+    "gate_derivatives",
     "gates_from_gradients",
     "group_norms",
     "group_weights",

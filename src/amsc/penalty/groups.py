@@ -19,6 +19,7 @@ __all__ = [
     "Groups",
     "bind_groups",
     "block_norms",
+    "gate_derivatives",
     "gates_from_gradients",
     "leaf_norms",
     "reference_norms",
@@ -138,9 +139,15 @@ def scale_(groups: Groups, factors: Tensor) -> None:
 def gates_from_gradients(groups: Groups) -> tuple[Tensor, Tensor]:
     """Derivatives of the loss by a gate on each channel and on each block (theta_g times s_g, at s_g = 1), from the
     gradients that the parameters hold now. Shapes: channel, block."""
-    values = _from_origins(groups, groups.parameters)
-    pairs = zip(values, groups.parameters, strict=True)
-    leaves = groups.rows.sums([x * (torch.zeros_like(x) if p.grad is None else p.grad) for x, p in pairs])
+    return gate_derivatives(groups, groups.parameters, [parameter.grad for parameter in groups.parameters])
+
+
+def gate_derivatives(
+    groups: Groups, values: Sequence[Tensor], gradients: Sequence[Tensor | None]
+) -> tuple[Tensor, Tensor]:
+    """The same from `gradients` by the `values` of the parameters; None is zero. Shapes: channel, block."""
+    pairs = zip(_from_origins(groups, values), gradients, strict=True)
+    leaves = groups.rows.sums([x * (torch.zeros_like(x) if g is None else g.detach()) for x, g in pairs])
     return leaves[: groups.num_channels], groups.roots.sums(leaves)
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from amsc.penalty.groups import (
     Groups,
     bind_groups,
     block_norms,
+    gate_derivatives,
     leaf_norms,
     reference_norms,
     scale_,
@@ -51,19 +52,23 @@ class Penalty:
     Args:
         structure: what `trace` found in `model`.
         model: the network; only `prox_` changes it.
-        weights: family of weights, a key of `amsc.penalty.WEIGHTS`.
+        weights: family of weights, a key of `amsc.penalty.WEIGHTS`; or "fisher": groups are priced by what closing
+            their gate costs the loss, as `losses` tell.
         currency: what a group's size q counts: "params" it holds, "macs" its removal saves, or what that takes off
             the cost that the "target" is about.
         reference: theta_hat as a state dict; the model as it is now if None.
+        losses: for "fisher", the model's losses on some batches of training data, of which small ones tell more. A
+            generator will do: each is asked for its gradients before the next is computed.
 
     Attributes:
+        structure: as given.
         channels: the penalised channels as (group, index); `leaf_weights`, `leaf_sizes` (q) and `leaf_costs` (what
             removing one takes off the structure's `cost`) are in this order.
         blocks: the penalised blocks; `block_weights`, `block_sizes` and `block_costs` are in this order.
 
     Raises:
         ModelError: model or reference lack a tensor of the structure, or it has another shape.
-        SettingsError: unknown weights or currency.
+        SettingsError: unknown weights or currency, or "fisher" without losses.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class Penalty:
         weights: str = "amsc",
         currency: str = "params",
         reference: Mapping[str, Tensor] | None = None,
+        losses: Iterable[Tensor] = (),
     ) -> None:
         if currency not in CURRENCIES:
             raise SettingsError(f"currency must be one of {', '.join(CURRENCIES)}; got {currency!r}")
@@ -83,8 +89,13 @@ class Penalty:
         self.leaf_costs, self.block_costs = saved_cost(structure, found)
         self.leaf_sizes, self.block_sizes = CURRENCIES[currency](structure, found)
         norms = reference_norms(self._groups, theta_hat)
-        self.leaf_weights = group_weights(weights, self.leaf_sizes, norms[: len(self.channels)])
-        self.block_weights = group_weights(weights, self.block_sizes, block_norms(self._groups, norms))
+        family = "amsc" if weights == "fisher" else weights
+        self.leaf_weights = group_weights(family, self.leaf_sizes, norms[: len(self.channels)])
+        self.block_weights = group_weights(family, self.block_sizes, block_norms(self._groups, norms))
+        self.structure = structure
+        if weights == "fisher":
+            priced = reweighted(self, *_sensitivities(self, losses))
+            self.leaf_weights, self.block_weights = priced.leaf_weights, priced.block_weights
 
     def __repr__(self) -> str:
         """How many channels, blocks and parameters are penalised."""
@@ -187,6 +198,21 @@ def reweighted(penalty: Penalty, leaf_sensitivities: Tensor, block_sensitivities
         sensitivity_weights(*(each.cpu() for each in given)).to(norms.device) for given in (leaves, blocks)
     )
     return found
+
+
+def _sensitivities(penalty: Penalty, losses: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean squares of the gates' derivatives over these losses. Shapes: channel, block."""
+    parameters, squares = penalty.parameters(), list[Tensor]()
+    for loss in losses:
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True) if parameters else ()
+        squares.append(torch.cat(gate_derivatives(penalty.groups, parameters, gradients)).square())
+    if not squares:
+        raise SettingsError(
+            'weights="fisher" needs the losses of some batches: Penalty(structure, model, weights="fisher", '
+            "losses=(loss_of(model(inputs), target) for inputs, target in batches))"
+        )
+    mean = torch.stack(squares).mean(0)
+    return mean[: len(penalty.channels)], mean[len(penalty.channels) :]
 
 
 @torch.no_grad()

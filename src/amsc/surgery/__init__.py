@@ -3,6 +3,7 @@
 from amsc.surgery.apply import apply_plan, cut_tensors, masked, plan_of
 from amsc.surgery.composition import compose
 from amsc.surgery.fold import unfolded
+from amsc.surgery.in_place import become
 from amsc.surgery.matching import match_channels
 from amsc.surgery.passthrough import stand_in
 from amsc.surgery.plan import AxisCut, CutPlan, plan_cut, proven_part
@@ -15,6 +16,7 @@ __all__ = [
     "AxisCut",
     "CutPlan",
     "apply_plan",
+    "become",
     "compose",
     "cut",
     "cut_tensors",

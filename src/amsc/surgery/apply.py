@@ -15,13 +15,13 @@ from amsc.structure.cutting import narrowed
 from amsc.structure.names import is_in_any
 from amsc.structure.own_buffers import own_buffers
 from amsc.structure.structure import BlockCall
-from amsc.surgery.attributes import follow_config, follow_cuts, owned_cuts, set_sizes_at, sizes_now
+from amsc.surgery.attributes import OwnedCuts, follow_config, follow_cuts, owned_cuts, set_sizes_at, sizes_now
 from amsc.surgery.composition import compose
 from amsc.surgery.fold import fold_constants, give_biases
 from amsc.surgery.passthrough import PassThrough, stand_in
 from amsc.surgery.plan import AxisCut, CutPlan
 
-__all__ = ["apply_plan", "cut_tensors", "masked", "misfit", "plan_of"]
+__all__ = ["apply_plan", "cut_tensors", "cuts_by_parameter", "follow_plan", "masked", "misfit", "plan_of"]
 
 PLAN_ATTRIBUTE = "amsc_plan"
 SIMPLE = (bool, int, float, str)
@@ -68,19 +68,29 @@ def apply_plan(
     if plan.changes_nothing:
         warnings.warn("the plan removes nothing: the result is a plain copy of the model", stacklevel=2)
     whole = compose(earlier, plan) if earlier is not None else plan
-    tensors, cuts = named_tensors(model), _by_parameter(plan)
+    tensors, cuts = named_tensors(model), cuts_by_parameter(plan)
     kept = _shared(model) if shares else {}
     small = copied(model, kept | {id(tensors[name]): _cut_tensor(tensors[name], own) for name, own in cuts.items()})
     names = {module: name for name, module in model.named_modules()}
     owned = {small.get_submodule(names[module]): own for module, own in owned_cuts(model, tensors, cuts).items()}
-    config_changes = follow_cuts(small, owned, by_value=by_value)
-    set_sizes_at(small, plan.sizes)
-    whole = replace(whole, sizes=sizes_now(small, whole.sizes))
-    _narrow_stand_ins(small, plan)
-    _replace_blocks(small, plan)
-    follow_config(small, config_changes)
-    setattr(small, PLAN_ATTRIBUTE, whole)
+    follow_plan(small, plan, owned, whole, by_value=by_value)
     return small
+
+
+def follow_plan(model: nn.Module, plan: CutPlan, owned: OwnedCuts, whole: CutPlan, *, by_value: bool = True) -> None:
+    """Let all follow in `model` whose tensors have been cut: sizes that modules keep, stand-ins for blocks, the
+    configuration. Its `amsc_plan` is the `whole` of its cuts then. `owned` are the cuts by module (see `owned_cuts`).
+
+    Raises:
+        CutError: see `follow_cuts`.
+    """
+    config_changes = follow_cuts(model, owned, by_value=by_value)
+    set_sizes_at(model, plan.sizes)
+    whole = replace(whole, sizes=sizes_now(model, whole.sizes))
+    _narrow_stand_ins(model, plan)
+    _replace_blocks(model, plan)
+    follow_config(model, config_changes)
+    setattr(model, PLAN_ATTRIBUTE, whole)
 
 
 def masked(model: nn.Module, plan: CutPlan, *, shares: bool = False) -> nn.Module:
@@ -119,7 +129,7 @@ def cut_tensors(tensors: Mapping[str, Tensor], plan: CutPlan) -> dict[str, Tenso
     Raises:
         CutError: a tensor does not have the shape of its parameter.
     """
-    cuts = _by_parameter(plan)
+    cuts = cuts_by_parameter(plan)
     gone = frozenset(plan.block_parameters)
     weights = {f"{layer}.bias": tensors.get(f"{layer}.weight") for layer in plan.folds}
     made = {name: weight.new_zeros(weight.shape[:1]) for name, weight in weights.items() if weight is not None}
@@ -134,7 +144,8 @@ def cut_tensors(tensors: Mapping[str, Tensor], plan: CutPlan) -> dict[str, Tenso
     }
 
 
-def _by_parameter(plan: CutPlan) -> dict[str, list[AxisCut]]:
+def cuts_by_parameter(plan: CutPlan) -> dict[str, list[AxisCut]]:
+    """What goes from each tensor, by its name."""
     cuts: dict[str, list[AxisCut]] = {}
     for cut in plan.cuts:
         cuts.setdefault(cut.parameter, []).append(cut)

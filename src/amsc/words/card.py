@@ -45,8 +45,8 @@ def model_card(record: Record) -> str:
             "",
             "## Loading it",
             "",
-            "Two files, `config.json` and `model.safetensors`; nothing is unpickled, and no code is downloaded. A folder "
-            "will do in place of `hf:OWNER/NAME`.",
+            "Two files, `config.json` and `model.safetensors`; nothing is unpickled, and no code is downloaded.",
+            "A folder will do in place of `hf:OWNER/NAME`.",
             "",
             "```python",
             loading_code(record, ON_THE_HUB).strip(),

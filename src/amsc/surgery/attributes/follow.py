@@ -14,9 +14,10 @@ from amsc.surgery.attributes.widths import width_changes
 from amsc.surgery.multihead import follow_multihead
 from amsc.surgery.plan import AxisCut
 
-__all__ = ["follow_cuts", "owned_cuts"]
+__all__ = ["OwnedCuts", "follow_cuts", "owned_cuts"]
 
 OwnedCuts = Mapping[nn.Module, tuple[AxisCut, ...]]
+"""The cuts by the module that owns the tensor."""
 
 
 def owned_cuts(

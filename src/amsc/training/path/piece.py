@@ -62,6 +62,8 @@ class Piece:
 
     In the width phase the depth strength is held at `held`, but never so high that it would empty another block in the
     steps that are left, and not while the network is ahead of its plan: the depth has been chosen.
+
+    Unless it `sets_rate`, learning rates belong to somebody else, in the settling part as well.
     """
 
     def __init__(
@@ -75,11 +77,12 @@ class Piece:
         *,
         held: float = 0.0,
         rounding: Rounding = ANY_NUMBER,
+        sets_rate: bool = True,
     ) -> None:
-        self.rounding = rounding
+        self.rounding, self._sets_rate = rounding, sets_rate
         self.kind, self.structure, self.position, self.control, self.held = kind, structure, position, control, held
         self.optimizer, self.penalty = optimizer, optimizer.penalty
-        self.learning_rate = float(optimizer.param_groups[0]["lr"])
+        self._first_rate = float(optimizer.param_groups[0]["lr"])
         self._every = max(1, min(10, position.plan.steps // LOOKS))
         self._zeros, self._silence = _ZeroCount(self.penalty), Silence(model)
         self.norms = NormLog(self.penalty, position.plan.steps)
@@ -91,7 +94,8 @@ class Piece:
     def before(self, step: int) -> None:
         """To be called before step `step` (0, 1, ...) of the piece."""
         settling = step >= self.position.active
-        set_learning_rate(self.optimizer, self.learning_rate * (SETTLING_RATE if settling else 1.0))
+        if self._sets_rate:
+            set_learning_rate(self.optimizer, self._first_rate * (SETTLING_RATE if settling else 1.0))
         if not self.penalty.parameters():
             return  # all that could go is gone
         if not settling and step % self._every == 0:
@@ -149,8 +153,9 @@ class Piece:
         return float(min(self.held, 0.5 * float(look.block_times.min()) / steps))
 
     def _look(self) -> Look:
-        """Times are in strength times steps at the full learning rate."""
-        return look_at(self.penalty, self.learning_rate * self.optimizer.unit_step())
+        """Times are in strength times steps at the full learning rate; at that of now, if it is somebody else's."""
+        rate = self._first_rate if self._sets_rate else self.optimizer.rate()
+        return look_at(self.penalty, rate * self.optimizer.unit_step())
 
     def _set_strengths(self, held: float) -> None:
         is_depth = self.kind == "depth"

@@ -33,12 +33,15 @@ class ProximalStep(Optimizer):
     A captured step (see `CapturedStep`) needs learning rates that are tensors, one for all groups; the
     strengths then are read from the device as well, so that they may change between replays.
 
+    Where somebody else calls the optimiser, `before_step` and `after_step` around each of its steps do the same.
+
     Args:
         optimizer: torch.optim.SGD, Adam or AdamW over all parameters of the penalised model. Learning rates may change
             at any time. With Adam all coordinates of a leaf share one second moment (see `SharedSecondMoment`).
         penalty: the groups. Their parameters must all be trained, with one learning rate and momentum.
         depth_strength: lambda0, for blocks; may be set at any time.
         width_strength: lambda1, for channels; may be set at any time.
+        regroup: whether parameter groups may be split; without it weight decay stays where it is.
 
     Raises:
         TrainingError: `optimizer` is another one, lacks a penalised parameter, or has a scheduler already.
@@ -46,7 +49,13 @@ class ProximalStep(Optimizer):
     """
 
     def __init__(
-        self, optimizer: Optimizer, penalty: Penalty, *, depth_strength: float = 0.0, width_strength: float = 0.0
+        self,
+        optimizer: Optimizer,
+        penalty: Penalty,
+        *,
+        depth_strength: float = 0.0,
+        width_strength: float = 0.0,
+        regroup: bool = True,
     ) -> None:
         # Optimizer.__init__ is not called: groups, state and defaults stay those of the wrapped optimiser.
         if not isinstance(optimizer, SGD | Adam):
@@ -57,7 +66,9 @@ class ProximalStep(Optimizer):
         self.optimizer = optimizer
         self.penalty = penalty
         _check_trained(optimizer, penalty.groups)
-        _move_out_of_weight_decay(optimizer, penalty.groups.normalised_parameters)
+        if regroup:
+            _move_out_of_weight_decay(optimizer, penalty.groups.normalised_parameters)
+        self._were_zero: Tensor | None = None
         self._penalised_groups = _groups_with(optimizer, penalty.parameters())
         self._shared = SharedSecondMoment(optimizer, penalty) if isinstance(optimizer, Adam) else None
         self._strengths = {"depth_strength": 0.0, "width_strength": 0.0}
@@ -110,23 +121,35 @@ class ProximalStep(Optimizer):
         Raises:
             TrainingError: the penalised parameters have different learning rates, momenta or dampenings.
         """
+        self.before_step()
+        loss: float | None = self.optimizer.step(closure)
+        self.after_step()
+        return loss
+
+    def before_step(self) -> None:
+        """To be called before a step of the wrapped optimiser that `step` does not take."""
         if not self.variant:
-            loss: float | None = self.optimizer.step(closure)
-            return loss
-        groups = self.penalty.groups
+            return
         has_momentum = any(_momentum(self.param_groups[index]) for index in self._penalised_groups)
-        were_zero = zero_leaves(groups) if has_momentum else None
+        self._were_zero = zero_leaves(self.penalty.groups) if has_momentum else None
         if self._shared is not None:
             self._shared.remember()
-        loss = self.optimizer.step(closure)
+
+    def after_step(self) -> None:
+        """To be called after it: the proximal map. Strengths must be as they were before the step.
+
+        Raises: as `step`.
+        """
+        if not self.variant:
+            return
         if self._shared is not None:
             self._shared.repeat()
         strengths: Mapping[str, float | Tensor] = self._on_device or self._strengths
-        self.penalty.prox_(self._rate() * self.unit_step(), **strengths)
-        if were_zero is not None:
-            stays = ~zero_leaves(groups) | were_zero
+        self.penalty.prox_(self.step_size(), **strengths)
+        if self._were_zero is not None:
+            groups = self.penalty.groups
+            stays = ~zero_leaves(groups) | self._were_zero
             groups.rows.multiply_(self._momenta(), stays.float())
-        return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As the wrapped optimiser's."""
@@ -162,6 +185,25 @@ class ProximalStep(Optimizer):
         self.depth_strength = state_dict["depth_strength"]
         self.width_strength = state_dict["width_strength"]
 
+    def rate(self) -> float | Tensor:
+        """The learning rate of the penalised parameters, now.
+
+        Raises:
+            TrainingError: their parameter groups differ.
+        """
+        rates = [self.param_groups[index]["lr"] for index in self._penalised_groups]
+        if isinstance(rates[0], Tensor) and all(rate is rates[0] for rate in rates):
+            return rates[0]
+        return self._one_of([float(rate) for rate in rates])
+
+    def step_size(self) -> float | Tensor:
+        """How far one gradient moves the penalised parameters in the end, now; see `unit_step`.
+
+        Raises:
+            TrainingError: their parameter groups differ.
+        """
+        return self.rate() * self.unit_step()
+
     def unit_step(self) -> float | Tensor:
         """How far one gradient moves the penalised parameters in the end, for a learning rate of 1: one number for SGD,
         one for each leaf for Adam (0 before its first step).
@@ -180,12 +222,6 @@ class ProximalStep(Optimizer):
         self._strengths[name] = value
         if name in self._on_device:
             self._on_device[name].fill_(value)
-
-    def _rate(self) -> float | Tensor:
-        rates = [self.param_groups[index]["lr"] for index in self._penalised_groups]
-        if isinstance(rates[0], Tensor) and all(rate is rates[0] for rate in rates):
-            return rates[0]
-        return self._one_of([float(rate) for rate in rates])
 
     def _one_of(self, sizes: list[float]) -> float:
         if len(set(sizes)) > 1:
