@@ -99,7 +99,7 @@ def test_the_verdict_is_told_everywhere(result: Result) -> None:
     assert sentence in str(result)
     page = render(record)
     assert sentence[1:] in page
-    assert page.count('<td class="number">yes</td>') == sum(row.is_as_good for row in record.judged_shares)
+    assert page.count('<td class="indices">yes</td>') == sum(row.is_as_good for row in record.judged_shares)
     assert from_json(Record, to_json(record)) == record
 
 

@@ -133,6 +133,19 @@ def test_page_says_why_there_is_no_lasso_picture(settings: dict[str, object], wo
     assert 'data-chart="norms-blocks"' not in render(record)
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "the record says nothing of one"),
+        ({"reconstruction": 0}, "it was switched off"),
+        ({"reconstruction": 512}, "nothing of this network could be refitted"),
+    ],
+)
+def test_page_says_why_nothing_was_reconstructed(settings: dict[str, object], words: str) -> None:
+    assert f"No reconstruction: {words}" in render(fixed_record(path=bare_record().path, settings=settings))
+    assert "No reconstruction:" not in render(fixed_record(settings=settings))
+
+
 def test_points_with_undefined_score_are_in_the_table_but_not_drawn() -> None:
     record = fixed_record()
     first = dataclasses.replace(record.path[0], score=float("nan"))

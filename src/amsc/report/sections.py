@@ -98,12 +98,14 @@ def _reconstruction(record: Record, drawn: Plain) -> Mapping[str, Any]:
     layers = drawn["repaired"]
     before, after = (median(layer[when] for layer in layers) if layers else 0.0 for when in ("before", "after"))
     examples = record.settings.get("reconstruction")
-    why = "it was switched off (reconstruction=0)" if examples == 0 else "nothing of this network could be refitted"
+    why = {None: "the record says nothing of one", 0: "it was switched off (reconstruction=0)"}.get(
+        examples, "nothing of this network could be refitted"
+    )
     return {
         "repaired": final_reconstruction(record),
         "repaired_words": f"In the middle of {len(layers)} layers it fell from {before:.3g} to {after:.3g}.",
         "repaired_rows": tuple((one["name"], f"{one['before']:.3g}", f"{one['after']:.3g}") for one in layers),
-        "not_repaired": f"No layer was refitted: {why}.",
+        "not_repaired": f"No reconstruction: {why}.",
     }
 
 
