@@ -116,9 +116,9 @@ class PathPoint:
     validation metric after BatchNorm re-estimation. `removed_blocks` and `removed_channels`
     (group name -> indices) refer to the dense network. `weights` names a file under `points/`, or None; `repaired` says
     how what the cut cost was given back, if it was. `candidates` are the networks among which depth was chosen at equal
-    cost; the point is the one that was. `rejected_score` is what fine-tuning led to where that was worse than what it
-    began with: its outcome was not taken. `norms` are those of the groups on the way to the point, where a penalty was
-    at work.
+    cost; the point is the one that was. `score_before` is what fine-tuning began with, `rejected_score` what
+    it led to where that was worse: its outcome was not taken. `norms` are those of the groups on the way to the point,
+    where a penalty was at work.
     """
 
     phase: str
@@ -137,6 +137,7 @@ class PathPoint:
     repaired: "ReconstructionRecord | None" = None
     candidates: tuple[DepthCandidate, ...] = ()
     rejected_score: float | None = None
+    score_before: float | None = None
     norms: NormTrace | None = None
 
 

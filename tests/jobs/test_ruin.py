@@ -20,6 +20,7 @@ from amsc.errors import AmscWarning, DataError, TrainingError
 from amsc.jobs.stages.ruin import advantage
 from amsc.report import render
 from amsc.tasks import Classification, Regression, Segmentation, Task
+from amsc.words.record import path_remarks
 from report.fixed import fixed_record
 
 INPUTS = torch.randn(192, 8, generator=torch.Generator().manual_seed(0))
@@ -161,7 +162,7 @@ def test_an_untrained_network_is_told_at_once_and_in_the_report() -> None:
         record = run(Net(2, knows=0.0), LABELS, path_epochs=0, finetune_epochs=0).record
     (text,) = record.warnings
     assert "is no better than one that gives every example the same answer" in text
-    assert text in render(record)
+    assert text[1:] in render(record), "as a sentence"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,17 @@ def test_what_fine_tuning_makes_worse_is_given_back_as_it_was() -> None:
     assert point.rejected_score is not None
     assert point.rejected_score < point.score == kept.record.path[-1].score
     assert point.epochs == kept.record.path[-1].epochs
-    assert run(Net(2), LABELS).record.path[-1].rejected_score is None
+    assert not path_remarks(result.record), "the warning says it"
+
+
+def test_what_fine_tuning_began_with_is_told() -> None:
+    record = run(Net(2), LABELS).record
+    untrained, tuned = record.path[-2:]
+    assert (tuned.phase, tuned.rejected_score) == ("finetune", None)
+    assert tuned.score_before == untrained.score
+    (words,) = path_remarks(record)
+    assert words.startswith("fine-tuning took the accuracy on the validation split from ")
+    assert words in str(record)
 
 
 def test_a_network_that_keeps_what_it_knows_is_no_news() -> None:

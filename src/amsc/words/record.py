@@ -7,7 +7,7 @@ from typing import Any
 
 from amsc.records import Measurement, PathPoint, ReconstructionRecord, Record, RefittedLayer
 from amsc.words.alike import name_together
-from amsc.words.amounts import SHARES, format_bytes, format_count, format_score, format_seconds, ranges
+from amsc.words.amounts import SHARES, format_bytes, format_count, format_score, format_seconds, ranges, score_format
 from amsc.words.free import judged_section, verdict
 from amsc.words.page import Page, Section, first_rows
 
@@ -133,15 +133,28 @@ def _network(point: PathPoint) -> tuple[Any, ...]:
 
 
 def path_remarks(record: Record) -> tuple[str, ...]:
-    """What the rows of the path do not say: how small it goes for nothing, where that was asked, and why blocks are
-    back."""
+    """What the rows of the path do not say: how small it goes for nothing, where that was asked, why blocks are back,
+    and what fine-tuning did."""
+    tuned = _tuning_words(record)
     if record.judged_shares:
-        return (verdict(record.judged_shares, record.score_name),)
+        return (verdict(record.judged_shares, record.score_name), *tuned)
     phases = [point.phase for point in record.path]
     if "depth" not in phases or "width" not in phases:
-        return ()
+        return tuned
     before, after = (point.blocks_left for point in (_last(record, "depth"), _first(record, "width")))
-    return (went_back(before, after),) if before < after else ()
+    return (*([went_back(before, after)] if before < after else []), *tuned)
+
+
+def _tuning_words(record: Record) -> tuple[str, ...]:
+    """What fine-tuning began with and led to, on the validation split."""
+    last = record.path[-1] if record.path else None
+    if last is None or last.score_before is None or last.rejected_score is not None:
+        return ()
+    show = score_format(record.score_name)
+    return (
+        f"fine-tuning took the {record.score_name} on the validation split from {show(last.score_before)} to "
+        f"{show(last.score)}",
+    )
 
 
 def _first(record: Record, phase: str) -> PathPoint:

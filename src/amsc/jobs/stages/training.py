@@ -61,6 +61,7 @@ def finetuned(job: Job, state: RunState, snapshot: Snapshot, trained: float) -> 
     epochs, removal = job.settings.finetune_epochs, snapshot.removal
     small, rejected = trail_of(job).rebuild(snapshot), None
     found = evaluate(small.model, job.data, "validation", job.task)
+    before = found.score if epochs else None
     if epochs:
         cost = predicted_cost(job.structure, removal.channels, removal.blocks) / predicted_cost(job.structure)
         named = replace(job, progress=Naming(job.progress, {"cost": cost}))  # a search fine-tunes several in turn
@@ -71,7 +72,7 @@ def finetuned(job: Job, state: RunState, snapshot: Snapshot, trained: float) -> 
         else:
             found, trained = after, trained + epochs
     point = judged(job, state, "finetune", small.structure, removal, small.model, trained, found)
-    point = replace(point, rejected_score=rejected)
+    point = replace(point, rejected_score=rejected, score_before=before)
     return replace(state, points=(*state.points, point), small=state_of(small.model), train=None)
 
 
