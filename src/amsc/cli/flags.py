@@ -10,6 +10,7 @@ from amsc.cli.parser import UsageError
 from amsc.settings import CHOICES, EFFORTS, RunSettings, Settings, read_settings
 
 __all__ = [
+    "MODEL_HELP",
     "TASK_HELP",
     "add_effort_flag",
     "add_limit_flags",
@@ -76,6 +77,7 @@ FIELDS = {"penalty_weights": "weights"}
 NOTHING_SAID = {"limit": "all", "distillation": "0.9 for classification, else 0"}
 COMMON_SETTINGS = ("seed", "deterministic", "device", "threads", "channels_last", "capture")
 TASK_HELP = "classification (the default), regression, segmentation, imitation (needs no labels) or module:function"
+MODEL_HELP = "built-in, torchvision:NAME, timm:NAME[?pretrained], hf:NAME or hf:FOLDER, or module:function"
 LIMITS = ("keep", "only", "streams", "inexact", "plain", "round_to", "min_channels", "minimum")
 
 
@@ -108,7 +110,7 @@ def add_network_flag(group: Any) -> None:
         "--model",
         dest="network",
         metavar="MODEL",
-        help="the dense network of a run from Python: built-in, torchvision:NAME or module:function",
+        help=f"the dense network of a run from Python: {MODEL_HELP}",
     )
 
 
