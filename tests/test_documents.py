@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from libraries import library
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "amsc"
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-WITH_CODE = [ROOT / "docs" / "add-a-task.md"]
+WITH_CODE = [ROOT / "docs" / name for name in ("add-a-task.md", "detectors.md", "transformers.md")]
+NEEDED = {"transformers.md": "transformers"}
 
 
 def named_files(text: str) -> list[str]:
@@ -36,6 +39,8 @@ def test_links_lead_somewhere() -> None:
 
 @pytest.mark.parametrize("document", WITH_CODE, ids=lambda document: document.name)
 def test_code_runs(document: Path) -> None:
+    if document.name in NEEDED:
+        library(NEEDED[document.name])
     code = "\n".join(re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL))
     assert "assert" in code
     exec(compile(code, str(document), "exec"), {"__name__": document.stem})

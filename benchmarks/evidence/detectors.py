@@ -30,13 +30,17 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     for example in options.examples:
         for seed in options.seeds:
-            if not any((row["example"], row["seed"]) == (example, seed) for row in rows):
-                rows.append(row(example, seed))
+            if not any((known["example"], known["seed"]) == (example, seed) for known in read()):
+                found = row(example, seed)
+                rows = sorted([*read(), found], key=lambda one: (one["example"], one["seed"]))
                 write_atomically(RESULTS, (json.dumps(rows, indent=1) + "\n").encode())
-                print(rows[-1], flush=True)
+                print(found, flush=True)
+
+
+def read() -> list[dict[str, Any]]:
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
 
 
 def row(example: str, seed: int) -> dict[str, Any]:
