@@ -3,9 +3,10 @@
     pip install transformers
     python examples/detr.py
 
-The data are made on the spot: pictures with one or two squares and discs in noise. A DETR learns to find them from random
-weights; amsc looks for one with 60 % of its multiply-adds: heads, hidden units and whole attentions go (the convolutions keep their
-channels, since the normalisations behind them are frozen). Beside it stands the dense network, trained for as long. What a user writes is the task, which hands outputs and boxes to the library.
+The data are made on the spot: pictures with one or two squares and discs in noise. A DETR learns to find them from
+random weights; amsc looks for one with 60 % of its multiply-adds: heads, hidden units and whole attentions go (the
+convolutions keep their channels, since the normalisations behind them are frozen). Beside it stands the dense network,
+trained for as long. What a user writes is the task, which hands outputs and boxes to the library.
 """
 
 import copy

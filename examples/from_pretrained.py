@@ -72,9 +72,9 @@ def squares(count: int, chooser: torch.Generator) -> list[tuple[dict[str, Tensor
     """Pictures with a bright square; the label says in which of nine parts its centre lies."""
     made = []
     for _ in range(count):
-        image = 0.5 * torch.randn(3, SIZE, SIZE, generator=chooser)
+        image = 0.3 * torch.randn(3, SIZE, SIZE, generator=chooser)
         x, y = (int(torch.randint(2, SIZE - 2, (1,), generator=chooser)) for _ in range(2))
-        image[:, y - 2 : y + 3, x - 2 : x + 3] += 1
+        image[:, y - 2 : y + 3, x - 2 : x + 3] += 3
         made.append(({"pixel_values": image}, torch.tensor(3 * (3 * y // SIZE) + 3 * x // SIZE)))
     return made
 

@@ -3,8 +3,8 @@
     python examples/unet.py
 
 Every picture has discs and bars in noise; the network says of each pixel whether it is background, disc or bar. The
-channels of a connection are read in two places, which amsc finds by itself; `amsc.tasks.Segmentation` is built in. Beside
-the small network stands the dense one, trained for as long.
+channels of a connection are read in two places, which amsc finds by itself; `amsc.tasks.Segmentation` is built in.
+Beside the small network stands the dense one, trained for as long.
 """
 
 import copy
