@@ -139,10 +139,11 @@ def test_what_a_network_takes_must_be_known() -> None:
 
 def test_inspect_needs_no_shape_for_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved_bert(tmp_path / "bert")
-    assert main(["inspect", f"hf:{tmp_path / 'bert'}"]) == 0
+    assert main(["inspect", f"hf:{tmp_path / 'bert'}", "--uniform", "--quiet", "--groups"]) == 0
     text = capsys.readouterr().out
     assert "13.14 K parameters" in text
     assert "bert.encoder.layer.0-1" in text
+    assert "no: uniform:" in text, "no configuration of BERT has fewer heads of the same size"
 
 
 def test_classification_takes_logits_out_of_an_object() -> None:
