@@ -101,6 +101,8 @@ def new_detr() -> nn.Module:
             decoder_attention_heads=4,
             encoder_ffn_dim=192,
             decoder_ffn_dim=192,
+            dropout=0.0,
+            init_std=0.12,  # for a width of 48
         )
     )
 
@@ -109,7 +111,7 @@ def main(examples: int = 512, dense_epochs: float = 12, epochs: float = 6, seed:
     torch.manual_seed(seed)
     sets = (pictures(count, part) for part, count in enumerate((examples, 96, 96)))
     loaders = (DataLoader(each, 32, shuffle=part == 0, collate_fn=list) for part, each in enumerate(sets))
-    data, rate = LoaderData(*loaders, name="shapes", split=split), 0.001
+    data, rate = LoaderData(*loaders, name="shapes", split=split), 0.002
     model = new_detr()
     task = DetrLoss(model)
     train(model, data, task, dense_epochs, rate, seed)

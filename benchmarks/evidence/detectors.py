@@ -1,7 +1,7 @@
 """The examples of other libraries' networks, several seeds: the small network beside the dense one trained for as long.
 
     pip install ultralytics transformers
-    PYTHONPATH=src:examples python benchmarks/evidence/detectors.py yolo --seeds 0 1 2
+    PYTHONPATH=src:examples python benchmarks/evidence/detectors.py yolo detr unet --seeds 0 1
 
 Loss and score are of test data, mean of their examples or batches. Results go to benchmarks/results/detectors.json, one
 entry for each example and seed; what is there already is not run again.
@@ -11,6 +11,7 @@ import argparse
 import importlib
 import importlib.metadata
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ import torch
 from amsc.measurement import machine_stamp
 from amsc.storage import write_atomically
 
-RESULTS = Path(__file__).parents[1] / "results" / "detectors.json"
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "results" / "detectors.json"
 PACKAGES = {"yolo": "ultralytics", "detr": "transformers", "unet": "torch"}
 
 
@@ -30,6 +32,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options = parser.parse_args()
     torch.set_num_threads(1)
+    sys.path[:] = [
+        place for place in sys.path if Path(place or ".").resolve() != HERE
+    ]  # a file beside this one has the name of a library
     for example in options.examples:
         for seed in options.seeds:
             if not any((known["example"], known["seed"]) == (example, seed) for known in read()):
