@@ -8,6 +8,7 @@ import pytest
 
 from amsc.cli.commands import build_parser
 from amsc.cli.parser import parse
+from libraries import library
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "amsc"
@@ -63,11 +64,14 @@ def test_every_page_can_be_reached() -> None:
 
 
 ELSEWHERE = {"my-trainer.md"}  # run block by block in tests/trainers, as far as the libraries are there
+NEEDED = {"transformers.md": "transformers"}
 WITH_CODE = [document for document in DOCUMENTS if code_of(document) and document.name not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("document", WITH_CODE, ids=lambda document: document.name)
 def test_code_runs(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if document.name in NEEDED:
+        library(NEEDED[document.name])
     monkeypatch.chdir(tmp_path)
     code = compile(code_of(document), str(document), "exec")
     exec(code, {"__name__": document.stem})

@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "structure/cost_terms",
         "structure/rounding",
         "structure/selection",
+        "structure/alike_layers",
         "structure/stored_sizes",
     ),
     ("structure/tracing",),

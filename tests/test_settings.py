@@ -75,6 +75,7 @@ def test_every_number_has_a_range_and_every_word_its_choices() -> None:
         "only",
         "minimum",
         "plain",
+        "uniform",
     }  # checked by pattern and by type
 
 

@@ -18,7 +18,7 @@ import tomli_w
 
 from amsc.errors import SettingsError
 from amsc.storage import write_atomically
-from amsc.structure import LIKED, Rounding, Structure, minima
+from amsc.structure import LIKED, Rounding, Structure, minima, stacks
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -126,7 +126,10 @@ class Settings:
     a target; 1 rounds nothing. Each text in `minimum`, such as "layer3.*=16", says how many must be left where it names
     groups, as `keep` would. Lists of these become tuples. With `inexact` channels may go too that are not the same
     function removed as zeroed, such as those of a stream under LayerNorms (residual streams go as with `streams` then):
-    they are judged by what the network is worth once it is reconstructed, and no proof covers them.
+    they are judged by what the network is worth once it is reconstructed, and no proof covers them. With `uniform` the
+    layers of a stack stay alike: the same place in each keeps as many channels (heads, hidden units), and blocks go as
+    whole layers alone; of a model of transformers only what its configuration can say then (see
+    `amsc.surgery.save_pretrained`).
 
     Raises:
         SettingsError: a value has the wrong type or is impossible.
@@ -171,6 +174,7 @@ class Settings:
     round_to: int | Literal["auto"] = "auto"
     min_channels: int = 1
     minimum: tuple[str, ...] = ()
+    uniform: bool = False  # alike layers stay alike: equal numbers of channels, whole layers only
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -226,8 +230,14 @@ class Settings:
         Raises:
             SettingsError: `minimum` is not of its form, or names nothing.
         """
-        floors = self.min_channels, minima(structure, self.minimum)
-        return Rounding(LIKED, *floors, gives_way=True) if self.round_to == "auto" else Rounding(self.round_to, *floors)
+        multiple = LIKED if self.round_to == "auto" else self.round_to
+        return Rounding(
+            multiple,
+            self.min_channels,
+            minima(structure, self.minimum),
+            gives_way=self.round_to == "auto",
+            ties=stacks(structure) if self.uniform else (),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ __all__ = [
     "Regression",
     "Segmentation",
     "Task",
+    "logits_of",
     "open_task",
 ]
 
@@ -56,11 +57,18 @@ class DrawingTask(Task, Protocol):
         lives on the CPU."""
 
 
+def logits_of(output: Any) -> Any:
+    """The logits in what a network returned: their own tensor, or that of this name in an object with several, such as
+    the models of transformers return."""
+    return output if isinstance(output, Tensor) else getattr(output, "logits", output)
+
+
 @dataclass(frozen=True)
 class Classification:
     """One class per example: cross-entropy, judged by accuracy (a fraction, 0 to 1).
 
-    Outputs are unnormalised log-probabilities (batch, classes), targets integer labels (batch,).
+    Outputs are unnormalised log-probabilities (batch, classes), alone or as `logits` of an object; targets integer
+    labels (batch,).
     """
 
     label_smoothing: float = 0.0
@@ -100,7 +108,8 @@ class Classification:
 
 
 def _checked(output: Any, target: Tensor, *, check_range: bool) -> Tensor:
-    """`output`, once it and `target` are known to be logits and their labels."""
+    """The logits, once they and `target` are known to be logits and their labels."""
+    output = logits_of(output)
     if not isinstance(output, Tensor) or output.dim() != 2 or not output.is_floating_point():
         raise ModelError(
             f"classification expects the model to return one float tensor of shape (batch, classes), got"
@@ -162,8 +171,8 @@ class Segmentation:
     """A class to each pixel: cross-entropy, judged by the mean over images of the mean intersection over union of the
     classes that are in the image or were found there (0 to 1).
 
-    Outputs are unnormalised log-probabilities (batch, classes, ...), targets integer labels (batch, ...), of which
-    `ignored` ones count for nothing.
+    Outputs are unnormalised log-probabilities (batch, classes, ...), alone or as `logits` of an object; targets integer
+    labels (batch, ...), of which `ignored` ones count for nothing.
     """
 
     ignored: int = 255
@@ -186,7 +195,7 @@ class Segmentation:
             DataError: the targets are not integers of the remaining shape, or a label is no class (the range is not
                 looked at on an accelerator; `per_example` does).
         """
-        self._check(output, target, check_range=_is_on_cpu(target))
+        output = self._checked(output, target, check_range=_is_on_cpu(target))
         counted = (target != self.ignored).sum().clamp(min=1)
         return functional.cross_entropy(output, target.long(), ignore_index=self.ignored, reduction="sum") / counted
 
@@ -195,7 +204,7 @@ class Segmentation:
 
         Raises: as `loss`.
         """
-        self._check(output, target, check_range=True)
+        output = self._checked(output, target, check_range=True)
         classes = output.shape[1]
         counted = (target != self.ignored).flatten(1)
         found = functional.one_hot(output.argmax(1).flatten(1), classes) * counted[:, :, None]
@@ -206,7 +215,8 @@ class Segmentation:
         scores = shares.sum(1) / present.sum(1).clamp(min=1)
         return scores.where(present.any(1), 1.0).float()
 
-    def _check(self, output: Any, target: Tensor, *, check_range: bool) -> None:
+    def _checked(self, output: Any, target: Tensor, *, check_range: bool) -> Tensor:
+        output = logits_of(output)
         if not isinstance(output, Tensor) or output.dim() < 3 or not output.is_floating_point():
             raise ModelError(
                 "segmentation expects the model to return one float tensor of shape (batch, classes, ...), got "
@@ -221,6 +231,7 @@ class Segmentation:
                 f"labels must lie between 0 and {output.shape[1] - 1} or be {self.ignored} (ignored), but the data "
                 f"have labels from {int(labels.min())} to {int(labels.max())}"
             )
+        return output
 
 
 def _is_on_cpu(target: Any) -> bool:

@@ -217,3 +217,17 @@ def test_what_is_not_finite_is_an_error() -> None:
     data[2][1, 1] = torch.nan
     with pytest.raises(DataError, match="not finite"):
         remainders(model, structure, inputs=data)
+
+
+def test_what_is_always_the_same_has_an_order_all_the_same() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 2))
+    with torch.no_grad():
+        model[1].weight.zero_()
+        model[1].bias.copy_(
+            torch.linspace(0.1, 2.3, 6)
+        )  # the mean of 100 squares, less the square of the mean, is -1e-15
+    structure = amsc.trace(model, torch.randn(2, 3))
+    found = remainders(model, structure, ["1"], inputs=[torch.randn(100, 3)])
+    assert sorted(channel for channel, _ in found["1"]) == [*range(6)]
+    assert all(0 <= share <= 1 for _, share in found["1"])

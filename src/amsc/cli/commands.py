@@ -28,7 +28,7 @@ filters a network needs, removes the others for good, proves that the removal
 changed nothing, and fine-tunes what is left.
 """
 EPILOG = """\
-MODEL is torchvision:NAME, package.module:function, or one of
+MODEL is torchvision:NAME, timm:NAME, hf:NAME, package.module:function, or one of
 {networks}.
 DATA is digits, parquet:PATH, folder:PATH, or package.module:function.
 

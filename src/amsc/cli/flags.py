@@ -10,6 +10,7 @@ from amsc.cli.parser import UsageError
 from amsc.settings import CHOICES, EFFORTS, RunSettings, Settings, read_settings
 
 __all__ = [
+    "MODEL_HELP",
     "TASK_HELP",
     "add_effort_flag",
     "add_limit_flags",
@@ -76,7 +77,8 @@ FIELDS = {"penalty_weights": "weights"}
 NOTHING_SAID = {"limit": "all", "distillation": "0.9 for classification, else 0"}
 COMMON_SETTINGS = ("seed", "deterministic", "device", "threads", "channels_last", "capture")
 TASK_HELP = "classification (the default), regression, segmentation, imitation (needs no labels) or module:function"
-LIMITS = ("keep", "only", "streams", "inexact", "plain", "round_to", "min_channels", "minimum")
+MODEL_HELP = "built-in, torchvision:NAME, timm:NAME[?pretrained], hf:NAME or hf:FOLDER, or module:function"
+LIMITS = ("keep", "only", "streams", "inexact", "plain", "round_to", "min_channels", "minimum", "uniform")
 
 
 def add_output_flags(parser: argparse.ArgumentParser, *, default: Any = argparse.SUPPRESS) -> None:
@@ -108,12 +110,13 @@ def add_network_flag(group: Any) -> None:
         "--model",
         dest="network",
         metavar="MODEL",
-        help="the dense network of a run from Python: built-in, torchvision:NAME or module:function",
+        help=f"the dense network of a run from Python: {MODEL_HELP}",
     )
 
 
 def add_limit_flags(parser: argparse.ArgumentParser) -> None:
-    """--keep, --only, --streams, --inexact, --plain, --round-to, --min-channels, --minimum: what may not go."""
+    """--keep, --only, --streams, --inexact, --plain, --uniform, --round-to, --min-channels, --minimum: what may not
+    go."""
     values = Settings()
     group = parser.add_argument_group("what may not go")
     group.add_argument(
@@ -138,6 +141,12 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
         "--plain",
         action=argparse.BooleanOptionalAction,
         help="let plain convolutions (VGG) go as well, which the path draws to the identity first (default: no)",
+    )
+    group.add_argument(
+        "--uniform",
+        action=argparse.BooleanOptionalAction,
+        help="leave alike layers alike: as many heads, hidden units, ... in each, and layers go whole, so that a "
+        "configuration of transformers can describe the outcome (default: no)",
     )
     group.add_argument(
         "--round-to",

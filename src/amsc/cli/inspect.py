@@ -17,7 +17,7 @@ from amsc.errors import CutError
 from amsc.structure import ChannelGroup, Pin, Structure, select, trace, with_inexact
 from amsc.structure.costing import channel_macs, predicted_macs, predicted_parameters
 from amsc.structure.words import block_parameters
-from amsc.surgery import cuttable
+from amsc.surgery import cuttable, uniformly_removable
 from amsc.words.reasons import in_words
 
 __all__ = ["add_parser", "run"]
@@ -81,6 +81,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         traced = with_inexact(traced) if wanted.settings.inexact else traced
         tried, failure = (traced, "") if args.no_trial else _tried(model, traced, inputs)
     structure = select(tried, keep=wanted.settings.keep, only=wanted.settings.only)
+    if wanted.settings.uniform:
+        structure = uniformly_removable(structure, model)
     if args.explain is not None:
         text = structure.explain(args.explain)
         console.show(text)

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amsc.borrowing import random_inputs
+from amsc.borrowing import map_tensors, random_inputs
 from amsc.cli.flags import required
 from amsc.cli.parser import UsageError
 from amsc.data import Data, open_data
-from amsc.errors import ModelError, RunFolderError, SettingsError
+from amsc.errors import RunFolderError, SettingsError
 from amsc.jobs.preparation import settings_used, threads_and_determinism
-from amsc.models import ZOO, open_model
+from amsc.models import ZOO, open_model, usual_inputs
 from amsc.settings import RunSettings, Settings, read_settings
 from amsc.surgery import load
 from amsc.tasks import Task, open_task
@@ -63,11 +63,15 @@ def _check_device(name: str) -> None:
 
 def absolute(run: RunSettings) -> RunSettings:
     """`run` with the paths in it made absolute, so that it can be run again from any folder."""
-    data = run.data
+    data, model = run.data, run.model
     kind, colon, path = (data or "").partition(":")
     if colon and kind in ("parquet", "folder"):
         data = f"{kind}:{_absolute(path)}"
-    return dataclasses.replace(run, data=data, weights=_absolute(run.weights) if run.weights else None)
+    kind, colon, path = (model or "").partition(":")
+    if kind == "hf" and Path(path).is_dir():
+        model = f"hf:{_absolute(path)}"
+    weights = _absolute(run.weights) if run.weights else None
+    return dataclasses.replace(run, model=model, data=data, weights=weights)
 
 
 def _absolute(path: str) -> str:
@@ -206,12 +210,9 @@ def _usual_inputs(model: nn.Module, name: str, run: RunSettings) -> Any:
         return random_inputs(plan.inputs, torch.device(run.settings.device), generator)
     if run.data is not None:
         return _open_data(run, run.data).example_inputs(1)
-    if name in ZOO:
-        entry = ZOO[name]
-        return _random((1, run.in_channels or entry.in_channels, entry.image_size, entry.image_size), run)
-    if name.startswith("torchvision:"):
-        return _random((1, 3, 224, 224), run)
-    raise ModelError(f"what {name} takes is not known: give --input-shape, such as 1,3,224,224, or --data")
+    generator = torch.Generator().manual_seed(run.settings.seed)
+    inputs = usual_inputs(model, name, generator, in_channels=run.in_channels)
+    return map_tensors(lambda tensor: tensor.to(run.settings.device), inputs)
 
 
 def _random(shape: tuple[int, ...], run: RunSettings) -> Tensor:

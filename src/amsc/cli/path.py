@@ -5,6 +5,7 @@ from typing import Any
 
 from amsc.cli.console import Console
 from amsc.cli.flags import (
+    MODEL_HELP,
     SETTING_FLAGS,
     TASK_HELP,
     add_limit_flags,
@@ -45,9 +46,7 @@ def add_parser(commands: Any) -> None:
         description=DESCRIPTION,
         examples=EXAMPLES,
     )
-    parser.add_argument(
-        "model", metavar="MODEL", nargs="?", help="the network: built-in, torchvision:NAME, module:function"
-    )
+    parser.add_argument("model", metavar="MODEL", nargs="?", help=f"the network: {MODEL_HELP}")
     parser.add_argument("--data", metavar="DATA", help="digits, parquet:PATH, folder:PATH or module:function")
     parser.add_argument("--target", metavar="T", help="how far down, such as macs=30%% or params=100k")
     parser.add_argument("--task", metavar="TASK", help=TASK_HELP)

@@ -6,6 +6,7 @@ from typing import Any
 
 from amsc.cli.console import Console
 from amsc.cli.flags import (
+    MODEL_HELP,
     TASK_HELP,
     add_limit_flags,
     add_output_flags,
@@ -20,7 +21,7 @@ from amsc.cli.subject import write_json
 from amsc.errors import RunFolderError, TargetError
 from amsc.jobs.scan import EXAMPLES, SHARES, scan
 from amsc.limits.target import Target, parse_target
-from amsc.models import is_function
+from amsc.models import has_own_weights, is_function
 from amsc.report import scan_columns, scan_remarks, scan_rows
 from amsc.training import DIMENSIONS
 
@@ -55,9 +56,7 @@ def add_parser(commands: Any) -> None:
         description=DESCRIPTION,
         examples=EXAMPLES_OF_USE,
     )
-    parser.add_argument(
-        "model", metavar="MODEL", nargs="?", help="the network: built-in, torchvision:NAME, module:function"
-    )
+    parser.add_argument("model", metavar="MODEL", nargs="?", help=f"the network: {MODEL_HELP}")
     parser.add_argument("--data", metavar="DATA", help="digits, parquet:PATH, folder:PATH or module:function")
     parser.add_argument("--task", metavar="TASK", help=TASK_HELP)
     parser.add_argument("--weights", metavar="FILE", help="trained weights (.safetensors, .pt, .pth, .th)")
@@ -106,7 +105,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     shares = [_share(text) for text in args.target or ()] or SHARES
     if args.out is not None and (there := [name for name in FILES if (args.out / name).exists()]):
         raise RunFolderError(f"{args.out / there[0]} exists already: name another --out")
-    if wanted.weights is None and not is_function(str(wanted.model)):  # a function may have loaded them
+    model_name = str(wanted.model)
+    has_weights = is_function(model_name) or has_own_weights(model_name)  # a function may have loaded them
+    if wanted.weights is None and not has_weights:
         console.note("no --weights: the network is scanned as it is initialised, which says little of a trained one")
     with torch_as_set(wanted.settings):
         model, data, wanted = open_both(wanted)
@@ -124,7 +125,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
                 evaluate=args.evaluate,
                 latency=args.latency,
                 reconstruct=bool(args.reconstruction),
-                model_name=str(wanted.model),
+                model_name=model_name,
                 progress=listener,
             )
     record = found.record

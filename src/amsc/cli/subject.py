@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amsc.cli.console import Console
-from amsc.cli.flags import add_network_flag
+from amsc.cli.flags import MODEL_HELP, add_network_flag
 from amsc.errors import RunFolderError
 from amsc.storage import write_atomically
 
@@ -20,7 +20,7 @@ def add_subject_flags(parser: argparse.ArgumentParser) -> None:
         "model",
         metavar="MODEL",
         nargs="?",
-        help="the network: built-in, torchvision:NAME, module:function, or a folder",
+        help=f"the network: {MODEL_HELP}; or the folder of a run or a saved model",
     )
     add_network_flag(parser)
     parser.add_argument("--weights", metavar="FILE", help="trained weights (.safetensors, .pt, .pth, .th)")

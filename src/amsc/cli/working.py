@@ -159,6 +159,8 @@ def show_outcome(record: Record, folder: Path, console: Console) -> None:
     for text in record.warnings:
         console.show(f"warning: {text}")
     console.show(f"run folder: {folder} (model/, record.json, {REPORT_FILE})")
+    if (folder / "pretrained").is_dir():
+        console.show(f"for from_pretrained of transformers: {folder / 'pretrained'}")
 
 
 def payload(record: Record, folder: Path) -> dict[str, object]:

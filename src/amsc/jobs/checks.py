@@ -14,7 +14,7 @@ from amsc.errors import AmscWarning, DataError, InputError, ModelError, Settings
 from amsc.jobs.imitating import check_imitation
 from amsc.limits.target import Target
 from amsc.settings import Settings
-from amsc.tasks import Classification, Imitation, Task
+from amsc.tasks import Classification, Imitation, Task, logits_of
 from amsc.training import device_of, forward, scores_of, told_of
 from amsc.words.amounts import SHARES
 
@@ -219,7 +219,7 @@ def check_data(
                 f"(LoaderData: pass {split}=)"
             )
     with borrowed(model):
-        output = run_model(model, data.example_inputs(2))
+        output = logits_of(run_model(model, data.example_inputs(2)))
     judged = "validation" if "validation" in splits else "train"
     for split in splits:
         for inputs, target in spread_batches(data, split, 1):

@@ -19,7 +19,7 @@ from amsc.limits.target import Target
 from amsc.records import Timing
 from amsc.settings import Settings
 from amsc.structure import Structure, select, trace, with_inexact, without_frozen, without_plain
-from amsc.surgery import cuttable
+from amsc.surgery import cuttable, uniformly_removable
 from amsc.tasks import Classification, Task
 
 __all__ = ["laddered", "prepared", "removable", "settings_used", "taught", "threads_and_determinism"]
@@ -69,6 +69,8 @@ def removable(model: nn.Module, example_inputs: Any, settings: Settings) -> Stru
     structure = trace(model, example_inputs)
     structure = cuttable(model, with_inexact(structure) if settings.inexact else structure, example_inputs)
     structure = select(structure, keep=settings.keep, only=settings.only)
+    if settings.uniform:
+        structure = uniformly_removable(structure, model)
     settings.rounding(structure)  # so that a wrong name is refused before any work
     return structure if settings.plain else without_plain(structure)
 

@@ -11,7 +11,7 @@ from amsc.borrowing import forked
 from amsc.data import Data
 from amsc.errors import ModelError
 from amsc.limits.target import Target, format_target, parse_target
-from amsc.models import ZOO, open_model
+from amsc.models import ZOO, library_of, open_model
 from amsc.settings import RunSettings, Settings
 from amsc.tasks import TASKS, Task
 
@@ -23,17 +23,18 @@ FUNCTION = re.compile(r"\w+(\.\w+)*:\w+")
 def named_again(name: str, model: nn.Module, example_inputs: Any, data: Data, task: Task | None) -> RunSettings:
     """What is known of where model and task came from, and what objects there were.
 
-    `name` is taken to be where the model came from if it is `package.module:function`, or if the network of amsc or
-    torchvision with this name has the tensors of this one.
+    `name` is taken to be where the model came from if it is `package.module:function`, `timm:NAME` or `hf:NAME`, or if
+    the network of amsc or torchvision with this name has the tensors of this one.
     """
     objects = {"name": name, "model": type(model).__name__, "data": data.name}
     known = next((each for each in TASKS if TASKS[each]() == task), None)
     if task is not None and known is None:
         objects["task"] = type(task).__name__
-    if FUNCTION.fullmatch(name) and not name.startswith("torchvision:"):
+    library = library_of(name)
+    if library in ("timm", "hf") or (library is None and FUNCTION.fullmatch(name)):
         return RunSettings(model=name, task=known, python=objects)
     classes, channels = data.num_classes, _channels(example_inputs)
-    if (name in ZOO or name.startswith("torchvision:")) and _is_like(model, name, classes, channels):
+    if (name in ZOO or library == "torchvision") and _is_like(model, name, classes, channels):
         return RunSettings(model=name, num_classes=classes, in_channels=channels, task=known, python=objects)
     return RunSettings(task=known, python=objects)
 

@@ -181,4 +181,5 @@ def _limits_said(settings: Settings) -> str:
     said = [f"{name}={globs}" for name, globs in chosen.items() if globs]
     numbers = {"round_to": settings.round_to, "min_channels": settings.min_channels}
     binding = {name: number for name, number in numbers.items() if number not in ("auto", 1)}
-    return ", ".join([*said, *(f"{name}={number}" for name, number in binding.items())])
+    alike = ["uniform"] if settings.uniform else []
+    return ", ".join([*said, *(f"{name}={number}" for name, number in binding.items()), *alike])

@@ -6,13 +6,14 @@ from pathlib import Path
 from torch import nn
 
 from amsc.errors import ModelError
+from amsc.models.from_libraries import build_from, library_of
 from amsc.models.function import call_function
 from amsc.models.weights import load_weights
 from amsc.models.zoo import ZOO
 
 __all__ = ["is_function", "open_model"]
 
-_SUPPORTED = f"one of {', '.join(ZOO)}, torchvision:NAME, or package.module:function"
+_SUPPORTED = f"one of {', '.join(ZOO)}, torchvision:NAME, timm:NAME, hf:NAME, or package.module:function"
 
 
 def open_model(
@@ -24,9 +25,11 @@ def open_model(
 ) -> nn.Module:
     """The network called `name`, with the weights in the file `weights` if one is given, else initialised at random.
 
-    `name` is a name of the zoo, `torchvision:NAME`, or `package.module:function`, a function without arguments that
-    returns the network. `num_classes` and `in_channels` replace the zoo's and torchvision's defaults; what a function
-    returns stays as it is.
+    `name` is a name of the zoo; `torchvision:NAME`; `timm:NAME`, or `timm:NAME?pretrained` with its trained weights;
+    `hf:FOLDER` or `hf:NAME`, what transformers saved there or has on the Hugging Face hub; or
+    `package.module:function`, a function without arguments that returns the network. `num_classes` and `in_channels`
+    replace the defaults of the zoo, torchvision and timm; what a function returns stays as it is, and so does what
+    transformers loads with weights.
 
     Raises:
         ModelError: no such network, or the weights do not fit.
@@ -41,41 +44,21 @@ def open_model(
 
 
 def is_function(name: str) -> bool:
-    """Whether this names a function of the user's, and no network that amsc or torchvision has."""
-    return ":" in name and not name.startswith("torchvision:")
+    """Whether this names a function of the user's, and no network that amsc or another library has."""
+    return ":" in name and library_of(name) is None
 
 
 def _build(name: str, num_classes: int | None, in_channels: int | None) -> nn.Module:
     if name in ZOO:
         entry = ZOO[name]
         return entry.build(num_classes or entry.num_classes, in_channels or entry.in_channels)
-    if name.startswith("torchvision:"):
-        return _from_torchvision(name.removeprefix("torchvision:"), num_classes, in_channels)
+    if library_of(name) is not None:
+        return build_from(name, num_classes, in_channels)
     if not is_function(name):
         near = difflib.get_close_matches(name.lower(), ZOO, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ModelError(f"there is no model {name!r}; {hint}expected {_SUPPORTED}")
-    if name.startswith(("timm:", "hf:")):
-        raise ModelError(
-            f"{name.partition(':')[0]}: is not supported; write a function without arguments that builds the model"
-            " and name it as package.module:function"
-        )
     model = call_function(name, ModelError)
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name}() returned {type(model).__name__}, expected a torch.nn.Module")
-    return model
-
-
-def _from_torchvision(name: str, num_classes: int | None, in_channels: int | None) -> nn.Module:
-    try:
-        from torchvision import models
-    except ImportError as error:
-        raise ModelError(f"torchvision:{name} needs the package torchvision; install it with pip") from error
-    if in_channels not in (None, 3):
-        raise ModelError(f"torchvision:{name} takes images of 3 channels, the data have {in_channels}")
-    available = models.list_models()
-    if name not in available:
-        near = difflib.get_close_matches(name.lower(), available, n=1)
-        raise ModelError(f"torchvision has no model {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    model: nn.Module = models.get_model(name, **({} if num_classes is None else {"num_classes": num_classes}))
     return model

@@ -22,6 +22,8 @@ __all__ = ["remainders"]
 
 MOST_READ = 6_000
 """Numbers that a position reads; of wider layers the second moments are not inverted."""
+ROUNDING = 64
+"""Roundings of a mean square, below which a number that a layer reads is always the same."""
 
 
 def remainders(
@@ -129,5 +131,7 @@ def _layer(consumer: Consumer, tensors: Mapping[str, Tensor], moments: Moments) 
     every = moments.inputs[0] / moments.count
     mean, second = every[:-1, -1], every[:-1, :-1]
     if consumer.has_shift:  # which makes up for the means
-        second = second - torch.outer(mean, mean)
+        around = second - torch.outer(mean, mean)
+        varies = around.diagonal() > ROUNDING * torch.finfo(second.dtype).eps * second.diagonal()
+        second = around * varies * varies[:, None]  # what is always the same would leave nothing but rounding
     return Layer.of(weights, second)

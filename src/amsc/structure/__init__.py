@@ -1,5 +1,6 @@
 """Which axes of a network live and die together, and which blocks can go: found by running it on labels."""
 
+from amsc.structure.alike_layers import held, stacks, uniform, whole_layers
 from amsc.structure.cost_terms import byte_costs, parameter_costs, time_features
 from amsc.structure.from_model import trace
 from amsc.structure.rounding import LIKED, Rounding, round_channels
@@ -31,12 +32,16 @@ __all__ = [
     "StoredSize",
     "Structure",
     "byte_costs",
+    "held",
     "minima",
     "parameter_costs",
     "round_channels",
     "select",
+    "stacks",
     "time_features",
     "trace",
+    "uniform",
+    "whole_layers",
     "with_inexact",
     "without_frozen",
     "without_plain",

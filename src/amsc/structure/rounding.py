@@ -32,6 +32,8 @@ class Rounding:
     allowed. Heads count one by one. And where such numbers would end far below a cost, some groups are left a `finer`
     one (see `choose_channels`).
 
+    Groups named together in `ties` lose channels together, and keep as many as each other.
+
     Raises:
         SettingsError: one of the numbers is not a whole number above zero.
     """
@@ -41,6 +43,7 @@ class Rounding:
     minima: tuple[tuple[str, int], ...] = ()
     share: float = 0.0
     gives_way: bool = False
+    ties: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         for name, value in (("to", self.to), ("least", self.least), *self.minima):
@@ -75,6 +78,13 @@ class Rounding:
             return ()
         small = (size for size in range(fewest + 1, min(FINE * step, group.size)) if _is_fine(size))
         return (fewest, *small, *range((max(fewest, FINE * step - 1) // step + 1) * step, group.size, step))
+
+    def tied(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Of these groups those that lose channels with each, itself among them."""
+        present = dict.fromkeys(names)
+        alone = {name: (name,) for name in present}
+        together = [tuple(name for name in tie if name in present) for tie in self.ties]
+        return alone | {name: tie for tie in together for name in tie}
 
     def most_to_go(self, group: ChannelGroup, count: int) -> int:
         """How many of `count` channels that could go do go; `count` may be all of the group."""

@@ -12,28 +12,31 @@ from amsc.training.removal.removed import Leaf, channel_map
 __all__ = ["ANY_NUMBER", "Bunch", "bunches", "bunches_above", "choose_channels", "sparing_last"]
 
 Bunch = tuple[Leaf, ...]
-"""Channels of one group that go together or not at all."""
+"""Channels of one group, or of some that are tied, that go together or not at all."""
 ANY_NUMBER = Rounding()
 
 
 def bunches(structure: Structure, leaves: Iterable[Leaf], rounding: Rounding = ANY_NUMBER) -> Iterator[Bunch]:
     """The `leaves` in order, each held back until what would be left of its group is a number that `rounding` allows.
 
-    What is never released, the last channel of a group for one, is not yielded, nor are leaves in no group of
-    `structure`. A bunch of a group may only go after those before it."""
+    Of tied groups as many leaves of each are held back as of the others. What is never released, the last channel of a
+    group for one, is not yielded, nor are leaves in no group of `structure`. A bunch of a group may only go after those
+    before it."""
     sizes = {group.name: group.size for group in structure.channels}
     allowed = {group.name: frozenset(rounding.smaller_sizes(group)) for group in structure.channels}
-    held: dict[str, list[Leaf]] = {}
+    tied = rounding.tied(sizes)
+    held: dict[str, list[Leaf]] = {name: [] for name in sizes}
     for leaf in leaves:
-        name = leaf[0]
-        if name not in sizes:
+        if leaf[0] not in sizes:
             continue
-        waiting = held.setdefault(name, [])
-        waiting.append(leaf)
-        if sizes[name] - len(waiting) in allowed[name]:
-            sizes[name] -= len(waiting)
-            yield tuple(waiting)
-            waiting.clear()
+        held[leaf[0]].append(leaf)
+        together = tied[leaf[0]]
+        count = min(len(held[name]) for name in together)
+        if count and all(sizes[name] - count in allowed[name] for name in together):
+            yield tuple(chain.from_iterable(held[name][:count] for name in together))
+            for name in together:
+                sizes[name] -= count
+                del held[name][:count]
 
 
 def sparing_last(structure: Structure, leaves: Iterable[Leaf], rounding: Rounding = ANY_NUMBER) -> Iterator[Leaf]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
+from amsc.tasks import logits_of
 from amsc.training.steps.step import device_of, forward
 
 __all__ = ["Distillation"]
@@ -27,14 +28,15 @@ class Distillation:
     def __post_init__(self) -> None:
         self.teacher.eval()
 
-    def __call__(self, inputs: Any, output: Tensor, loss: Tensor) -> Tensor:
+    def __call__(self, inputs: Any, output: Any, loss: Tensor) -> Tensor:
         """The labels' `loss` mixed with T^2 times the divergence of the network's softened output from the teacher's.
 
         The factor keeps the gradient's size whatever the temperature. Shapes: `output` (batch, classes), the rest
         scalars.
         """
         with torch.no_grad():
-            wanted = log_softmax(forward(self.teacher, inputs, device_of(self.teacher)) / self.temperature, 1)
-        mine = log_softmax(output / self.temperature, 1)
+            taught = forward(self.teacher, inputs, device_of(self.teacher))
+            wanted = log_softmax(logits_of(taught) / self.temperature, 1)
+        mine = log_softmax(logits_of(output) / self.temperature, 1)
         divergence = kl_div(mine, wanted, reduction="batchmean", log_target=True)
         return (1 - self.weight) * loss + self.weight * self.temperature**2 * divergence
