@@ -32,7 +32,7 @@ def test_a_small_yolo_is_a_yolo(ultralytics: Any, tmp_path: Path) -> None:
     assert found.shape[1] == 6
     outcome.yolo.save(folder / "small.pt")
     again = ultralytics.YOLO(str(folder / "small.pt"))
-    assert sum(p.numel() for p in again.model.parameters()) < 0.75 * before.parameters
+    assert sum(p.numel() for p in again.model.parameters()) <= after.parameters < before.parameters, "some are fused"
     for options in ({"format": "torchscript"}, {"format": "onnx", "simplify": False}):
         file = again.export(imgsz=yolo.SIZE, **options)
         exported = ultralytics.YOLO(str(file), task="detect")
