@@ -34,6 +34,7 @@ from ultralytics.cfg import get_cfg  # noqa: E402
 from ultralytics.data.build import build_yolo_dataset  # noqa: E402
 from ultralytics.data.utils import check_det_dataset  # noqa: E402
 from ultralytics.models.yolo.detect import DetectionValidator  # noqa: E402
+from ultralytics.nn.modules import C2f  # noqa: E402
 from ultralytics.utils import ROOT  # noqa: E402
 from ultralytics.utils.metrics import ap_per_class  # noqa: E402
 from ultralytics.utils.nms import TorchNMS  # noqa: E402
@@ -159,6 +160,9 @@ def as_yolo(model: nn.Module, like: YOLO) -> YOLO:
     """The network in ultralytics' hands: a copy, since predicting and validating fuse layers in place."""
     wrapper = YOLO(like.model_name)
     wrapper.model = copy.deepcopy(model)
+    for module in wrapper.model.modules():
+        if isinstance(module, C2f):  # its export splits by this number, which its forward does not read
+            module.c = module.cv1.conv.out_channels // 2
     return wrapper
 
 
