@@ -47,8 +47,8 @@ CHOICES = {
 }
 
 EFFORTS: Mapping[str, Mapping[str, Any]] = {
-    "instant": {"finetune_epochs": 0.0},
-    "quick": {"finetune_epochs": 1.6},
+    "instant": {"path_points": 1, "finetune_epochs": 0.0},
+    "quick": {"path_points": 1, "finetune_epochs": 1.6},
     "standard": {},
     "thorough": {"path_points": 8, "finetune_epochs": 96.0},
     "paper": {

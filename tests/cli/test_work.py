@@ -134,7 +134,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_ends_as_if_nothing_had_happened(
 
     out = tmp_path / "stopped"
     with monkeypatch.context() as patch:
-        patch.setattr("amsc.cli.working.progress", lambda console: Context())
+        patch.setattr("amsc.cli.console.Console.progress", lambda console: Context())
         assert main([*WORDS, "--out", str(out)]) == 130
     said = capsys.readouterr().err
     assert f"amsc resume {out}" in said

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amsc.errors import AmscWarning
-from amsc.jobs.checks import check_data
+from amsc import Target
+from amsc.errors import AmscWarning, SettingsError, TargetError
+from amsc.jobs.checks import check_data, chosen_settings, chosen_target
+from amsc.settings import Settings
 from amsc.tasks import Classification
 from training.small import ListData
 
@@ -57,3 +59,11 @@ def test_an_example_of_the_data_s_size_is_no_news(example: Any, inputs: Any) -> 
 def test_an_example_of_another_size_is_told_with_both_shapes(example: Any, inputs: Any, words: str) -> None:
     with pytest.warns(AmscWarning, match=words):
         check_data(Pooled(), data_of(inputs), Classification(), example)
+
+
+def test_a_target_may_be_typed_and_an_effort_is_named() -> None:
+    assert chosen_target("macs=50%, drop=1%") == Target(macs=0.5, drop="1%")
+    with pytest.raises(TargetError, match=r"must be an amsc\.Target"):
+        chosen_target(0.5)
+    with pytest.raises(SettingsError, match=r"write amsc.Settings.of\('quick'\)"):
+        chosen_settings("quick", Settings())

@@ -42,7 +42,9 @@ class StopAt:
     calls: int = 0
 
     def update(self, phase: str, step: int, steps: int, **values: float) -> None:
-        self.calls += phase != "prepare"
+        if phase == "prepare":
+            return
+        self.calls += 1
         if self.calls == self.call:
             raise Stopped(f"{phase} {step}")
 

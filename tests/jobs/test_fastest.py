@@ -81,7 +81,7 @@ def test_a_network_that_takes_no_other_layout_or_precision_trains_as_it_is() -> 
         def forward(self, x: Tensor) -> Tensor:
             out: Tensor = self.net(x)
             assert out.dtype == torch.float32
-            assert self.net.conv1.weight.is_contiguous()
+            assert all(parameter.is_contiguous() for parameter in self.net.parameters())
             return out
 
     assert fastest_speed(Fussy(), DATA, Classification(), LONG) == PLAIN

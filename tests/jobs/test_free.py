@@ -92,7 +92,7 @@ def test_the_rows_hold_for_the_networks_that_were_saved(dense: nn.Module, folder
 
 def test_the_verdict_is_told_everywhere(result: Result) -> None:
     record = result.record
-    (sentence,) = path_remarks(record)
+    sentence, *_ = path_remarks(record)
     assert sentence == verdict(record.judged_shares, "accuracy")
     assert f"as small as it goes for nothing is {record.after.macs / record.before.macs:.1%} of the MACs" in sentence
     assert "one paired standard error is" in sentence

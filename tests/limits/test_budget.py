@@ -207,7 +207,7 @@ class Silent:
     """Nothing may be trained."""
 
     def update(self, phase: str, step: int, steps: int, **values: float) -> None:
-        raise AssertionError(f"{phase} {step} of {steps}")
+        assert phase == "prepare", f"{phase} {step} of {steps}"
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ def test_costs_are_relative_and_accuracy_is_in_points() -> None:
     assert rows["MACs"] == Row("MACs", "12.5 M", "6.24 M", "-50.1%")
     assert rows["latency"] == Row("latency", "2.1 ms ± 100 µs", "1.3 ms ± 50 µs", "-38.1%")
     assert rows["size"] == Row("size", "308 KiB", "120 KiB", "-61.0%")
+    noisy = _rows(after=dataclasses.replace(fixed_record().after, latency_spread_seconds=0.9e-3))
+    assert noisy["latency"].change == "-38.1% (within the spread)"
 
 
 def test_channels_of_removed_blocks_count_as_gone() -> None:

@@ -97,7 +97,7 @@ class _Announcing:
 
     def update(self, phase: str, step: int, steps: int, **values: float) -> None:
         """Hand it on."""
-        if not self._is_told:
+        if not self._is_told and phase != "prepare":
             self._console.note(f"run folder: {self._folder}")
             self._is_told = True
         self._listener.update(phase, step, steps, **values)

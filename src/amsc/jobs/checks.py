@@ -12,8 +12,8 @@ from amsc.borrowing import borrowed, call_arguments, copied, run_model
 from amsc.data import Data, Unlabelled, batch_size, moved, spread_batches
 from amsc.errors import AmscWarning, DataError, InputError, ModelError, SettingsError, TargetError
 from amsc.jobs.imitating import check_imitation
-from amsc.limits.target import Target
-from amsc.settings import Settings
+from amsc.limits.target import Target, parse_target
+from amsc.settings import EFFORTS, Settings
 from amsc.tasks import Classification, Imitation, Task, logits_of
 from amsc.training import device_of, forward, scores_of, told_of
 from amsc.words.amounts import SHARES
@@ -26,9 +26,9 @@ __all__ = [
     "check_layout",
     "check_listener",
     "check_plain",
-    "check_target",
     "check_trained",
     "chosen_settings",
+    "chosen_target",
     "chosen_task",
 ]
 
@@ -63,10 +63,16 @@ def chosen_task(task: Task | None, settings: Settings) -> Task:
     return task
 
 
-def check_target(target: Any) -> None:
-    """Refuse what is no target."""
+def chosen_target(target: Any) -> Target:
+    """The target, also as it is typed: "macs=50%".
+
+    Raises:
+        TargetError: it is none.
+    """
+    target = parse_target(target) if isinstance(target, str) else target
     if not isinstance(target, Target):
         raise TargetError(f"target must be an amsc.Target, such as amsc.Target(macs=0.5); got {target!r}")
+    return target
 
 
 def check_drop(target: Target, task: Task) -> None:
@@ -119,6 +125,7 @@ def chosen_settings(settings: Any, usual: Settings) -> Settings:
         raise SettingsError(
             f"settings: expected an amsc.Settings, such as amsc.Settings(path_epochs=4); got {_kind(settings)}"
             f"{'; write Settings(**settings)' if isinstance(settings, dict) else ''}"
+            f"{f'; write amsc.Settings.of({settings!r})' if isinstance(settings, str) and settings in EFFORTS else ''}"
         )
     return settings
 

@@ -28,7 +28,7 @@ def compress(
     example_inputs: Any,
     data: Data,
     *,
-    target: Target,
+    target: Target | str,
     task: Task | None = None,
     settings: Settings | None = None,
     out: str | Path | None = None,
@@ -48,6 +48,7 @@ def compress(
 
     Args:
         example_inputs: a tensor, or a tuple or dict of arguments, for which MACs and latency are counted.
+        target: what the small network may cost or lose; or as it is typed, "macs=50%".
         task: loss and score; classification if None. `amsc.tasks.Imitation()` compares with `model` and needs no
             labels.
         out: the run's folder; new, unless `resume`. With None nothing is written.
@@ -77,12 +78,12 @@ def compress(
         name=model_name,
         progress=progress,
     )
-    check_plain(wanted.settings, target)
+    check_plain(wanted.settings, wanted.target)
     known = source or named_again(wanted.name, model, example_inputs, data, task)
     with opened(wanted, resume=resume) as (folder, listener):
         past = folder.read() if resume else None
         budget = prepared(wanted, None if past is None else past.timing)
         job = job_of(wanted, copied(model), budget, folder, listener, known, past)
         state = replace(past or RunState(dense=state_of(job.dense)), timing=budget.timing, speed=job.speed)
-        folder.begin(state, noted(known, target, wanted.settings))
+        folder.begin(state, noted(known, wanted.target, wanted.settings))
         return finished(job, state)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from amsc.data import Data
-from amsc.jobs.checks import check_kinds, check_listener, check_target, chosen_task
+from amsc.jobs.checks import check_kinds, check_listener, chosen_target, chosen_task
 from amsc.jobs.fastest import fastest_speed
 from amsc.jobs.imitating import data_for
 from amsc.jobs.listening import Heard, listener_of
@@ -34,7 +34,7 @@ def requested(
     model: nn.Module,
     example_inputs: Any,
     data: Data,
-    target: Target,
+    target: Target | str,
     task: Task | None,
     settings: Settings,
     *,
@@ -48,7 +48,7 @@ def requested(
     Raises:
         TargetError, ModelError, DataError, SettingsError: see `compress`.
     """
-    check_target(target)
+    wanted = chosen_target(target)
     check_listener(progress)
     check_kinds(model, data, settings)
     judge = chosen_task(task, settings)
@@ -56,9 +56,9 @@ def requested(
         model,
         example_inputs,
         data,
-        target,
+        wanted,
         judge,
-        laddered(taught(settings_used(settings, data, tell=tell), judge), target),
+        laddered(taught(settings_used(settings, data, tell=tell), judge), wanted),
         name or type(model).__name__,
         None if out is None else Path(out),
         progress,

@@ -9,7 +9,7 @@ from torch import nn
 from amsc.borrowing import copied
 from amsc.data import Data
 from amsc.errors import ModelError, RunFolderError, SettingsError, TargetError
-from amsc.jobs.checks import chosen_settings
+from amsc.jobs.checks import chosen_settings, chosen_target
 from amsc.jobs.listening import Heard
 from amsc.jobs.opening import job_of, opened, requested
 from amsc.jobs.preparation import prepared
@@ -40,7 +40,7 @@ def pick(
     example_inputs: Any,
     data: Data,
     *,
-    target: Target,
+    target: Target | str,
     task: Task | None = None,
     settings: Settings | None = None,
     out: str | Path | None = None,
@@ -73,7 +73,8 @@ def pick(
         RunFolderError: there is no path in `run`, or `out` cannot be used.
         ModelError: the run's weights are not of this model.
     """
-    if isinstance(target, Target) and target.is_free:
+    target = chosen_target(target)
+    if target.is_free:
         raise TargetError(
             "free builds networks of its own, which a walked path does not hold: compress with it (amsc compress "
             "--target free), or pick by a cost or a drop, such as macs=50% or drop=1%"

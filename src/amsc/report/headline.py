@@ -8,7 +8,7 @@ from typing import Any
 from amsc.records import Record
 from amsc.words.amounts import SHARES, TIMES
 from amsc.words.loading import data_words, network_words, shape_words
-from amsc.words.record import before_after
+from amsc.words.record import before_after, is_within_spread
 from amsc.words.verdict import Cost, checks, costs, ratio_words, target_words, verdict_words
 
 __all__ = ["CostRow", "cost_rows", "head", "heroes"]
@@ -53,7 +53,7 @@ def heroes(record: Record) -> tuple[tuple[str, str], ...]:
     spread = "" if error is None else f" ± {_score_difference(record, error)}"
     return (
         _hero(known["macs"], "multiply-adds"),
-        _hero(known["latency"], "latency"),
+        _hero(known["latency"], "latency, within the spread" if is_within_spread(record) else "latency"),
         (value.replace("-", MINUS), f"{spread} {unit} of {record.score_name}".strip()),
     )
 
@@ -78,7 +78,7 @@ def cost_rows(record: Record) -> tuple[CostRow, ...]:
     known = costs(record)
     rows = []
     for row in before_after(record):
-        cost = known.get(words.get(row.name, ""))
+        cost = known.get(words.get(row.name.partition(" (")[0], ""))
         share = _score_left(record) if row.name == f"{record.score_name} (test)" else cost.share if cost else math.nan
         change = ratio_words(cost) if cost else row.change.replace("-", MINUS)
         rows.append(CostRow(row.name, row.before, row.after, change, share if math.isfinite(share) else None))

@@ -16,6 +16,7 @@ __all__ = [
     "Row",
     "before_after",
     "group_rows",
+    "is_within_spread",
     "path_remarks",
     "reconstruction_page",
     "record_page",
@@ -58,12 +59,7 @@ def before_after(record: Record) -> tuple[Row, ...]:
         _cost_row("parameters", before.parameters, after.parameters, format_count),
         _cost_row("size", before.bytes, after.bytes, format_bytes),
         _cost_row("MACs", before.macs, after.macs, format_count),
-        Row(
-            _latency_words(before),
-            _latency(before),
-            _latency(after),
-            _relative(before.latency_seconds, after.latency_seconds),
-        ),
+        Row(_latency_words(before), _latency(before), _latency(after), _latency_change(record)),
         _cost_row("peak memory", before.peak_memory_bytes, after.peak_memory_bytes, format_bytes),
         _left_row("removable blocks", record.blocks_before, record.blocks_before - len(record.removed_blocks)),
         _left_row("removable channels", record.channels_before, _channels_left(record)),
@@ -101,6 +97,17 @@ def _latency_words(cost: Measurement) -> str:
 
 def _latency(cost: Measurement) -> str:
     return f"{format_seconds(cost.latency_seconds)} ± {format_seconds(cost.latency_spread_seconds)}"
+
+
+def _latency_change(record: Record) -> str:
+    change = _relative(record.before.latency_seconds, record.after.latency_seconds)
+    return f"{change} (within the spread)" if is_within_spread(record) else change
+
+
+def is_within_spread(record: Record) -> bool:
+    """Whether the latencies differ by less than either spreads, so that the difference may be chance."""
+    spread = max(record.before.latency_spread_seconds, record.after.latency_spread_seconds)
+    return abs(record.before.latency_seconds - record.after.latency_seconds) < spread
 
 
 def _relative(before: float, after: float) -> str:
