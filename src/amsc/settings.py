@@ -5,12 +5,11 @@ The file `settings.toml` has the tables `[run]` (model, weights, data, target) a
 """
 
 import dataclasses
-import difflib
 import math
 import re
 import sys
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ import tomli_w
 from amsc.errors import SettingsError
 from amsc.storage import write_atomically
 from amsc.structure import LIKED, Rounding, Structure, minima, stacks
+from amsc.words.nearest import nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,7 +29,6 @@ __all__ = [
     "EFFORTS",
     "RunSettings",
     "Settings",
-    "nearest",
     "plain_settings",
     "read_settings",
     "write_settings",
@@ -313,12 +312,6 @@ def _range_words(lowest: float, highest: float, with_lowest: bool, with_highest:
     if highest == _INFINITE:
         return f"a finite number, {low}"
     return f"{low} and {'at most' if with_highest else 'less than'} {highest:.10g}"
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The words "; did you mean ...?" for the known word nearest to `word`, or nothing if none is near."""
-    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def read_settings(path: Path) -> RunSettings:

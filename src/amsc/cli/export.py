@@ -82,14 +82,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
         ]
         if args.standalone is not None:
             written.append(export_standalone(model, inputs, args.standalone))
+        console.table(str(wanted.model), ["file", "format", ">size", "of any size", ">difference"], map(_row, written))
+        result: dict[str, Any] = {"model": wanted.model, "files": [dataclasses.asdict(file) for file in written]}
         dense = open_dense(args, wanted) if args.onnx is not None else None
-        timed = None if dense is None else CLOCKS["onnxruntime"]([dense, model], inputs)
-    console.table(str(wanted.model), ["file", "format", ">size", "of any size", ">difference"], map(_row, written))
-    result: dict[str, Any] = {"model": wanted.model, "files": [dataclasses.asdict(file) for file in written]}
-    if dense is not None and timed is not None:
-        (before, _), (after, _) = timed
-        result["onnxruntime"] = {"dense_seconds": before, "seconds": after}
-        _show_times(before, after, _odd_widths(dense, model), console)
+        if dense is not None:
+            (before, _), (after, _) = CLOCKS["onnxruntime"]([dense, model], inputs)
+            result["onnxruntime"] = {"dense_seconds": before, "seconds": after}
+            _show_times(before, after, _odd_widths(dense, model), console)
     if args.out is not None:
         write_json(args.out, "export.json", result, console)
     console.json(result)

@@ -74,9 +74,6 @@ def _rows(cost: Measurement) -> list[tuple[str, str]]:
         ("parameters", f"{cost.parameters:,}"),
         ("size", format_bytes(cost.bytes)),
         ("MACs", f"{cost.macs:,} ({format_count(cost.macs)})"),
-        (
-            f"latency in {cost.runtime}, median of {cost.latency_runs}",
-            f"{latency} ± {spread}",
-        ),
+        (f"latency in {cost.runtime}, median of {cost.latency_runs}", f"{latency} ± {spread}"),
         ("peak memory", format_bytes(cost.peak_memory_bytes)),
     ]

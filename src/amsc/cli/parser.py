@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from amsc.errors import AmscError
-from amsc.settings import nearest
+from amsc.words.nearest import nearest
 
 __all__ = ["HelpFormatter", "Parser", "UsageError", "add_command", "parse"]
 

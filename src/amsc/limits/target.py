@@ -9,7 +9,7 @@ from typing import Any
 
 from amsc.errors import TargetError
 from amsc.limits.clock import CLOCKS, Clock
-from amsc.settings import nearest
+from amsc.words.nearest import nearest
 from amsc.words.page import Page
 from amsc.words.shown import Shown
 

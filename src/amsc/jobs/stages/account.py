@@ -1,10 +1,8 @@
 """What a record says of a run besides its outcome: what it was about, its layers, and what stays."""
 
 import datetime
-import math
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from amsc.jobs.fingerprint import SPLITS, weights_fingerprint
@@ -16,6 +14,7 @@ from amsc.structure.cutting import kept_shapes
 from amsc.structure.names import is_in_any, is_inside
 from amsc.structure.words import reasons_to_stay
 from amsc.training import Removal
+from amsc.training.path.depth_rule import paired_difference
 
 __all__ = ["asked_of", "circumstances", "layer_widths", "standard_error", "staying"]
 
@@ -102,4 +101,4 @@ def standard_error(before: Tensor | None, after: Tensor) -> float | None:
     """The paired standard error of the mean difference of scores on the same examples; None of fewer than two."""
     if before is None or len(before) != len(after) or len(after) < 2:
         return None
-    return float(torch.std(after.double() - before.double())) / math.sqrt(len(after))
+    return paired_difference(before, after)[1]
