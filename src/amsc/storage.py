@@ -8,14 +8,14 @@ import pickle
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from amsc.errors import RunFolderError
 
-__all__ = ["clear_parts", "load_state", "save_state", "sync", "write_atomically", "written_whole"]
+__all__ = ["append_line", "clear_parts", "load_state", "save_state", "sync", "write_atomically", "written_whole"]
 
 PART = ".part"
 FORMAT = 1
@@ -66,6 +66,31 @@ def write_atomically(path: Path, content: bytes, *, make_folder: bool = False) -
     """
     with written_whole(path, make_folder=make_folder) as temporary:
         temporary.write_bytes(content)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, in a folder that is made if it is not there.
+
+    A crash may leave a part of the line at the end of the file; the next line begins on a line of its own all the same.
+
+    Raises:
+        RunFolderError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            if file.tell() and not _ends_a_line(file):
+                file.write(b"\n")
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RunFolderError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 @contextlib.contextmanager

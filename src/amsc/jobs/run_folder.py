@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from amsc.errors import RunFolderError
 from amsc.jobs.run_identity import refuse_another_run
 from amsc.jobs.run_lock import HIDDEN
 from amsc.jobs.run_state import RunState, run_state_from_plain, run_state_to_plain
+from amsc.jobs.search_log import SearchLog
 from amsc.records import PathPoint, Record, to_json
 from amsc.report import render
 from amsc.settings import RunSettings, read_settings, write_settings
@@ -25,6 +27,7 @@ __all__ = ["RunFolder", "check_usable"]
 
 SETTINGS_FILE = "settings.toml"
 STATE_FILE = Path("state", "state.pt")
+SEARCH_FILE = Path("state", "search.jsonl")
 
 
 def check_usable(path: Path | None, *, resume: bool) -> None:
@@ -69,6 +72,11 @@ class RunFolder:
         self.save(state)
         if not (self.path / SETTINGS_FILE).exists():
             write_settings(self.path / SETTINGS_FILE, run)
+
+    @cached_property
+    def search_log(self) -> SearchLog:
+        """What the search of the run has found out so far."""
+        return SearchLog(None if self.path is None else self.path / SEARCH_FILE)
 
     def read(self) -> RunState:
         """The saved state.

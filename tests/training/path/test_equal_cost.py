@@ -112,10 +112,9 @@ def test_few_numbers_of_blocks_are_tried(
         worth = -torch.tensor([abs(thinned.number - peak)]).double()
         score = float(worth.mean())
         return SimpleNamespace(
-            number=thinned.number, worth=lambda _: worth, judged=SimpleNamespace(score=score), narrowed=narrowed
+            number=thinned.number, worth=lambda _: worth, judged=SimpleNamespace(score=score), structure=structure
         )
 
-    narrowed = SimpleNamespace(live=SimpleNamespace(structure=structure))
     search.making = SimpleNamespace(candidate=candidate)
     tried = [one.number for one in search.candidates()]
     assert min(abs(number - peak) for number in tried) <= peak // 4

@@ -49,7 +49,9 @@ def walk_for_nothing(job: Job, state: RunState) -> RunState:
         state = saved(job, replace(state, walk=walked))
     if not walked.snapshot.removal:
         raise TargetError(words_on_nothing(judged_shares(job.structure, walked.candidates, job.task), job.task.name))
-    return saved(job, replace(state, stage="finetune"))
+    state = saved(job, replace(state, stage="finetune"))
+    job.folder.search_log.forget()
+    return state
 
 
 class _Search:
@@ -76,14 +78,14 @@ class _Search:
             found = depth_at_equal_cost(self._trail, goal, stand_in, thinning=self._thinning, near=gone, tell=tell)
         except TargetError:  # nothing costs so little
             return None
-        cost = predicted_cost(found.chosen.narrowed.live.structure)
+        cost = predicted_cost(found.chosen.structure)
         is_known = any(cost <= cost_of(job.structure, one) <= goal for one in walked.candidates)
         return None if is_known else found
 
     def with_rung(self, walked: WalkState, found: EqualCost) -> WalkState:
         """The walk with one more network."""
         chosen = found.chosen
-        blocks = len(chosen.narrowed.live.structure.outer_blocks)
+        blocks = len(chosen.structure.outer_blocks)
         one = Candidate(blocks, chosen.judged.per_example, 0.0, chosen.narrowed.snapshot())
         error = max(walked.error, chosen.narrowed.live.error)
         return replace(walked, index=walked.index + 1, candidates=(*walked.candidates, one), error=error)

@@ -136,7 +136,8 @@ def trail_of(job: Job) -> Trail:
     settings = walk_settings(job)
     repair = partial(repaired, job) if settings.reconstruction else None
     recovery = recovery_of(job.settings, job.data)
-    return Trail(job.dense, job.structure, job.data, job.task, shrink, settings, repair, recovery)
+    memo = job.folder.search_log
+    return Trail(job.dense, job.structure, job.data, job.task, shrink, settings, repair, recovery, memo)
 
 
 def recovery_of(settings: Settings, data: Data) -> Recovery | None:

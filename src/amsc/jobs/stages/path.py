@@ -14,7 +14,8 @@ __all__ = ["kept_to_limits", "walk_path"]
 
 
 def walk_path(job: Job, state: RunState) -> RunState:
-    """The state at the end of the path; it is saved at every point.
+    """The state at the end of the path; it is saved at every point, and between them what
+    a search has found out.
 
     Raises:
         TargetError: see `walk_for_nothing`.
@@ -30,6 +31,7 @@ def walk_path(job: Job, state: RunState) -> RunState:
         shrink=trail.shrink,
         repair=trail.repair,
         recovery=trail.recovery,
+        memo=trail.memo,
         target_cost=job.budget.floor,
         settings=trail.settings,
         stand_in=stand_in,
@@ -42,7 +44,9 @@ def walk_path(job: Job, state: RunState) -> RunState:
     if job.target.drop is None:
         assert state.walk is not None, "walked"
         state = replace(state, walk=kept_to_limits(job, state.walk))
-    return saved(job, replace(state, stage="finetune"))
+    state = saved(job, replace(state, stage="finetune"))
+    job.folder.search_log.forget()
+    return state
 
 
 def kept_to_limits(job: Job, walked: WalkState) -> WalkState:

@@ -1,14 +1,19 @@
 """Candidates for a target: a network without some blocks, narrowed until it costs that, repaired and judged."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from amsc.structure.costing import predicted_cost
 from amsc.structure.cutting import after_removal
+from amsc.structure.rounding import Rounding
 from amsc.structure.structure import Structure
 from amsc.tasks import Task
-from amsc.training.gates.choice import GateChoice
 from amsc.training.gates.scan_gates import StandIn, find_gates
 from amsc.training.path.networks import Trail
 from amsc.training.path.thinning import Cut, Thinning
@@ -24,19 +29,38 @@ SLIVER = 0.25
 
 @dataclass(frozen=True, eq=False)
 class AtTarget:
-    """A network without some blocks (`thinned`), the same `narrowed` down to the target, and how that was judged.
-    `choice` knows which channels go for any cost, None where none had to; every layer kept this `least_share`."""
+    """A network without some blocks (`thinned`), the same without `removal` (in its own numbers) so that it costs the
+    target or just less; every layer kept this `least_share`.
 
+    The network is made when it is asked for, and judged unless it is `known` how it was: a search that goes on after a
+    stop knows that of those it had come to."""
+
+    making: "Making"
     thinned: Cut
-    narrowed: Cut
-    judged: Evaluation
-    choice: GateChoice | None = None
+    removal: Removal
     least_share: float = 0.0
+    known: Evaluation | None = None
 
     @property
     def num_blocks(self) -> int:
         """How many blocks are gone."""
         return self.thinned.num_blocks
+
+    @cached_property
+    def narrowed(self) -> Cut:
+        """The network at the target."""
+        return self.making.without(self.thinned, self.removal)
+
+    @cached_property
+    def judged(self) -> Evaluation:
+        """Its scores on the validation split."""
+        trail = self.making.trail
+        return self.known or evaluate(self.narrowed.live.model, trail.data, "validation", trail.task)
+
+    @property
+    def structure(self) -> Structure:
+        """What the network at the target looks like."""
+        return after_removal(self.thinned.live.structure, self.removal.channels)
 
     def worth(self, task: Task) -> Tensor:
         """The score of each validation example, more being better."""
@@ -52,48 +76,66 @@ class Making:
     stand_in: StandIn
     thinning: Thinning
 
-    def lowest(self, cut: Cut) -> int:
+    def lowest(self, cut: Cut, *, least_share: float = 0.0) -> int:
         """The lowest cost that channels alone can reach."""
-        settings = self.trail.settings
-        structure, gates = find_gates(cut.live.structure, cut.live.model, streams=settings.streams)
-        return lowest_cost(structure, gates.channels, settings.rounding)
+        streams = self.trail.settings.streams
+        structure, gates = find_gates(cut.live.structure, cut.live.model, streams=streams)
+        return lowest_cost(structure, gates.channels, self._rounding(least_share))
 
-    def candidate(self, thinned: Cut) -> AtTarget:
-        """The network without channels that a scan says do least, down to the target."""
-        if predicted_cost(thinned.live.structure) <= self.target_cost:
-            return self._judged(thinned, None, Removal())
-        choice = self.thinning.width_choice(thinned, self.stand_in)
-        return self._judged(thinned, choice, choice.removal(self.target_cost))
+    def candidate(self, thinned: Cut, *, least_share: float = 0.0, rival: bool = False) -> AtTarget:
+        """The network without channels that a scan says do least, down to the target; `rival`: it is none of those
+        that `thinning` makes."""
+        blocks = ["rival", *thinned.removal.blocks] if rival else thinned.removal.blocks
+        key = json.dumps(["network", self.target_cost, least_share, *blocks])
+        if known := self.trail.memo.get(key):
+            return AtTarget(self, thinned, _removal_of(known), least_share, _evaluation_of(known))
+        found = AtTarget(self, thinned, self._channels(thinned, least_share), least_share)
+        scores = found.judged.per_example.tolist()
+        self.trail.memo.keep(key, {"channels": found.removal.channels, "scores": scores})
+        return found
 
     def rivals(self, one: AtTarget) -> list[AtTarget]:
         """Of a candidate some of whose layers have collapsed, which prices before recovery do not see: the same with
         more even widths, and, where blocks may go, without those that have collapsed as a whole."""
-        left = one.narrowed.live.structure
-        slivers = _slivers(self.trail.structure, left)
-        if one.choice is None or not slivers:
+        trail, left, thinned = self.trail, one.structure, one.thinned
+        slivers = _slivers(trail.structure, left)
+        if not one.removal or not slivers:
             return []
         found = []
-        evener = one.choice.with_rounding(replace(one.choice.rounding, share=SLIVER))
-        if evener.lowest <= self.target_cost:
-            found.append(self._judged(one.thinned, evener, evener.removal(self.target_cost), least_share=SLIVER))
-        may_go = left.outer_blocks if self.trail.settings.depth_share else ()
+        if self.lowest(thinned, least_share=SLIVER) <= self.target_cost:
+            found.append(self.candidate(thinned, least_share=SLIVER))
+        may_go = left.outer_blocks if trail.settings.depth_share else ()
         blocks = [block.name for block in may_go if (own := _groups_of(left, block.name)) and own <= slivers]
-        if gone := blocks_above(one.thinned.live.structure, blocks, self.target_cost):
-            found.append(self.candidate(self._without(one.thinned, Removal(gone))))
+        if gone := blocks_above(thinned.live.structure, blocks, self.target_cost):
+            found.append(self.candidate(self.without(thinned, Removal(gone)), rival=True))
         return found
 
-    def _judged(
-        self, thinned: Cut, choice: GateChoice | None, removal: Removal, *, least_share: float = 0.0
-    ) -> AtTarget:
-        trail, narrowed = self.trail, self._without(thinned, removal)
-        judged = evaluate(narrowed.live.model, trail.data, "validation", trail.task)
-        return AtTarget(thinned, narrowed, judged, choice, least_share)
-
-    def _without(self, thinned: Cut, removal: Removal) -> Cut:
-        whole = compose_removals(self.trail.structure, thinned.removal, removal)
-        live = self.trail.shrink(thinned.live.model, thinned.live.structure, removal)
+    def without(self, thinned: Cut, removal: Removal) -> Cut:
+        """`thinned` without `removal` (in its own numbers), as near to the dense network as that can be."""
+        trail, whole = self.trail, compose_removals(self.trail.structure, thinned.removal, removal)
+        live = trail.shrink(thinned.live.model, thinned.live.structure, removal)
         live = replace(live, error=max(thinned.live.error, live.error))  # of all cuts that led here
-        return Cut(self.trail.settled(live, whole), whole)
+        return Cut(trail.settled(live, whole), whole)
+
+    def _channels(self, thinned: Cut, least_share: float) -> Removal:
+        """What goes down to the target."""
+        if predicted_cost(thinned.live.structure) <= self.target_cost:
+            return Removal()
+        choice = self.thinning.width_choice(thinned, self.stand_in)
+        even = choice.with_rounding(self._rounding(least_share)) if least_share else choice
+        return even.removal(self.target_cost)
+
+    def _rounding(self, least_share: float) -> Rounding:
+        return replace(self.trail.settings.rounding, share=least_share)
+
+
+def _removal_of(known: Mapping[str, Any]) -> Removal:
+    return Removal((), {name: tuple(gone) for name, gone in known["channels"].items()})
+
+
+def _evaluation_of(known: Mapping[str, Any]) -> Evaluation:
+    scores = torch.tensor(known["scores"], dtype=torch.float32)
+    return Evaluation(scores, float(scores.double().mean()))
 
 
 def _slivers(dense: Structure, left: Structure) -> set[str]:

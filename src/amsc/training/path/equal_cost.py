@@ -35,7 +35,7 @@ class EqualCost:
         return tuple(
             DepthCandidate(
                 one.thinned.removal.blocks,
-                predicted_macs(one.narrowed.live.structure),
+                predicted_macs(one.structure),
                 one.judged.score,
                 one.least_share,
             )
@@ -144,7 +144,7 @@ class _Search:
 
     def _try(self, number: int) -> None:
         self._found[number] = found = self.making.candidate(self._without(number, 0))
-        left = found.narrowed.live.structure
+        left = found.structure
         self._tell(
             judged=len(self._found),
             blocks=len(left.outer_blocks),

@@ -1,7 +1,7 @@
 """A path's networks: made again from what is kept of them, and cut to what a target needs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -13,6 +13,7 @@ from amsc.tasks import Task
 from amsc.training.gates.choice import GateChoice
 from amsc.training.gates.scan_gates import Recovery, StandIn, choose_gates, find_gates, gate_derivatives
 from amsc.training.gates.sensitivity import gate_sensitivities
+from amsc.training.path.memo import Memo, NoMemo
 from amsc.training.path.state import Snapshot, WalkSettings
 from amsc.training.removal.removed import Removal, Repair, Shrink, Shrunk, compose_removals
 from amsc.training.removal.to_cost import blocks_needed, cut_to_target, lowest_cost
@@ -33,7 +34,8 @@ BEHIND = 3
 class Trail:
     """What stays the same along a path: the `dense` network and its structure, what it learns, how copies of it are
     cut, and the choices; `repair` gives back what a cut costs, or None, and `recovery` says what will be left of that
-    then, or None where channels are to have their prices before. It makes the networks of the path."""
+    then, or None where channels are to have their prices before; a search asks `memo` first. It makes the networks of
+    the path."""
 
     dense: nn.Module
     structure: Structure
@@ -43,6 +45,7 @@ class Trail:
     settings: WalkSettings
     repair: Repair | None = None
     recovery: Recovery | None = None
+    memo: Memo = field(default_factory=NoMemo)
 
     def scanned(
         self, live: Shrunk, stand_in: StandIn, *, dimensions: str = "both", depth_share: float = 0.0

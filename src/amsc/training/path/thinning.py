@@ -1,7 +1,10 @@
 """Networks with ever fewer blocks, the cheapest gone first, by what a network loses that is repaired without it."""
 
+import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from weakref import WeakKeyDictionary
 
 from amsc.progress import Tell, silent
@@ -78,19 +81,30 @@ class Thinning:
         spare = spare or [name for name, cost in costs.items() if cost >= least_cost]
         if not spare:
             return None
-        loss, asked, best, gone = self._loss(cut.live), set[str](), cut.live, ""
+        loss = cache(lambda: self._loss(cut.live))
+        asked, best, gone = set[str](), None, ""
         while (name := min(spare, key=lambda name: self._prices.get(name, -math.inf))) not in asked:
-            tried = self._trail.tried(cut.live, name)
-            saved = predicted_cost(structure) - predicted_cost(structure, {}, (name,))
-            price = (self._loss(tried) - loss) / max(1, saved)
-            self._prices[name] = math.inf if math.isnan(price) else price
+            self._prices[name], tried = self._price(cut, name, loss)
             asked.add(name)
             self._tried += 1
             tell(tried=self._tried)
             if self._prices[name] <= min(self._prices[other] for other in asked):
                 best, gone = tried, name  # of several that are as cheap the one that was tried last
+        best = best or self._trail.tried(cut.live, gone)
         best = replace(best, error=max(cut.live.error, best.error))
         return Cut(best, compose_removals(self._trail.structure, cut.removal, Removal((gone,))))
+
+    def _price(self, cut: Cut, name: str, loss: Callable[[], float]) -> tuple[float, Shrunk | None]:
+        """The price of a block of a network with this loss, and the network without it, unless the price is known."""
+        key = json.dumps(["price", *cut.removal.blocks, name])
+        if known := self._trail.memo.get(key):
+            return known["price"], None
+        tried, structure = self._trail.tried(cut.live, name), cut.live.structure
+        saved = predicted_cost(structure) - predicted_cost(structure, {}, (name,))
+        price = (self._loss(tried) - loss()) / max(1, saved)
+        price = math.inf if math.isnan(price) else price
+        self._trail.memo.keep(key, {"price": price})
+        return price, tried
 
     def _loss(self, live: Shrunk) -> float:
         return mean_loss(live.model, self._trail.data, self._trail.task, batches=PRICED)

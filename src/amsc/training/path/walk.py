@@ -19,6 +19,7 @@ from amsc.tasks import Task
 from amsc.training.gates.scan_gates import Recovery, StandIn
 from amsc.training.path.depth_rule import one_standard_error_choice
 from amsc.training.path.equal_cost import depth_at_equal_cost
+from amsc.training.path.memo import Memo, NoMemo
 from amsc.training.path.networks import Trail, copied_tensors
 from amsc.training.path.piece import Piece
 from amsc.training.path.schedule import Schedule, schedule_of
@@ -53,6 +54,7 @@ def walk(
     settings: WalkSettings,
     repair: Repair | None = None,
     recovery: Recovery | None = None,
+    memo: Memo = NoMemo(),  # noqa: B008 - it has no state
     stand_in: StandIn = _identity,
     state: WalkState | None = None,
     progress: Progress = NoProgress(),  # noqa: B008 - it has no state
@@ -86,6 +88,7 @@ def walk(
         target_cost: what the network may cost in the end.
         repair: gives back what cuts cost; None if nothing is to.
         recovery: says what is left of the prices of channels then, where gates are looked at; None: all of them.
+        memo: what a search at equal cost asks before it makes a network, and tells what it found out.
         stand_in: makes what takes the place of a block while the gates are looked at; the method "gates" and the depth
             rule "equal-cost" ask.
 
@@ -93,7 +96,7 @@ def walk(
         TrainingError: the loss is not finite.
         TargetError: no removal reaches the target.
     """
-    trail = Trail(model, structure, data, task, shrink, settings, repair, recovery)
+    trail = Trail(model, structure, data, task, shrink, settings, repair, recovery, memo)
     schedule = schedule_of(settings, structure, data.num_batches("train"), target_cost)
     walker = _Walk(trail, schedule, stand_in, progress)
     state = walker.first_state() if state is None else state
