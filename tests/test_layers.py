@@ -46,6 +46,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("reconstruction",),
     ("limits",),
     ("jobs",),
+    ("bench",),
     ("cli", "trainers"),
     ("__main__", "public", ""),  # amsc/__init__.py hands on the public names
 )

@@ -31,6 +31,7 @@ __all__ = [
     "Settings",
     "plain_settings",
     "read_settings",
+    "read_toml",
     "write_settings",
 ]
 
@@ -320,16 +321,26 @@ def read_settings(path: Path) -> RunSettings:
     Raises:
         SettingsError: there is no such file, it is not TOML, or it has an unknown key or an impossible value.
     """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the settings file {path}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"the settings file {path} is not valid TOML: {error}") from error
+    tables = read_toml(path)
     try:
         return _run_from_tables(tables)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        SettingsError: there is no such file, or it is not TOML.
+    """
+    try:
+        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"the settings file {path} is not valid TOML: {error}") from error
+    return tables
 
 
 def _run_from_tables(tables: Mapping[str, Any]) -> RunSettings:

@@ -13,7 +13,7 @@ from typing import Any
 import shtab
 import torch
 
-from amsc.cli import INTERRUPTED, compress, demo, export, inspect, measure, path, pick, report, resume, scan
+from amsc.cli import INTERRUPTED, bench, compress, demo, export, inspect, measure, path, pick, report, resume, scan
 from amsc.cli.console import Console
 from amsc.cli.flags import add_output_flags
 from amsc.cli.parser import Parser, parse
@@ -46,7 +46,7 @@ def build_parser() -> Parser:
     shtab.add_argument_to(parser, "--print-completion", help="print the completions of a shell, and stop")
     add_output_flags(parser, default=False)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
-    for command in (demo, inspect, scan, compress, path, pick, resume, measure, report, export):
+    for command in (demo, inspect, scan, compress, path, pick, resume, measure, report, bench, export):
         command.add_parser(commands)
     _complete_files(parser)
     for command_parser in commands.choices.values():

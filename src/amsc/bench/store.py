@@ -1,0 +1,149 @@
+"""A bench on the disk: a file for each cell, which is made once, and the machine and versions that made it."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from amsc.bench.recipe import Cell, Recipe
+from amsc.errors import RunFolderError
+from amsc.settings import plain_settings
+from amsc.storage import write_atomically
+
+__all__ = ["Outcome", "Store", "slug"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a cell: its mean score on the test split and the dense network's, what it costs as shares of the
+    dense network's, the blocks that are gone, the seconds it took, and what made it. Of one that `failed` there is the
+    reason alone.
+
+    `time_shares` are latencies by the number of examples in a call, in turns with the dense network."""
+
+    cell: Cell
+    choices: str
+    stamp: Mapping[str, str]
+    score: float | None = None
+    dense_score: float | None = None
+    macs_share: float | None = None
+    parameters_share: float | None = None
+    time_shares: Mapping[str, float] = field(default_factory=dict)
+    removed_blocks: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    failed: str = ""
+
+
+class Store:
+    """The cells in a folder. `choices_of` a cell are short texts that differ where its settings do.
+
+    Args:
+        stamp: the versions and the machine that make the cells of this call.
+        mixed: keep cells of other versions and machines too, and make none of them again.
+
+    Raises:
+        RunFolderError: the folder holds cells that cannot be read, or that something else made, unless `mixed`.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, stamp: Mapping[str, str], *, mixed: bool = False) -> None:
+        self.folder, self._recipe, self.stamp = folder, recipe, stamp
+        self._found = {outcome.cell: outcome for outcome in self._read()}
+        for outcome in self._found.values():
+            if outcome.stamp != stamp and not mixed:
+                raise RunFolderError(f"{folder} holds cells of {_difference(outcome.stamp, stamp)}; {_AGAIN}")
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Of the cells of the recipe, in its order, those that are there."""
+        return tuple(self._found[cell] for cell in self._recipe.cells() if cell in self._found)
+
+    def has(self, cell: Cell, *, retry: bool) -> bool:
+        """Whether a cell is there; one that failed is not where it is to be tried again."""
+        found = self._found.get(cell)
+        return found is not None and not (retry and found.failed)
+
+    def keep(self, outcome: Outcome, scores: Tensor | None) -> None:
+        """Write a cell, and the score of each test example if there is one."""
+        name = slug(outcome.cell)
+        if scores is not None:
+            content = to_safetensors({"scores": scores.float().contiguous()})
+            write_atomically(self._cells / f"{name}.safetensors", content, make_folder=True)
+        text = json.dumps(asdict(outcome), indent=1) + "\n"
+        write_atomically(self._cells / f"{name}.json", text.encode(), make_folder=True)
+        self._found[outcome.cell] = outcome
+
+    def scores(self, cell: Cell) -> Tensor:
+        """The score of each test example, float64.
+
+        Raises:
+            RunFolderError: they are not there.
+        """
+        file = self._cells / f"{slug(cell)}.safetensors"
+        try:
+            return from_safetensors(file.read_bytes())["scores"].to(torch.float64)
+        except (OSError, SafetensorError, KeyError) as error:
+            raise RunFolderError(f"cannot read the scores of {cell.name} in {file}: {error}; make it again") from error
+
+    def choices_of(self, cell: Cell) -> str:
+        """A short text that differs where the cell would be made with other settings, network or data."""
+        recipe = self._recipe
+        method = recipe.methods[cell.method]
+        like = plain_settings(recipe.settings_of(_as(cell, method.like))) if method.like else {}
+        said = [
+            *(recipe.data, recipe.task, recipe.dense_epochs, asdict(recipe.networks[cell.network])),
+            *(method.control, method.walked, plain_settings(recipe.settings_of(cell)), like),
+        ]
+        return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    @property
+    def _cells(self) -> Path:
+        return self.folder / "cells"
+
+    def _read(self) -> list[Outcome]:
+        files = sorted(self._cells.glob("*.json")) if self._cells.is_dir() else []
+        wanted, found = set(self._recipe.cells()), []
+        for file in files:
+            outcome = _outcome(file)
+            if outcome.cell in wanted and outcome.choices != self.choices_of(outcome.cell):
+                raise RunFolderError(
+                    f"{file} was made by another recipe: {outcome.cell.name} is not what it was; {_AGAIN}"
+                )
+            found.append(outcome)
+        return found
+
+
+_AGAIN = "name another --out, or, to keep both, apart in the tables, --mix"
+
+
+def slug(cell: Cell) -> str:
+    """The name of a cell's files."""
+    words = re.sub(r"[^\w.=%+-]+", "-", f"{cell.network}-{cell.method}-{cell.budget}").strip("-")
+    exact = hashlib.blake2b(json.dumps(asdict(cell)).encode(), digest_size=4).hexdigest()
+    return f"{words[:80]}-seed{cell.seed}-epochs{cell.epochs:g}-{exact}"
+
+
+def _as(cell: Cell, method: str) -> Cell:
+    return Cell(cell.network, method, cell.budget, cell.seed, cell.epochs)
+
+
+def _outcome(file: Path) -> Outcome:
+    try:
+        plain: dict[str, Any] = json.loads(file.read_text())
+        cell = Cell(**plain.pop("cell"))
+        return Outcome(cell, **{**plain, "removed_blocks": tuple(plain["removed_blocks"])})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunFolderError(f"{file} is no cell of a bench ({error}); remove it, and it is made again") from error
+
+
+def _difference(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:
+    differing = [key for key in ours if theirs.get(key) != ours[key]]
+    return ", ".join(f"{key} {theirs.get(key, 'unknown')} (here: {ours[key]})" for key in differing)

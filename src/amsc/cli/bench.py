@@ -1,0 +1,109 @@
+"""`amsc bench`: networks, methods, budgets, seeds and epochs by the same code, to one table."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from amsc.bench import Cell, Outcome, Recipe, bench, read_recipe
+from amsc.bench.page import render_bench
+from amsc.bench.table import entries, table_text
+from amsc.cli.console import Console
+from amsc.cli.flags import add_output_flags
+from amsc.cli.opening import open_both, task_of, torch_as_set
+from amsc.cli.parser import add_command
+from amsc.data import Data
+from amsc.settings import RunSettings
+from amsc.storage import write_atomically
+from amsc.tasks import Task
+from amsc.words.amounts import SHARES, score_format
+
+__all__ = ["add_parser", "run"]
+
+DESCRIPTION = """\
+Compare methods on networks of your own: one dense network, one split, the same epochs
+of the same fine-tuning for all, and every cell (network, method, budget, seed, epochs) a
+file that is made once. Called again, a bench goes on where it was stopped.
+
+RECIPE is a TOML file: data, networks, budgets, seeds and epochs in [bench], what is
+common in [settings], and a table of settings for each of [methods].
+"""
+EXAMPLES = """\
+  amsc bench recipe.toml --out benches/first
+  amsc bench recipe.toml --out benches/first --retry
+"""
+PAGE, TABLE = "bench.html", "table.md"
+
+
+def add_parser(commands: Any) -> None:
+    """Add `bench` to the commands."""
+    parser = add_command(
+        commands,
+        "bench",
+        run,
+        summary="compare methods by one recipe",
+        description=DESCRIPTION,
+        examples=EXAMPLES,
+    )
+    parser.add_argument("recipe", metavar="FILE", type=Path, help="the recipe")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="where the cells are, or will be")
+    parser.add_argument("--retry", action="store_true", help="try those cells again that have failed")
+    parser.add_argument(
+        "--mix", action="store_true", help="go on beside cells of other versions, machines or recipes, told apart"
+    )
+    add_output_flags(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Make what is missing, show the table, write it and the page, and return 0."""
+    recipe: Recipe = read_recipe(args.recipe)
+    with torch_as_set(recipe.settings):
+        networks, data, task = _opened(recipe)
+        try:
+            store = bench(
+                recipe, networks, data, task, args.out, retry=args.retry, mixed=args.mix, hears=_Noting(console)
+            )
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(
+                f"stopped; the same command goes on: amsc bench {args.recipe} --out {args.out}"
+            ) from stop
+    found = entries(store, recipe)
+    score = task.name if task is not None else "accuracy"
+    text = table_text(found, recipe, is_share=score in SHARES)
+    write_atomically(args.out / TABLE, text.encode())
+    write_atomically(args.out / PAGE, render_bench(found, recipe, score=score).encode())
+    console.show(text)
+    console.show(f"table: {args.out / TABLE}, page: {args.out / PAGE}")
+    console.json({"out": str(args.out), "entries": [dataclasses.asdict(entry) for entry in found]})
+    return 0
+
+
+def _opened(recipe: Recipe) -> tuple[dict[str, nn.Module], Data, Task | None]:
+    """The networks and the data that a recipe names."""
+    opened = {}
+    for name, network in recipe.networks.items():
+        wanted = RunSettings(network.model, network.weights, recipe.data, task=recipe.task, settings=recipe.settings)
+        opened[name], data, _ = open_both(wanted)
+    return opened, data, task_of(RunSettings(task=recipe.task))
+
+
+class _Noting:
+    """Says of each cell what became of it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._place = ""
+
+    def begin(self, cell: Cell, number: int, count: int) -> None:
+        """Remember which it is."""
+        self._place = f"{number}/{count}"
+
+    def end(self, outcome: Outcome) -> None:
+        """Say it."""
+        if outcome.failed:
+            self._console.warning(f"{self._place} {outcome.cell.name}: failed: {outcome.failed}")
+            return
+        score = score_format("accuracy")(outcome.score) if outcome.score is not None else "-"
+        self._console.note(f"{self._place} {outcome.cell.name}: {score} at {outcome.macs_share or 0.0:.1%} of the MACs")
