@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import tomli_w
 
+from amsc.data.images import FLIPS
 from amsc.errors import SettingsError
 from amsc.storage import write_atomically
 from amsc.structure import LIKED, Rounding, Structure, minima, stacks
@@ -44,6 +45,7 @@ CHOICES = {
     "prices": ("obs", "fisher"),
     "optimizer": ("sgd", "adamw"),
     "precision": ("auto", "float32", "bfloat16"),
+    "flip": FLIPS,
 }
 
 EFFORTS: Mapping[str, Mapping[str, Any]] = {
@@ -115,8 +117,9 @@ class Settings:
     `path_learning_rate` is constant but for the settling end of each piece. `label_smoothing` is that of all training
     for classification. Fine-tuning learns from the dense network too: `distillation` is the weight of its soft targets
     at this `temperature` (None: 0.9 for classification, 0 for other tasks); with `ema` above 0 its outcome is the
-    moving average of the weights with this decay per step. `batch_size` and `limit` (which caps the training examples)
-    are for data that amsc opens by name: data that come as an object decide themselves, and a run notes what they have.
+    moving average of the weights with this decay per step. `batch_size`, `limit` (which caps the training examples) and
+    `flip` (which training images are mirrored) are for data that amsc opens by name: data that come as an object decide
+    themselves, and a run notes what they have.
     `reconstruction` is the number of training examples, without their labels, from which what a cut costs is given back
     (0: it is not). `prices` say what the channels of a scan are ordered by where it is: "obs", what losing them costs
     after that, or "fisher", what it costs before. `threads` are torch's (0: as it is set). `keep` and `only` are names
@@ -163,6 +166,7 @@ class Settings:
     device: str = "cpu"
     deterministic: bool = False
     limit: int | None = None
+    flip: str = "random"  # of images that amsc reads: half of them mirrored, alternating between epochs, or none
     threads: int = 0
     reconstruction: int = 1024  # examples; after every cut, see amsc.reconstruct
     prices: str = "obs"  # or "fisher": what channels cost before reconstruction; used where networks are scanned

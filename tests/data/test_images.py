@@ -57,7 +57,7 @@ def test_without_seed_one_fixed_shuffle_normalised() -> None:
 
 
 def test_seed_shuffles_every_example_once_with_its_label() -> None:
-    batches = list(data(flip=True).batches("train", seed=1))
+    batches = list(data(flip="random").batches("train", seed=1))
     seen = [n for x, _ in batches for n in numbers(x)]
     assert sorted(seen) == list(range(25))
     assert seen != list(range(25))
@@ -65,7 +65,7 @@ def test_seed_shuffles_every_example_once_with_its_label() -> None:
 
 
 def test_seed_determines_everything_and_leaves_global_numbers_alone() -> None:
-    augmented = data(padding=2, flip=True)
+    augmented = data(padding=2, flip="random")
     state = torch.get_rng_state()
     one, two = (torch.cat([x for x, _ in augmented.batches("train", seed=3)]) for _ in range(2))
     other = torch.cat([x for x, _ in augmented.batches("train", seed=4)])
@@ -88,10 +88,33 @@ def test_batch_sizes_differ_by_at_most_one(count: int, batch_size: int) -> None:
 def test_half_of_the_images_are_mirrored_only_if_flip() -> None:
     ramp = torch.arange(6, dtype=torch.uint8).expand(400, 2, 6, 6).contiguous()
     part = ImageSplit(ramp, torch.arange(400) % 3)
-    for flip, low, high in ((False, 0, 0), (True, 150, 250)):
+    for flip, low, high in (("none", 0, 0), ("random", 150, 250), ("alternating", 150, 250)):
         some = data(splits={"train": part, "validation": part, "test": part}, flip=flip)
         images = torch.cat([x for x, _ in some.batches("train", seed=0)])
         assert low <= int((images[:, 0, 0, 0] > 0).sum()) <= high
+
+
+def test_alternating_images_are_mirrored_in_one_of_two_epochs() -> None:
+    mirrored = torch.stack([mirrored_images(seed) for seed in (6, 7, 8, 9)])
+    assert (mirrored[0] != mirrored[1]).all()
+    assert (mirrored[2] != mirrored[3]).all()
+    assert 150 <= int((mirrored[0] != mirrored[2]).sum()) <= 250, "drawn anew for each pair of epochs"
+
+
+def mirrored_images(seed: int) -> torch.Tensor:
+    """Which of 400 images a pass mirrors, by their labels."""
+    ramp = torch.arange(6, dtype=torch.uint8).expand(400, 2, 6, 6).contiguous()
+    part = ImageSplit(ramp, torch.arange(400))
+    some = data(splits={"train": part, "validation": part, "test": part}, flip="alternating", num_classes=400)
+    found = torch.zeros(400, dtype=torch.bool)
+    for images, labels in some.batches("train", seed=seed):
+        found[labels] = images[:, 0, 0, 0] > 0
+    return found
+
+
+def test_an_unknown_flip_is_refused() -> None:
+    with pytest.raises(DataError, match="flip: expected one of random, alternating, none, got 'both'"):
+        data(flip="both")
 
 
 @given(st.data(), st.integers(0, 3))
@@ -145,7 +168,7 @@ def test_unknown_split_is_named() -> None:
 
 @pytest.mark.gpu
 def test_batches_are_the_same_on_the_gpu() -> None:
-    on_cpu = data(padding=2, flip=True)
+    on_cpu = data(padding=2, flip="random")
     moved = {name: ImageSplit(s.images.cuda(), s.labels.cuda()) for name, s in on_cpu.splits.items()}
     on_gpu = dataclasses.replace(on_cpu, splits=moved)
     for (x, y), (u, v) in zip(on_cpu.batches("train", seed=5), on_gpu.batches("train", seed=5), strict=True):

@@ -73,7 +73,7 @@ class TestParquet:
         assert (len(train), len(validation)) == (36, 4)
         assert sorted(train + validation) == [(v, v % 4) for v in range(40)]
         assert data.example_inputs(3).shape == (3, 3, 8, 8)
-        assert (data.padding, data.flip, data.mean) == (1, True, (0.485, 0.456, 0.406))
+        assert (data.padding, data.flip, data.mean) == (1, "random", (0.485, 0.456, 0.406))
 
     def test_pixels_stay_in_their_place(self, hub: Path, pictures: Any) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)

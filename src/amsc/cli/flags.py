@@ -72,6 +72,7 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
         "of training: float32, bfloat16 under autocast, or what is faster here in a short trial (auto)",
     ),
     "limit": (int, "N", "use at most N training examples"),
+    "flip": (str, "", "which training images of folder: and parquet: are mirrored: at random, in turns, or none"),
 }
 FIELDS = {"penalty_weights": "weights"}
 NOTHING_SAID = {"limit": "all", "distillation": "0.9 for classification, else 0"}

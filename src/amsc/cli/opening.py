@@ -133,7 +133,8 @@ def open_both(run: RunSettings) -> tuple[nn.Module, Data, RunSettings]:
 
 def _open_data(run: RunSettings, name: str) -> Data:
     s = run.settings
-    return open_data(name, seed=s.seed, batch_size=s.batch_size, device=torch.device(s.device), limit=s.limit)
+    device = torch.device(s.device)
+    return open_data(name, seed=s.seed, batch_size=s.batch_size, device=device, limit=s.limit, flip=s.flip)
 
 
 def _open_model(run: RunSettings, name: str) -> nn.Module:

@@ -83,7 +83,7 @@ def add_parser(commands: Any) -> None:
     )
     group.add_argument("--evaluate", action="store_true", help="cut each network, and judge it on the validation split")
     group.add_argument("--latency", action="store_true", help="cut each network, and time it on this machine")
-    names = ("depth_share", "currency", "prices", "reconstruction", "batch_size", "limit")
+    names = ("depth_share", "currency", "prices", "reconstruction", "batch_size", "limit", "flip")
     add_setting_flags(parser, names=names)
     add_limit_flags(parser)
     add_run_flags(parser, out=f"also write {' and '.join(FILES)} into this folder")

@@ -52,12 +52,14 @@ def image_data(
     batch_size: int,
     device: torch.device | str,
     limit: int | None,
+    flip: str = "random",
 ) -> ImageData:
     """`ImageData` from the encoded images of "train", "test" and perhaps "validation".
 
     Without a validation split, one is carved from train with `seed`. `limit` then caps the training examples: so many
     of all classes are drawn with `seed`.
-    Training images are shifted by up to an eighth of their height and mirrored.
+    Training images are shifted by up to an eighth of their height and mirrored as `flip`
+    says.
 
     Raises:
         DataError: see `check_labels`; or an image cannot be decoded or has another size than the first.
@@ -71,7 +73,7 @@ def image_data(
         train = splits["train"]
         splits = splits | {"train": train.rows(some_of_each(train.strata(), limit, seed=seed))}
     decoded = {split: _decoded(images, device) for split, images in splits.items()}
-    data = ImageData(name, decoded, num_classes, _MEAN, _DEVIATION, batch_size, flip=True)
+    data = ImageData(name, decoded, num_classes, _MEAN, _DEVIATION, batch_size, flip=flip)
     return replace(data, padding=decoded["train"].images.shape[2] // 8)
 
 

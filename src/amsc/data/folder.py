@@ -15,7 +15,13 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".webp"}
 
 
 def read_folder(
-    path: str | Path, *, seed: int, batch_size: int, device: torch.device | str = "cpu", limit: int | None = None
+    path: str | Path,
+    *,
+    seed: int,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    limit: int | None = None,
+    flip: str = "random",
 ) -> ImageData:
     """The images in `path`/train/CLASS/ and `path`/test/CLASS/, classes numbered in the order of their names.
 
@@ -35,7 +41,7 @@ def read_folder(
         splits = one_set_split_in_three(_unlabelled(path), seed=seed, where=str(path))
     else:
         splits = _splits(_split_folders(path))
-    return image_data(f"folder:{path}", splits, seed=seed, batch_size=batch_size, device=device, limit=limit)
+    return image_data(f"folder:{path}", splits, seed=seed, batch_size=batch_size, device=device, limit=limit, flip=flip)
 
 
 def _splits(folders: dict[str, Path]) -> dict[str, EncodedImages]:

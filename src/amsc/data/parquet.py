@@ -18,7 +18,13 @@ _LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
 def read_parquet(
-    path: str | Path, *, seed: int, batch_size: int, device: torch.device | str = "cpu", limit: int | None = None
+    path: str | Path,
+    *,
+    seed: int,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    limit: int | None = None,
+    flip: str = "random",
 ) -> ImageData:
     """The images in `path`: a folder with train*.parquet and test*.parquet (and perhaps validation*.parquet), in it
     or one level below; or a single file, which is split 60/20/20.
@@ -37,7 +43,9 @@ def read_parquet(
         splits = {split: _read(files) for split, files in _files(path).items()}
     else:
         raise DataError(f"expected a Parquet file or a folder with train*.parquet, but {path} is not there")
-    return image_data(f"parquet:{path}", splits, seed=seed, batch_size=batch_size, device=device, limit=limit)
+    return image_data(
+        f"parquet:{path}", splits, seed=seed, batch_size=batch_size, device=device, limit=limit, flip=flip
+    )
 
 
 def _files(folder: Path) -> dict[str, list[Path]]:

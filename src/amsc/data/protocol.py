@@ -20,7 +20,8 @@ class Data(Protocol):
 
     def batches(self, split: str, *, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
         """One pass over `split` as (inputs, targets): where `seed` is None, as they are and in one fixed order, else
-        shuffled and augmented, wholly determined by the seed. What targets may be says `amsc.data.batch`.
+        shuffled and augmented, wholly determined by the seed (which in the second of two epochs differs from that of
+        the first in the lowest bit alone). What targets may be says `amsc.data.batch`.
 
         The fixed order must be a shuffle too, drawn once and for all: amsc takes statistics and derivatives from a few
         batches, and those of examples sorted by class would know one class each."""

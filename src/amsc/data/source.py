@@ -24,11 +24,13 @@ def open_data(
     batch_size: int = 128,
     device: torch.device | str = "cpu",
     limit: int | None = None,
+    flip: str = "random",
 ) -> Data:
     """The data called `name`: `digits`, `parquet:PATH`, `folder:PATH`, or `package.module:function`, a function
     without arguments that returns a `Data` (to which the other options do not apply).
 
-    `seed` decides which examples are held out for validation; `limit` caps the training examples, for short trials.
+    `seed` decides which examples are held out for validation; `limit` caps the training examples, for short
+    trials; `flip` says which training images of a path are mirrored ("random", "alternating" or "none").
 
     Raises:
         DataError: no such data, or they cannot be used; the message says what is wrong and where.
@@ -41,7 +43,7 @@ def open_data(
     if kind in _FROM_PATH:
         if not rest:
             raise DataError(f"{kind}: needs a path, as in {kind}:PATH")
-        return _FROM_PATH[kind](rest, seed=seed, batch_size=batch_size, device=device, limit=limit)
+        return _FROM_PATH[kind](rest, seed=seed, batch_size=batch_size, device=device, limit=limit, flip=flip)
     if not rest:
         near = difflib.get_close_matches(name.lower(), ["digits", *_FROM_PATH], n=1)
         raise DataError(
