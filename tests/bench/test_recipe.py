@@ -7,7 +7,7 @@ import pytest
 
 from amsc import Settings
 from amsc.bench import Method, Network, Recipe, read_recipe
-from amsc.errors import SettingsError
+from amsc.errors import SettingsError, TargetError
 
 RECIPE = """
 [bench]
@@ -80,7 +80,7 @@ def test_the_epochs_of_a_cell_are_all_that_it_has(tmp_path: Path) -> None:
     ("old", "new", "words"),
     [
         ("budgets =", "budget =", r"\[bench\] has no 'budget'; did you mean budgets\?"),
-        ('"macs=60%"', '"macs=160%"', "macs"),
+        ('"macs=60%"', '"macs=160%"', "expected a target above 0 % and below 100 %"),
         ('"macs=60%"', '"free"', "'free' is no cost"),
         ('"macs=60%"', '"drop=1%"', "'drop=1%' is no cost"),
         ("seeds = [0, 1]", "seeds = 3", r"seeds is a list, as in seeds = \[3\]"),
@@ -103,6 +103,6 @@ def test_the_epochs_of_a_cell_are_all_that_it_has(tmp_path: Path) -> None:
 )
 def test_mistakes_are_named_with_the_file(tmp_path: Path, old: str, new: str, words: str) -> None:
     assert old in RECIPE
-    with pytest.raises(SettingsError, match=words) as caught:
+    with pytest.raises((SettingsError, TargetError), match=words) as caught:
         read(tmp_path, RECIPE.replace(old, new, 1))
     assert "recipe.toml" in str(caught.value)

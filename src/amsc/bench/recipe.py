@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from amsc.errors import SettingsError
+from amsc.errors import SettingsError, TargetError
 from amsc.limits.target import parse_target
 from amsc.settings import Settings, read_toml
 from amsc.words.nearest import nearest
@@ -70,6 +70,7 @@ class Recipe:
 
     Raises:
         SettingsError: something is missing, unknown or impossible.
+        TargetError: a budget is.
     """
 
     data: str
@@ -146,13 +147,13 @@ def read_recipe(path: Path) -> Recipe:
     Paths are taken from the folder of the file.
 
     Raises:
-        SettingsError: it cannot be read, or see `Recipe`; the message begins with the file.
+        SettingsError, TargetError: it cannot be read, or see `Recipe`; the message begins with the file.
     """
     tables = read_toml(path)
     try:
         return _recipe(tables, path.resolve().parent)
-    except SettingsError as error:
-        raise SettingsError(f"{path}: {error}") from error
+    except (SettingsError, TargetError) as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def _recipe(tables: Mapping[str, Any], folder: Path) -> Recipe:
