@@ -71,6 +71,7 @@ def test_all_charts_are_there(opened: Open) -> None:
     assert page.locator('[data-chart="frontier"] g.points path').count() == len(record.path)
     assert page.locator('[data-chart="strip"] g.now rect').count() == len(record.layers)
     assert page.locator('[data-chart="layers"] >> text=gone').count() == 1
+    assert page.locator('[data-chart="scores"] g.watched circle').count() == 2
 
 
 def test_charts_follow_the_width(opened: Open) -> None:
