@@ -100,11 +100,14 @@ class NormTrace:
 @dataclasses.dataclass(frozen=True)
 class TrainingCurve:
     """The loss of a stretch of training, each over the last few steps, after so many `epochs` of its `phase`: "dense",
-    "depth" and "width" (which count on together), or "finetune" (one curve for each network that was)."""
+    "depth" and "width" (which count on together), or "finetune" (one curve for each network that was). The `scores` are
+    those on the validation split on the way, after `score_epochs`; nothing was chosen by them."""
 
     phase: str
     epochs: tuple[float, ...]
     losses: tuple[float, ...]
+    score_epochs: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

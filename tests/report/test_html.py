@@ -44,7 +44,7 @@ def test_page_asks_nobody_for_anything_and_runs_only_its_own_scripts() -> None:
     assert policy is not None
     assert policy[1].startswith("default-src &#39;none&#39;; ")
     scripts = re.findall(r"(?s)<script>(.*?)</script>", page)
-    assert len(scripts) == 7
+    assert len(scripts) == 8
     for script in scripts:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"sha256-{digest}" in policy[1].replace("&#43;", "+")

@@ -24,6 +24,15 @@ __all__ = [
     "run_settings",
 ]
 
+
+def _epochs_or_auto(text: str) -> float | str:
+    """A number, or the word for the usual ones."""
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected auto or a number, 0 or more; got {text!r}") from None
+
+
 # field of Settings -> (kind, placeholder, help)
 SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     "dense_epochs": (float, "E", "train the dense network first for so many epochs"),
@@ -73,6 +82,12 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     ),
     "limit": (int, "N", "use at most N training examples"),
     "flip": (str, "", "which training images of folder: and parquet: are mirrored: at random, in turns, or none"),
+    "score_every": (
+        _epochs_or_auto,
+        "E",
+        "score the validation split every E epochs of training, to be looked at alone (0: never; auto: four times, or"
+        " less, within 5 %% of the time)",
+    ),
 }
 FIELDS = {"penalty_weights": "weights"}
 NOTHING_SAID = {"limit": "all", "distillation": "0.9 for classification, else 0"}

@@ -26,7 +26,7 @@ EXAMPLES = """\
   amsc pick runs/path --target macs=60% --target macs=45% --finetune-epochs 20
   amsc pick runs/path --target latency=5ms --target 'params=100k, macs=50%' --target drop=1%
 """
-RECOVERY = ("label_smoothing", "distillation", "temperature", "ema")
+RECOVERY = ("label_smoothing", "distillation", "temperature", "ema", "score_every")
 NAMES = tuple(name for name in SETTING_FLAGS if name.startswith("finetune") or name in RECOVERY)
 
 

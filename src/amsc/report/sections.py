@@ -146,6 +146,10 @@ def _training(record: Record, drawn: Plain) -> Mapping[str, Any]:
     return {
         "losses_label": f"The training loss along {len(losses)} moments, {ends}. The numbers are in the table below.",
         "no_losses": nothing,
+        "watched_rows": tuple(
+            (one["phase"], f"{one['epoch']:.4g}", score_format(record.score_name)(one["score"]))
+            for one in drawn["watched"]
+        ),
         "loss_rows": tuple((one["phase"], f"{one['epoch']:.4g}", f"{one['loss']:.4g}") for one in losses),
     }
 

@@ -83,8 +83,12 @@ class _Seconds(ProgressColumn):
         return Text(words, style="progress.elapsed")
 
 
+TOLD_AT_ONCE = ("macs", "cost", "judged", "score")
+
+
 class LineProgress:
-    """A line at the start of a phase, after each quarter of it, and whenever the network became smaller."""
+    """A line at the start of a phase, after each quarter of it, and whenever the network became smaller or has a new
+    score."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._depth = console, _Depth()
@@ -95,8 +99,8 @@ class LineProgress:
         """Print the numbers if there is something new in them."""
         if words := self._depth.words(phase, values):
             self._note(words)
-        self._seen |= {name: values[name] for name in ("macs", "cost", "judged") if name in values}
-        now = (phase, 4 * step // max(steps, 1), *(self._seen.get(name) for name in ("macs", "cost", "judged")))
+        self._seen |= {name: values[name] for name in TOLD_AT_ONCE if name in values}
+        now = (phase, 4 * step // max(steps, 1), *(self._seen.get(name) for name in TOLD_AT_ONCE))
         is_one_piece = steps == 1 and not values
         if now != self._last and not (is_one_piece and step):
             numbers = _numbers(values)
