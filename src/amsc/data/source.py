@@ -1,7 +1,5 @@
 """From what a user writes for DATA to a data set."""
 
-import difflib
-
 import torch
 
 from amsc.data.digits import read_digits
@@ -10,6 +8,7 @@ from amsc.data.parquet import read_parquet
 from amsc.data.protocol import Data
 from amsc.errors import DataError
 from amsc.models.function import call_function
+from amsc.words.nearest import nearest
 
 __all__ = ["open_data"]
 
@@ -43,10 +42,7 @@ def open_data(
             raise DataError(f"{kind}: needs a path, as in {kind}:PATH")
         return _FROM_PATH[kind](rest, seed=seed, batch_size=batch_size, device=device, limit=limit)
     if not rest:
-        near = difflib.get_close_matches(name.lower(), ["digits", *_FROM_PATH], n=1)
-        raise DataError(
-            f"there are no data {name!r}; {f'did you mean {near[0]!r}? ' if near else ''}expected {_SUPPORTED}"
-        )
+        raise DataError(f"there are no data {name!r}, expected {_SUPPORTED}{nearest(name, ('digits', *_FROM_PATH))}")
     data = call_function(name, DataError)
     if not isinstance(data, Data):
         raise DataError(
