@@ -4,6 +4,7 @@ import torch
 
 from amsc.data.digits import read_digits
 from amsc.data.folder import read_folder
+from amsc.data.mistaken import data_line
 from amsc.data.parquet import read_parquet
 from amsc.data.protocol import Data
 from amsc.errors import DataError
@@ -47,6 +48,6 @@ def open_data(
     if not isinstance(data, Data):
         raise DataError(
             f"{name}() returned {type(data).__name__}, expected data with batches, num_batches, num_examples and"
-            " example_inputs; amsc.data.LoaderData makes them from DataLoaders"
+            f" example_inputs; {data_line(data)}"
         )
     return data
