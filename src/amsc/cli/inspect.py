@@ -153,7 +153,7 @@ def _group(view: View, group: ChannelGroup) -> dict[str, Any]:
         "removable": group.removable,
         "reason": group.reason or group.unproven,
         "folds": list(group.folds),
-        "fewest": view.fewest(group),
+        "fewest": view.rounding.fewest(group),
         "members": [{"parameter": m.parameter, "axis": m.axis, "role": m.role} for m in group.members],
         "macs_per_channel": channel_macs(structure, group.name),
         "parameters_per_channel": predicted_parameters(structure) - predicted_parameters(structure, {group.name: [0]}),
