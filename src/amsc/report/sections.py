@@ -11,7 +11,7 @@ from amsc.report.headline import head
 from amsc.words.amounts import format_count, format_seconds, score_format
 from amsc.words.free import judged_section
 from amsc.words.loading import loading_code
-from amsc.words.record import group_rows, path_remarks, shown_path, unproven_words, verified_words
+from amsc.words.record import group_rows, path_remarks, path_words, shown_path, unproven_words, verified_words
 
 __all__ = ["run_sections"]
 
@@ -51,8 +51,8 @@ def _frontier(record: Record, drawn: Plain) -> Mapping[str, Any]:
         "phase_words": {**{point["phase"]: point["phase"] for point in path}, **PHASE_WORDS},
         "lowest": f"{math.ceil(min(shares, default=1.0) * 1000) / 10:.1f}",
         "end_words": f"{end['name']}: {end['words']}." if path else "",
-        "frontier_label": f"{record.score_name} on the validation split against multiply-adds, {len(path)} points, "
-        f"{ends}. The same numbers are in the table below.",
+        "frontier_label": f"{record.score_name} on the validation split against multiply-adds: "
+        f"{path_words(record)}, {ends}. The same numbers are in the table below.",
         "remarks": path_remarks(record),
         "path_columns": (*PATH_COLUMNS, f">{record.score_name}"),
         "path_rows": tuple(
