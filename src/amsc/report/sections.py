@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from amsc.records import Record
+from amsc.report.choices import settings_that_count
 from amsc.report.figures import Plain, final_reconstruction, has_norms
 from amsc.report.headline import head
 from amsc.words.amounts import format_count, format_seconds, score_format
@@ -160,12 +161,15 @@ def _rest(record: Record) -> Mapping[str, Any]:
         ),
         "code": loading_code(record),
         "folded": (
-            ("Settings", _pairs(record.settings)),
-            ("Versions", _pairs(record.versions)),
-            ("Machine", _pairs(record.after.machine)),
-            ("Time taken", tuple((name, format_seconds(taken)) for name, taken in record.seconds.items())),
+            ("Settings", SETTINGS_NOTE, _pairs(settings_that_count(record.settings))),
+            ("Versions", "", _pairs(record.versions)),
+            ("Machine", "", _pairs(record.after.machine)),
+            ("Time taken", "", tuple((name, format_seconds(taken)) for name, taken in record.seconds.items())),
         ),
     }
+
+
+SETTINGS_NOTE = "What had no part in this run, and is as by default, is left out; settings.toml has all."
 
 
 def _pairs(values: Mapping[str, Any]) -> Rows:
