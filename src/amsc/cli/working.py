@@ -158,7 +158,10 @@ def show_outcome(record: Record, folder: Path, console: Console) -> None:
         console.show(f"path: {text}")
     for text in record.warnings:
         console.show(f"warning: {text}")
-    console.show(f"run folder: {folder} (model/, record.json, {REPORT_FILE})")
+    console.show(
+        f"run folder: {folder} (model/, record.json, {REPORT_FILE}; state/ and points/ are for amsc pick and resume, "
+        "and may be deleted where no other budget is wanted)"
+    )
     if (folder / "pretrained").is_dir():
         console.show(f"for from_pretrained of transformers: {folder / 'pretrained'}")
 
