@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 from amsc.borrowing import InputSpec
 from amsc.errors import CutError, ModelError
-from amsc.structure.names import enclosing, matching, modules_of
+from amsc.structure.lone_layers import lone_layers, lone_words
+from amsc.structure.names import enclosing, holder, matching, modules_of
 from amsc.structure.parts import (
     PRODUCERS,
     Block,
@@ -107,6 +108,8 @@ class Structure(Shown):
         lines = [f"{name} {self.shapes[name]}"]
         for axis, size in enumerate(self.shapes[name]):
             lines += [f"  axis {axis} ({size}): {text}" for text in self._explain_axis(name, axis)]
+        if len(self.shapes[name]) > 1 and holder(name) in lone_layers(self.channels, self.blocks):
+            lines.append(f"  as a block: {lone_words(holder(name))}")
         return "\n".join(lines)
 
     def _explain_axis(self, name: str, axis: int) -> list[str]:

@@ -6,6 +6,7 @@ from math import prod
 
 from amsc.structure.costing import predicted_macs, predicted_parameters
 from amsc.structure.cutting import after_removal
+from amsc.structure.lone_layers import lone_layers, lone_words
 from amsc.structure.parts import Block, ChannelGroup
 from amsc.structure.structure import Structure
 from amsc.words.alike import alike, name_together
@@ -160,11 +161,13 @@ def block_rows(structure: Structure) -> list[Row]:
 
 
 def stuck_lines(structure: Structure) -> list[str]:
-    """The submodules that looked like blocks and stay, with the first reason why."""
+    """What looked like blocks and stays, with the first reason why, and layers that could be blocks."""
+    alone = lone_layers(structure.channels, structure.blocks)
+    lines = [lone_words(name_together(alone, most=6))] if alone else []
     if not structure.stuck:
-        return []
+        return lines
     first = next(iter(structure.stuck.values()))
-    return [f"found, but the trial could not remove {name_together(list(structure.stuck), most=6)}: {first}"]
+    return [f"found, but the trial could not remove {name_together(list(structure.stuck), most=6)}: {first}", *lines]
 
 
 def block_parameters(structure: Structure, block: Block) -> int:
