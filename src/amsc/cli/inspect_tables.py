@@ -18,6 +18,7 @@ from amsc.structure.words import (
     pin_rows,
     removable_words,
     stuck_lines,
+    uncut_lines,
 )
 from amsc.words.alike import alike, name_together
 from amsc.words.amounts import format_count
@@ -196,6 +197,8 @@ def _show_pins(view: View, console: Console, limit: int | None) -> None:
     """One row per reason and line of the user's code; `--explain` and the JSON name every axis."""
     title = f"{len(view.structure.pins)} pinned axes"
     _limited(title, PIN_COLUMNS, pin_rows(view.structure), limit, f"amsc inspect {view.name} --pins", console)
+    for line in uncut_lines(view.structure):
+        console.show(line)
 
 
 def _limited(

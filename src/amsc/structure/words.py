@@ -29,6 +29,7 @@ __all__ = [
     "structure_line",
     "structure_page",
     "stuck_lines",
+    "uncut_lines",
 ]
 
 Fewest = Callable[[ChannelGroup], int]
@@ -168,6 +169,15 @@ def stuck_lines(structure: Structure) -> list[str]:
         return lines
     first = next(iter(structure.stuck.values()))
     return [f"found, but the trial could not remove {name_together(list(structure.stuck), most=6)}: {first}", *lines]
+
+
+def uncut_lines(structure: Structure) -> list[str]:
+    """The groups that the trial could not cut, by why."""
+    found: dict[str, list[str]] = {}
+    for group in structure.channels:
+        if not group.removable and group.reason.startswith("the cut model"):
+            found.setdefault(in_words(group.reason).text, []).append(group.name)
+    return [f"the trial could not cut {name_together(names, most=6)}: {why}" for why, names in found.items()]
 
 
 def block_parameters(structure: Structure, block: Block) -> int:

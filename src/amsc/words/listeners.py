@@ -26,7 +26,7 @@ SHARED = {"depth": "path", "width": "path"}
 def listening_on(console: Console) -> Iterator[Listener]:
     """The listener that suits the console, for the time of the run."""
     if not is_live(console):
-        yield LineProgress(partial(console.print, markup=False, highlight=False, soft_wrap=True))
+        yield LineProgress(partial(console.print, markup=False, emoji=False, highlight=False, soft_wrap=True))
         return
     columns = (
         TextColumn("{task.description:>8}", table_column=Column(min_width=8)),
@@ -56,7 +56,7 @@ class BarProgress:
     def update(self, phase: str, step: int, steps: int, **values: float) -> None:
         """Move the bar of `phase`."""
         if words := self._depth.words(phase, values):
-            self._bars.console.print(words, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(words, markup=False, emoji=False, highlight=False, soft_wrap=True)
         bar = SHARED.get(phase, phase)
         if bar not in self._tasks:
             for task in self._tasks.values():
