@@ -195,6 +195,7 @@ class Circumstances:
         built_from: where the network came from, as far as the command line knows it: `model`, `num_classes`,
             `in_channels`.
         date: when the run ended, in UTC as ISO 8601 writes it. Records that differ in nothing else are equal.
+        defined_in: the module that the class of the network is in.
     """
 
     network: str
@@ -205,6 +206,7 @@ class Circumstances:
     fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
     built_from: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     date: str = dataclasses.field(default="", compare=False)
+    defined_in: str = ""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

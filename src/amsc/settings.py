@@ -16,9 +16,10 @@ from typing import Any, Literal
 import tomli_w
 
 from amsc.data.images import FLIPS
-from amsc.errors import SettingsError
+from amsc.errors import SettingsError, UnknownSettingError
 from amsc.storage import write_atomically
 from amsc.structure import LIKED, Rounding, Structure, minima, stacks
+from amsc.words.arguments import answers_typos
 from amsc.words.nearest import nearest
 
 if sys.version_info >= (3, 11):
@@ -100,6 +101,7 @@ RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
 }
 
 
+@answers_typos(UnknownSettingError)
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Every choice of a run.
@@ -136,7 +138,7 @@ class Settings:
     `amsc.surgery.save_pretrained`).
 
     Raises:
-        SettingsError: a value has the wrong type or is impossible.
+        SettingsError: a value has the wrong type or is impossible, or (`UnknownSettingError`) there is no such setting.
     """
 
     seed: int = 0
@@ -222,7 +224,7 @@ class Settings:
             amsc.compress(..., settings=amsc.Settings.of("instant", seed=1))
 
         Raises:
-            SettingsError: there is no such effort, or a value is impossible.
+            SettingsError: there is no such effort or setting, or a value is impossible.
         """
         if effort not in EFFORTS:
             raise SettingsError(
@@ -246,6 +248,7 @@ class Settings:
         )
 
 
+@answers_typos(UnknownSettingError)
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
     """A whole run as it is typed: what to compress, on which data, to which target, with which choices.

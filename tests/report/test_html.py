@@ -117,7 +117,7 @@ def test_page_of_an_older_record_says_what_it_lacks() -> None:
     assert "before amsc kept the reasons" in page
     assert "The losses of training were not kept." in page
     assert "The norms were not kept" in page
-    assert "lambda: YourNetwork(...)" in page
+    assert "return here the YourNetwork, built as in the code" in page
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ __all__ = [
     "add_limit_flags",
     "add_network_flag",
     "add_object_flags",
-    "add_output_flags",
     "add_run_flags",
     "add_setting_flags",
     "check_named",
@@ -95,21 +94,6 @@ COMMON_SETTINGS = ("seed", "deterministic", "device", "threads", "channels_last"
 TASK_HELP = "classification (the default), regression, segmentation, imitation (needs no labels) or module:function"
 MODEL_HELP = "built-in, torchvision:NAME, timm:NAME[?pretrained], hf:NAME or hf:FOLDER, or module:function"
 LIMITS = ("keep", "only", "streams", "inexact", "plain", "round_to", "min_channels", "minimum", "uniform")
-
-
-def add_output_flags(parser: argparse.ArgumentParser, *, default: Any = argparse.SUPPRESS) -> None:
-    """--json, --quiet, --debug. Added to `amsc` and to each command, so that they may stand on either side."""
-    group = parser.add_argument_group("output")
-    group.add_argument(
-        "--json",
-        action="store_true",
-        default=default,
-        help="one JSON object on standard output, words on standard error",
-    )
-    group.add_argument(
-        "--quiet", action="store_true", default=default, help="no progress and no notes, only the result"
-    )
-    group.add_argument("--debug", action="store_true", default=default, help="show the traceback of an error")
 
 
 def add_object_flags(parser: argparse.ArgumentParser) -> None:
