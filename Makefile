@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 # Processes that share the tests; `make test WORKERS=0` runs them in this one, as a debugger needs it.
 WORKERS ?= 2
-CODE := $(wildcard src tests benchmarks examples)
+CODE := $(wildcard src tests benchmarks examples .ci)
 # Small tensors: more threads than one only get in each other's way, and timings spread.
 export OMP_NUM_THREADS ?= 1
 
@@ -40,13 +40,13 @@ docs: export NO_MKDOCS_2_WARNING = 1
 docs: setup
 	$(BIN)/mkdocs build --quiet
 
-# Wheel and source in dist/, and the wheel tried in an empty environment.
+# Source and, out of that, wheel in dist/; the wheel tried where there is only what it declares, linked from .venv.
 dist: setup
 	rm -rf dist build/wheel-env
 	$(BIN)/python -m build --outdir dist .
-	$(PYTHON) -m venv build/wheel-env
-	build/wheel-env/bin/python -m pip install -q -c constraints.txt "$$(echo dist/*.whl)[parquet,onnx]"
-	cd build && wheel-env/bin/amsc --version && wheel-env/bin/python -m amsc measure digits_resnet
+	$(BIN)/python .ci/wheel.py dist/*.whl build/wheel-env
+	build/wheel-env/bin/python -I .ci/try_wheel.py
+	cd build && wheel-env/bin/python -I -m amsc --version && wheel-env/bin/amsc inspect resnet20
 
 # The slow tests, then every benchmarks/*/bench_*.py in turn; each prints its result and the machine it ran on.
 bench: setup

@@ -20,6 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "structure/labels",
         "structure/parts",
         "structure/names",
+        "structure/lone_layers",
         "structure/group_changes",
         "structure/structure",
         "structure/words",

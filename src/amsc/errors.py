@@ -16,6 +16,8 @@ __all__ = [
     "TrainingError",
     "UndefinedOutputError",
     "UndefinedScoreError",
+    "UnknownSettingError",
+    "UnknownTargetError",
     "VerificationError",
 ]
 
@@ -58,10 +60,18 @@ class SettingsError(AmscError):
     exit_code = 2
 
 
+class UnknownSettingError(SettingsError, TypeError):
+    """Settings were given an argument that they do not have, for Python a TypeError as well."""
+
+
 class TargetError(AmscError):
     """The target cannot be reached, or is not a target."""
 
     exit_code = 5
+
+
+class UnknownTargetError(TargetError, TypeError):
+    """A target was given an argument that it does not have, for Python a TypeError as well."""
 
 
 class CutError(AmscError):

@@ -15,8 +15,9 @@ class Progress(Protocol):
         A run has the phases "prepare", "dense", "search", "depth", "width", "finetune" and "measure", a scan "prepare",
         "gates" and "look".
 
-        `values` are the latest of `loss`, `blocks`, `channels`, `macs` and `score`, as far as they are known; `cost` is
-        that of the network being fine-tuned, as a share of the dense one's. Of a search, `tried` blocks have been
+        `values` are the latest of `loss`, `blocks`, `channels`, `macs` and `score`, as far as they are known; a score
+        beside a loss is one on the way of training, by which nothing is chosen. `cost` is that of the network being
+        fine-tuned, as a share of the dense one's. Of a search, `tried` blocks have been
         priced and `judged` networks judged so far.
         """
 

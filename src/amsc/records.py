@@ -100,11 +100,14 @@ class NormTrace:
 @dataclasses.dataclass(frozen=True)
 class TrainingCurve:
     """The loss of a stretch of training, each over the last few steps, after so many `epochs` of its `phase`: "dense",
-    "depth" and "width" (which count on together), or "finetune" (one curve for each network that was)."""
+    "depth" and "width" (which count on together), or "finetune" (one curve for each network that was). The `scores` are
+    those on the validation split on the way, after `score_epochs`; nothing was chosen by them."""
 
     phase: str
     epochs: tuple[float, ...]
     losses: tuple[float, ...]
+    score_epochs: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +195,7 @@ class Circumstances:
         built_from: where the network came from, as far as the command line knows it: `model`, `num_classes`,
             `in_channels`.
         date: when the run ended, in UTC as ISO 8601 writes it. Records that differ in nothing else are equal.
+        defined_in: the module that the class of the network is in.
     """
 
     network: str
@@ -202,6 +206,7 @@ class Circumstances:
     fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
     built_from: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     date: str = dataclasses.field(default="", compare=False)
+    defined_in: str = ""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

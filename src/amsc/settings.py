@@ -16,9 +16,10 @@ from typing import Any, Literal
 import tomli_w
 
 from amsc.data.images import FLIPS
-from amsc.errors import SettingsError
+from amsc.errors import SettingsError, UnknownSettingError
 from amsc.storage import write_atomically
 from amsc.structure import LIKED, Rounding, Structure, minima, stacks
+from amsc.words.arguments import answers_typos
 from amsc.words.nearest import nearest
 
 if sys.version_info >= (3, 11):
@@ -75,32 +76,33 @@ FROM_PYTHON = """\
 PYTHON = {"name", "model", "data", "task"}
 
 # key -> (lowest, highest, is the lowest itself allowed, is the highest itself allowed)
-_INFINITE = math.inf
 RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
     "seed": (0, 2**32 - 1, True, True),
-    "dense_epochs": (0, _INFINITE, True, False),
-    "path_epochs": (0, _INFINITE, True, False),
-    "finetune_epochs": (0, _INFINITE, True, False),
-    "path_points": (1, _INFINITE, True, False),
+    "dense_epochs": (0, math.inf, True, False),
+    "path_epochs": (0, math.inf, True, False),
+    "finetune_epochs": (0, math.inf, True, False),
+    "path_points": (1, math.inf, True, False),
     "depth_share": (0, 1, True, True),
-    "batch_size": (1, _INFINITE, True, False),
-    "dense_learning_rate": (0, _INFINITE, False, False),
-    "path_learning_rate": (0, _INFINITE, False, False),
-    "finetune_learning_rate": (0, _INFINITE, False, False),
+    "batch_size": (1, math.inf, True, False),
+    "dense_learning_rate": (0, math.inf, False, False),
+    "path_learning_rate": (0, math.inf, False, False),
+    "finetune_learning_rate": (0, math.inf, False, False),
     "momentum": (0, 1, True, False),
     "label_smoothing": (0, 1, True, False),
     "distillation": (0, 1, True, True),
-    "temperature": (0, _INFINITE, False, False),
+    "temperature": (0, math.inf, False, False),
     "ema": (0, 1, True, False),
-    "weight_decay": (0, _INFINITE, True, False),
-    "limit": (1, _INFINITE, True, False),
-    "reconstruction": (0, _INFINITE, True, False),
-    "round_to": (1, _INFINITE, True, False),
-    "min_channels": (1, _INFINITE, True, False),
-    "threads": (0, _INFINITE, True, False),
+    "weight_decay": (0, math.inf, True, False),
+    "limit": (1, math.inf, True, False),
+    "reconstruction": (0, math.inf, True, False),
+    "round_to": (1, math.inf, True, False),
+    "min_channels": (1, math.inf, True, False),
+    "threads": (0, math.inf, True, False),
+    "score_every": (0, math.inf, True, False),
 }
 
 
+@answers_typos(UnknownSettingError)
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Every choice of a run.
@@ -122,7 +124,9 @@ class Settings:
     themselves, and a run notes what they have.
     `reconstruction` is the number of training examples, without their labels, from which what a cut costs is given back
     (0: it is not). `prices` say what the channels of a scan are ordered by where it is: "obs", what losing them costs
-    after that, or "fisher", what it costs before. `threads` are torch's (0: as it is set). `keep` and `only` are names
+    after that, or "fisher", what it costs before. `threads` are torch's (0: as it is set). Every `score_every` epochs
+    of dense training and fine-tuning ("auto": four times, or less, within 5 % of the time; 0: never) the validation
+    split is scored, to be looked at alone; not of networks that a search tries. `keep` and `only` are names
     or globs of what must not be touched, or of all that may be (see `amsc.structure.select`); what is left of a group
     that loses channels is a multiple of `round_to`, at least `min_channels` (see `amsc.structure.Rounding`). "auto" is
     8, and finer where a layer is so narrow that multiples of 8 would leave no choice, or where they would end far from
@@ -135,7 +139,7 @@ class Settings:
     `amsc.surgery.save_pretrained`).
 
     Raises:
-        SettingsError: a value has the wrong type or is impossible.
+        SettingsError: a value has the wrong type or is impossible, or (`UnknownSettingError`) there is no such setting.
     """
 
     seed: int = 0
@@ -168,6 +172,7 @@ class Settings:
     limit: int | None = None
     flip: str = "random"  # of images that amsc reads: half of them mirrored, alternating between epochs, or none
     threads: int = 0
+    score_every: float | Literal["auto"] = "auto"  # epochs; to watch training, nothing is chosen by these scores
     reconstruction: int = 1024  # examples; after every cut, see amsc.reconstruct
     prices: str = "obs"  # or "fisher": what channels cost before reconstruction; used where networks are scanned
     keep: tuple[str, ...] = ()
@@ -220,7 +225,7 @@ class Settings:
             amsc.compress(..., settings=amsc.Settings.of("instant", seed=1))
 
         Raises:
-            SettingsError: there is no such effort, or a value is impossible.
+            SettingsError: there is no such effort or setting, or a value is impossible.
         """
         if effort not in EFFORTS:
             raise SettingsError(
@@ -244,6 +249,7 @@ class Settings:
         )
 
 
+@answers_typos(UnknownSettingError)
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
     """A whole run as it is typed: what to compress, on which data, to which target, with which choices.
@@ -314,7 +320,7 @@ def _check_value(key: str, value: Any) -> None:
 
 def _range_words(lowest: float, highest: float, with_lowest: bool, with_highest: bool) -> str:
     low = f"{lowest:g} or more" if with_lowest else f"more than {lowest:g}"
-    if highest == _INFINITE:
+    if highest == math.inf:
         return f"a finite number, {low}"
     return f"{low} and {'at most' if with_highest else 'less than'} {highest:.10g}"
 

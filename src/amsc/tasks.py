@@ -1,6 +1,5 @@
 """What the network is for: the loss it is trained with, and the score it is judged by."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +12,7 @@ from amsc.borrowing import look_into
 from amsc.errors import DataError, ModelError, SettingsError
 from amsc.imitation import Imitation
 from amsc.models.function import call_function
+from amsc.words.nearest import nearest
 
 __all__ = [
     "TASKS",
@@ -264,9 +264,8 @@ def open_task(name: str) -> Task:
     if name in TASKS:
         return TASKS[name]()
     if ":" not in name:
-        near = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise SettingsError(f"task: expected {', '.join(TASKS)} or package.module:function, got {name!r}{hint}")
+        expected = f"{', '.join(TASKS)} or package.module:function"
+        raise SettingsError(f"task: expected {expected}, got {name!r}{nearest(name, TASKS)}")
     task = call_function(name, SettingsError)
     if not isinstance(task, Task):
         raise SettingsError(

@@ -54,10 +54,10 @@ class Picky(torch.nn.Module):
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [
-        ((X, (IDS, "depth")), r"shape \(2, 3\), \(4,\): KeyError of tuple\(Tensor, 'depth'\)$"),
-        ((X, (IDS, "depth"), "text"), r"no head \(tensor\(\.\.\.\)$"),
-        ((X, "depth"), r"shape \(2, 3\): 'depth'$"),
-        ((X, "depth", "text"), "no head depth, only one$"),
+        ((X, (IDS, "depth")), r"shape \(2, 3\) float32, \(4,\) int64: KeyError of tuple\(Tensor, 'depth'\);"),
+        ((X, (IDS, "depth"), "text"), r"no head \(tensor\(\.\.\.\);"),
+        ((X, "depth"), r"shape \(2, 3\) float32: 'depth';"),
+        ((X, "depth", "text"), "no head depth, only one;"),
     ],
 )
 def test_a_forward_that_fails_is_explained_without_the_numbers_of_tensors(inputs: Any, words: str) -> None:

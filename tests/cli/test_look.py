@@ -205,7 +205,7 @@ def test_inspect_shows_what_the_limits_leave(capsys: pytest.CaptureFixture[str])
     assert fewest["layer3.0.conv1"] == 48
     assert "kept as you say: layer1.0-2, layer2.1" in captured.err
     assert main(["inspect", "digits_resnet", "--only", "layr1"]) == 2
-    assert "the nearest name is 'layer1'" in capsys.readouterr().err
+    assert "did you mean layer1?" in capsys.readouterr().err
 
 
 def test_explain_takes_modules_and_globs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,7 +219,7 @@ def test_explain_takes_modules_and_globs(capsys: pytest.CaptureFixture[str]) -> 
         f"layer1.{block}.conv{number}.weight" for block in range(3) for number in (1, 2)
     ]
     assert main(["inspect", "digits_resnet", "--explain", "layr1"]) == 6
-    assert "the nearest name is 'layer1'" in capsys.readouterr().err
+    assert "did you mean layer1?" in capsys.readouterr().err
 
 
 def test_names_with_brackets_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

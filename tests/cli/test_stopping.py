@@ -24,7 +24,7 @@ def test_while_torch_is_imported(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text(slow)  # found before torch
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{SOURCE}"}
     process = subprocess.Popen(
-        [sys.executable, *command, "--help"],
+        [sys.executable, *command, "measure", "--help"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,

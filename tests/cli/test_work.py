@@ -203,8 +203,8 @@ def test_the_demo_knows_what_is_wrong(changes: dict[str, object], words: list[st
 @pytest.mark.parametrize(
     ("wrong", "code", "words"),
     [
-        (["--keep", "layr3"], 2, "nearest name is 'layer3'"),
-        (["--minimum", "layr3=4"], 2, "nearest name is 'layer3'"),
+        (["--keep", "layr3"], 2, "did you mean layer3?"),
+        (["--minimum", "layr3=4"], 2, "did you mean layer3?"),
         (["--minimum", "layer3"], 2, "expected NAME=N"),
         (["--target", "macs=0.01%"], 5, "the lowest"),
     ],

@@ -73,8 +73,18 @@ def test_is_data_like_those_it_is_made_of() -> None:
 
 def test_a_batch_that_the_network_does_not_take_is_told_of() -> None:
     data = Imitated(data_of([torch.zeros(2, 5)]), Net())
-    with pytest.raises(DataError, match=r"does not take a batch of loader: Net.forward failed on it of shape \(2, 5\)"):
+    words = r"does not take a batch of the train split of loader: Net.forward failed on it of shape \(2, 5\)"
+    with pytest.raises(DataError, match=words):
         next(data.batches("train"))
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_pairs_among_inputs_alone_are_named_by_their_split(split: str) -> None:
+    good, pairs = list(IMAGES.split(5)), [(rows, torch.zeros(5)) for rows in IMAGES.split(5)]
+    loaders: dict[str, Any] = {name: pairs if name == split else good for name in ("train", "validation", "test")}
+    data = Imitated(LoaderData(**loaders, split=inputs_alone), Net())
+    with pytest.raises(DataError, match=rf"a batch of the {split} split .* leave split=inputs_alone out"):
+        next(data.batches(split))
 
 
 class TestInputsAlone:

@@ -305,8 +305,8 @@ class TestOpenData:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            ("digit", "did you mean 'digits'"),
-            ("parquet", "did you mean 'parquet'|needs a path"),
+            ("digit", "did you mean digits"),
+            ("parquet", "did you mean parquet|needs a path"),
             ("folder:", "needs a path, as in folder:PATH"),
             ("zzz", "expected digits, parquet:PATH"),
             ("os:getcwd", "returned str, expected data with batches"),

@@ -1,6 +1,7 @@
 """Who hears how far a job is: True, False, None and a listener of one's own."""
 
 import io
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,27 @@ def test_true_shows_and_false_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_nothing_is_said_a_terminal_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told(monkeypatch, None, io.StringIO()) == ""
     assert "loss 0.5000" in told(monkeypatch, None, _Terminal())
+
+
+def test_elsewhere_it_goes_to_the_log_of_whom_it_concerns(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert told(monkeypatch, None, io.StringIO()) == ""
+    assert caplog.messages == [], "nobody asked for INFO"
+    with caplog.at_level(logging.INFO, "amsc"):
+        assert told(monkeypatch, None, io.StringIO()) == ""
+        assert told(monkeypatch, False, io.StringIO()) == ""
+        assert "loss 0.5000" in told(monkeypatch, True, io.StringIO())
+    first, line = caplog.messages
+    assert "progress=True shows it on standard error" in first
+    assert line == "finetune 1/4: loss 0.5000"
+
+
+def test_a_percent_sign_is_no_format(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with caplog.at_level(logging.INFO, "amsc"), listener_of(None) as listener:
+        listener.update("finetune", 2, 4, cost=0.5)
+    assert caplog.messages[-1] == "finetune 2/4: the network of 50.0% of the cost"
 
 
 def test_a_listener_of_ones_own_is_handed_on() -> None:

@@ -2,11 +2,15 @@
 
 import itertools
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from amsc import Target
 from amsc.jobs.stages.losses import MOST, LossLog
-from amsc.records import TrainingCurve
+from amsc.records import Record, TrainingCurve, from_json
+from small_runs import SETTINGS, run_small
 
 
 class _Heard:
@@ -64,3 +68,50 @@ def test_going_on_from_what_was_kept_gives_the_same() -> None:
     for step, loss in ((5, 1 / 5), (10, 1 / 10), (15, 0.01)):
         whole.update("finetune", step, 20, loss=loss)
     assert second.curves == whole.curves
+
+
+def test_scores_stand_beside_the_losses_of_their_curve() -> None:
+    log = LossLog(_Heard(), per_epoch=10)
+    log.update("search", 1, 4, macs=3.0, score=0.5)  # of a network that is judged
+    log.update("dense", 5, 20, loss=1.0)
+    log.update("dense", 8, 20, loss=0.75, score=0.25)
+    log.update("dense", 8, 20, loss=0.75, score=0.25)
+    log.update("dense", 20, 20, loss=0.5, score=math.nan)
+    log.update("finetune", 5, 20, loss=0.7, score=0.875)
+    wanted = (
+        TrainingCurve("dense", (0.5, 0.8, 2.0), (1.0, 0.75, 0.5), (0.8,), (0.25,)),
+        TrainingCurve("finetune", (0.5,), (0.7,), (0.5,), (0.875,)),
+    )
+    assert log.curves == wanted
+    again = LossLog(_Heard(), per_epoch=10, curves=log.curves)
+    again.update("finetune", 10, 20, loss=0.5, score=0.9)
+    assert again.curves[1] == TrainingCurve("finetune", (0.5, 1.0), (0.7, 0.5), (0.5, 1.0), (0.875, 0.9))
+
+
+def test_a_run_keeps_scores_on_the_way_and_is_the_same_without(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, score_every=0.5)
+    scored = run_small(tmp_path / "run", settings=settings).record
+    plain = run_small(settings=replace(SETTINGS, score_every=0)).record
+    dense, *_, tuned = scored.training
+    assert dense.score_epochs == (0.5, 1.0, 1.5)
+    assert tuned.score_epochs == (0.5, 1.0)
+    assert all(0 <= score <= 1 for score in (*dense.scores, *tuned.scores))
+    assert {one.scores for one in plain.training} == {()}
+    assert scored.path == tuple(
+        replace(point, weights=new.weights) for point, new in zip(plain.path, scored.path, strict=True)
+    )
+    assert (scored.score_after, scored.removed_channels) == (plain.score_after, plain.removed_channels)
+    kept = from_json(Record, (tmp_path / "run" / "record.json").read_text())
+    assert kept.training == scored.training
+    (depth,) = {one.scores for one in scored.training if one.phase in ("depth", "width")}
+    assert depth == ()
+
+
+def test_networks_that_a_search_tries_are_not_scored_on_the_way() -> None:
+    settings = replace(SETTINGS, score_every=0.25, path_points=2)
+    training = run_small(settings=settings, target=Target(drop=0.5)).record.training
+    tuned = [one for one in training if one.phase == "finetune"]
+    assert tuned
+    assert {one.scores for one in tuned} == {()}
+    assert training[0].phase == "dense"
+    assert len(training[0].scores) == 7

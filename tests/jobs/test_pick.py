@@ -1,6 +1,7 @@
 """Other budgets from a path that has been walked: met, without walking again, and the path as it was."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from amsc import Result, Settings, Target, compress, pick
 from amsc.cli.commands import main
 from amsc.errors import ModelError, RunFolderError, TargetError
+from amsc.jobs.reading import read_record
 from amsc.measurement import count_macs
 from amsc.models.resnet_cifar import CifarResNet
 from amsc.surgery import load
@@ -70,6 +72,18 @@ def test_every_budget_on_the_way_is_met_without_walking(walked: Path, macs: floa
     assert record.path[-1].phase == "finetune"
     assert record.path[-1].epochs == pytest.approx(record.path[-2].epochs + 1)
     assert contents(walked) == before
+
+
+def test_what_picks_need_may_be_deleted_and_nothing_else_needs_it(walked: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(walked, folder)
+    shutil.rmtree(folder / "state")
+    with pytest.raises(RunFolderError, match=r"no run to pick from or go on with: there is no .*state\.pt"):
+        picked(folder, 0.7)
+    shutil.rmtree(folder / "points")
+    record = read_record(folder, "0.1.0")
+    assert count_macs(load(folder / "model", small_net), DATA.example_inputs(1)) == record.after.macs
+    assert main(["report", str(folder), "--quiet"]) == 0
 
 
 def test_the_same_budget_picked_twice_is_the_same(walked: Path) -> None:

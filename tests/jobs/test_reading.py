@@ -32,7 +32,7 @@ def test_a_record_is_read(tmp_path: Path) -> None:
 
 def test_a_run_that_is_half_written(tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text("")
-    (tmp_path / "path.jsonl").write_text("{}\n{}\n")
+    (tmp_path / "path.jsonl").write_text('{"phase": "dense"}\n{"phase": "depth"}\n{"phase": "depth"}\n')
     words = refusal(tmp_path)
     assert words.startswith(f"the run in {tmp_path} is not finished: it has 2 points of its path")
     assert words.endswith(f"amsc resume {tmp_path}")

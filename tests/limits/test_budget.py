@@ -10,6 +10,7 @@ from torch import nn
 
 from amsc import Result, Settings, Target, compress, pick, trace
 from amsc.errors import TargetError
+from amsc.jobs.preparation import removable
 from amsc.limits.budget import find_budget
 from amsc.limits.latency_model import fit_timing, latency_costs
 from amsc.limits.memory_model import memory_costs, weight_costs
@@ -26,6 +27,7 @@ from amsc.structure.costing import (
     saved_by_channel,
 )
 from amsc.structure.cutting import after_removal
+from amsc.structure.words import removable_words
 from amsc.surgery import apply_plan, plan_cut
 from training.small import small_data, small_net
 
@@ -179,6 +181,18 @@ def test_what_cannot_be_reached_is_refused_before_training(target: Target, words
     with pytest.raises(TargetError, match=words):
         run(target, out=tmp_path / "run", progress=Silent())
     assert not list((tmp_path / "run").rglob("*.*"))
+
+
+@pytest.mark.parametrize("choices", [{}, {"streams": True, "path_epochs": 0}, {"keep": ("layer1.0",)}])
+def test_a_refusal_counts_as_amsc_inspect_does(choices: dict[str, Any]) -> None:
+    settings = Settings(**choices)
+    structure = removable(small_net(), INPUTS, settings)
+    with pytest.raises(TargetError) as caught:
+        find_budget(small_net(), structure, INPUTS, Target(params=0.0001), settings)
+    shown = removable_words(structure, settings.rounding(structure).fewest).partition(";")[0]
+    counts = shown if settings.streams else shown.partition(", 7 of residual streams")[0]
+    assert f"({counts})" in str(caught.value)
+    assert (shown == counts) == (settings.streams or bool(settings.keep))
 
 
 class OneStream(nn.Module):

@@ -71,7 +71,7 @@ def test_timm_is_asked_for_classes_channels_and_weights(monkeypatch: pytest.Monk
     assert asked == {"name": "resnet18", "pretrained": False, "num_classes": 5, "in_chans": 1}
     open_model("timm:vit.some_tag?pretrained")
     assert asked == {**asked, "name": "vit.some_tag", "pretrained": True}
-    with pytest.raises(ModelError, match="did you mean 'resnet18'"):
+    with pytest.raises(ModelError, match="did you mean resnet18"):
         open_model("timm:resnet81")
     with pytest.raises(ModelError, match=r"trained weights: no connection; without a network leave \?pretrained out"):
         open_model("timm:resnet18?pretrained")

@@ -86,7 +86,7 @@ def fixed_record(**changes: object) -> Record:
         "training": (
             TrainingCurve("depth", (0.5, 1.0), (2.0, 1.5)),
             TrainingCurve("width", (1.5, 2.0), (1.4, 1.3)),
-            TrainingCurve("finetune", (1.0, 2.0), (1.0, 0.8)),
+            TrainingCurve("finetune", (1.0, 2.0), (1.0, 0.8), (0.5, 1.5), (0.94, 0.96)),
         ),
         "staying": (
             Staying("a sum joins it with values that stay", 12, "layer1.0.conv2.weight[0]", "net.py:12: x + y"),

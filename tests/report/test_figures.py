@@ -51,6 +51,19 @@ def test_losses_lie_after_the_training_before_them() -> None:
     assert [one["epoch"] for one in figures(trained)["losses"]] == [3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0]
 
 
+def test_scores_on_the_way_lie_beside_their_losses() -> None:
+    record = fixed_record()
+    watched = figures(record)["watched"]
+    assert [(one["phase"], one["epoch"], one["score"]) for one in watched] == [
+        ("finetune", 2.5, 0.94), ("finetune", 3.5, 0.96),
+    ]  # fmt: skip
+    assert watched[0]["words"] == "finetune, on the way: 94.00%"
+    assert {one["line"] for one in watched} == {one["line"] for one in figures(record)["losses"] if one["epoch"] > 2.1}
+    odd = dataclasses.replace(record.training[-1], scores=(math.nan, 0.5))
+    assert [one["score"] for one in figures(dataclasses.replace(record, training=(odd,)))["watched"]] == [0.5]
+    assert figures(bare_record())["watched"] == []
+
+
 def test_of_reconstructions_the_one_of_the_outcome_is_shown() -> None:
     record = fixed_record()
     (drawn, left) = figures(record)["repaired"]

@@ -1,43 +1,15 @@
 """The frontier of a scan as text and as a page, from a record alone."""
 
+import re
 from dataclasses import replace
 
-from amsc.records import ReconstructionRecord, RefittedLayer, ScanPoint, ScanRecord
+import pytest
+
 from amsc.report import frontier_page, render_scan, scan_columns, scan_remarks, scan_rows
-from amsc.report.scan_page import scan_chart
+from amsc.report.scan_page import scan_figures
 from amsc.words.page import as_text
-
-DENSE = ScanPoint(1.0, 1000, 500, 3, 40, 0.0, (), {})
-HALF = ScanPoint(0.5, 480, 260, 2, 21, 0.5, ("layer<1>",), {"conv": (0, 1)})
-LESS = ScanPoint(0.3, 300, 130, 1, 9, 2.0, ("layer<1>",), {"conv": (0, 1, 2)})
-RECORD = ScanRecord(
-    "net <x>", "digits", "both", "macs", 1.0, 0.5, 64, True, "accuracy", (DENSE, HALF, LESS), {"torch": "2"}, {},
-    {"path": 1.5},
-)  # fmt: skip
-SEEN = replace(
-    RECORD,
-    points=tuple(
-        replace(point, score=0.5, score_reestimated=0.75, latency_seconds=2e-3, latency_spread_seconds=1e-4)
-        for point in RECORD.points
-    ),
-)
-
-REPAIRED = replace(
-    SEEN,
-    points=(
-        replace(SEEN.points[0], seen_increase=0.0, seen_increase_reconstructed=0.0, score_reconstructed=0.5),
-        *(
-            replace(
-                point,
-                seen_increase=2.0 + i,
-                seen_increase_reconstructed=0.25 + i,
-                score_reconstructed=0.625,
-                repaired=ReconstructionRecord("stream", 96, 0, (RefittedLayer("fc", "own", 0.5, 0.25, 0.1),), 1.5),
-            )
-            for i, point in enumerate(SEEN.points[1:])
-        ),
-    ),
-)
+from report.fixed import bare
+from report.fixed_scan import DENSE, HALF, LESS, RECORD, REPAIRED, SEEN
 
 
 def test_what_reconstruction_gives_back_has_columns_marks_and_a_remark() -> None:
@@ -49,18 +21,38 @@ def test_what_reconstruction_gives_back_has_columns_marks_and_a_remark() -> None
         "reconstructed: what each cut costs is given back as far as least squares can, from 96 training examples "
         "without their labels (3 s for all)",
     )
-    chart = scan_chart(REPAIRED)
-    assert chart is not None
-    assert [mark.phase for mark in chart.marks] == ["dense", "width", "width", "finetune", "finetune"]
-    assert [phase for phase, _ in chart.lines] == ["width", "finetune"]
-    cut, repaired = chart.marks[1], chart.marks[3]
-    assert cut.x == repaired.x
-    assert cut.y < repaired.y, "a smaller loss lies lower"
-    assert "loss as cut +2, reconstructed +0.25" in repaired.words
-    page = render_scan(REPAIRED)
-    assert page.count("</title></polygon>") == 2
-    assert "</svg> reconstructed</li>" in page
-    assert "reconstructed" not in render_scan(SEEN).lower()
+    drawn = scan_figures(REPAIRED)
+    assert [(mark["phase"], mark["number"], mark["value"]) for mark in drawn["losses"]] == [
+        ("dense", 0, 0.0), ("width", 1, 2.0), ("finetune", 1, 0.25), ("width", 2, 3.0), ("finetune", 2, 1.25),
+    ]  # fmt: skip
+    assert "loss as cut +2, reconstructed +0.25" in drawn["path"][1]["words"]
+    page = bare(render_scan(REPAIRED))
+    assert page.count("</svg>reconstructed</li>") == 2, "in the legends of losses and of scores"
+    assert "reconstructed" not in bare(render_scan(SEEN)).lower()
+
+
+def test_networks_are_ringed_at_the_best_that_is_known_of_them() -> None:
+    found = [(one["loss"], one["score"], one["share"]) for one in scan_figures(REPAIRED)["path"]]
+    assert found == [(0.0, 0.5, 1.0), (0.25, 0.625, 0.48), (1.25, 0.625, 0.3)]
+    assert [(one["loss"], one["score"]) for one in scan_figures(RECORD)["path"]] == [
+        (0.0, None),
+        (0.5, None),
+        (2.0, None),
+    ]
+    scores = [(mark["phase"], mark["value"]) for mark in scan_figures(REPAIRED)["scores"]]
+    assert scores == [("dense", 0.5), *(("width", 0.5), ("depth", 0.75), ("finetune", 0.625)) * 2]
+    assert scan_figures(RECORD)["scores"] == []
+    assert 'data-chart="scores"' not in render_scan(RECORD)
+
+
+def test_a_network_of_which_nothing_is_known_is_in_the_table_alone() -> None:
+    unknown = replace(HALF, is_beyond_model=True, predicted_increase=0.0)
+    nan = replace(LESS, seen_increase=float("nan"))
+    record = replace(RECORD, points=(DENSE, unknown, nan))
+    assert [one["name"] for one in scan_figures(record)["path"]] == ["dense"]
+    assert len(scan_rows(record)) == 3
+    nothing = replace(RECORD, points=(replace(DENSE, seen_increase=float("nan")), unknown))
+    assert "The loss is known of no network." in render_scan(nothing)
 
 
 def test_bars_go_with_the_predicted_loss() -> None:
@@ -90,16 +82,17 @@ def test_lines_are_aligned() -> None:
 def test_a_network_that_loses_nothing_has_no_bars() -> None:
     flat = replace(RECORD, points=(DENSE, replace(HALF, predicted_increase=-0.1)))
     assert [row[scan_columns(flat).index("")] for row in scan_rows(flat)] == ["", ""]
-    assert "polyline" in render_scan(flat)
+    assert [mark["value"] for mark in scan_figures(flat)["losses"]] == [0.0, -0.1]
 
 
 def test_the_page_is_whole_and_escaped() -> None:
     page = render_scan(SEEN)
     assert page == render_scan(SEEN)
-    assert page.count("<circle") == 3
+    assert not re.search(r"<img|https?:|url\(|@import|<script src|<iframe", bare(page))
     assert "net &lt;x&gt;" in page
     assert "layer&lt;1&gt;" in page
     assert "<x>" not in page
+    assert "<1>" not in page
     assert "48.0 % of the MACs" in page
 
 
@@ -117,8 +110,8 @@ def test_shares_with_one_network_out_of_reach_and_beyond_the_model_are_told() ->
     assert lines[-4:-1] == [out, one, unknown]
     page = render_scan(record)
     assert page.count("% of the MACs</h3>") == 2
-    assert page.count("<circle") == 3
-    assert out in page
+    assert [one["name"] for one in scan_figures(record)["path"]] == ["dense", "macs=60%, 50%"]
+    assert out[1:] in page
     assert scan_remarks(RECORD) == ()
 
 
@@ -136,6 +129,7 @@ def test_a_prediction_far_from_what_was_seen_is_marked_and_what_was_seen_is_show
     (remark,) = scan_remarks(record)
     assert remark.startswith("far off: the loss of the network as cut")
     page = render_scan(record)
-    assert "far off: the loss" in page
-    assert "loss as cut +2.25, predicted loss +0, far off" in page
-    assert scan_chart(record) != scan_chart(RECORD)
+    assert "Far off: the loss" in page
+    drawn = scan_figures(record)
+    assert "loss as cut +2.25, predicted loss +0, far off" in drawn["path"][1]["words"]
+    assert [one["loss"] for one in drawn["path"]] == pytest.approx([0.0, 2.25, 4.5])

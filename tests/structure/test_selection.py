@@ -78,7 +78,7 @@ def test_a_block_can_be_kept_alone() -> None:
 
 @pytest.mark.parametrize("option", ["keep", "only"])
 def test_a_glob_that_matches_nothing_names_the_nearest(option: str) -> None:
-    with pytest.raises(SettingsError, match=rf"{option}: 'layr1' matches no .*the nearest name is 'layer1'"):
+    with pytest.raises(SettingsError, match=rf"{option}: 'layr1' matches no .*did you mean layer1\?"):
         select(STRUCTURE, **{option: ["layr1"]})
     with pytest.raises(SettingsError, match="write \\['layer1'\\]"):
         select(STRUCTURE, **{option: "layer1"})

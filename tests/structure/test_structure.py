@@ -49,7 +49,7 @@ def test_channel_macs_is_what_removing_one_channel_saves() -> None:
 
 def test_unknown_names_and_indices_are_refused() -> None:
     _, _, structure = small()
-    with pytest.raises(CutError, match="nearest name"):
+    with pytest.raises(CutError, match="did you mean"):
         predicted_macs(structure, {"conv11": [0]})
     with pytest.raises(CutError, match="has channels 0 to"):
         predicted_macs(structure, {structure.channels[0].name: [999]})

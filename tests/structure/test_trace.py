@@ -288,7 +288,7 @@ def test_dicts_and_keyword_arguments_work() -> None:
 
 def test_explain_suggests_the_nearest_name() -> None:
     structure = trace_image(nn.Sequential(conv(3, 8), conv(8, 4)))
-    with pytest.raises(CutError, match=r"nearest name is '0\.weight'"):
+    with pytest.raises(CutError, match=r"did you mean 0\.weight\?"):
         structure.explain("0.wieght")
 
 

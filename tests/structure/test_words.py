@@ -12,6 +12,7 @@ from amsc.errors import AmscError
 from amsc.models import open_model
 from amsc.records import Record, from_json, to_json
 from amsc.structure import Block, ChannelGroup
+from amsc.structure.words import block_words
 from amsc.surgery import CutPlan
 from report.fixed import fixed_record
 from words.test_page import read
@@ -62,6 +63,26 @@ def test_the_share_that_can_go_is_what_a_cut_takes(structure: amsc.Structure) ->
     small = amsc.cut(model, amsc.plan_cut(structure, channels=channels))
     dense, left = (sum(p.numel() for p in net.parameters()) for net in (model, small))
     assert f"{1 - left / dense:.1%}" == "97.2%"
+
+
+class Nested(nn.Sequential):
+    """Two residual branches, of which each is a block, in one more."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for branch in self:
+            x = x + branch(x)
+        return x
+
+
+def test_blocks_are_counted_once_and_those_inside_them_apart() -> None:
+    branch = lambda: nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 5))  # noqa: E731
+    net = nn.Sequential(nn.Linear(5, 5), Nested(branch(), branch()), nn.Linear(5, 2))
+    structure = amsc.trace(net, ROWS)
+    assert {block.name for block in structure.blocks} == {"1", "1.0", "1.1"}
+    assert block_words(structure) == "1 block (2 more inside them)"
+    assert repr(structure).endswith("1 removable block (2 more inside them))")
+    plain = amsc.trace(nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))), INPUTS)
+    assert block_words(plain) == "0 blocks, 1 plain convolution"
 
 
 def test_structures_of_any_model_print() -> None:

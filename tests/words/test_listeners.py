@@ -34,6 +34,18 @@ def test_a_file_gets_a_line_per_quarter_and_per_change_of_the_network() -> None:
     ]
 
 
+def test_a_new_score_gets_a_line_with_its_loss() -> None:
+    stream = io.StringIO()
+    with Console(io.StringIO(), stream).progress() as listener:
+        for step, values in ((1, {}), (3, {"score": 0.5}), (4, {}), (7, {"score": 0.75})):
+            listener.update("finetune", step, 100, loss=0.25, **values)
+    assert stream.getvalue().splitlines() == [
+        "finetune 1/100: loss 0.2500",
+        "finetune 3/100: loss 0.2500, score 0.5000",
+        "finetune 7/100: loss 0.2500, score 0.7500",
+    ]
+
+
 def told_of(*updates: tuple[str, dict[str, float]], stream: io.StringIO | None = None) -> list[str]:
     stream = stream or io.StringIO()
     console = Console(io.StringIO(), stream)

@@ -1,11 +1,13 @@
 """The rows of the report say what the record says."""
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 
 from amsc.report import Row, before_after, group_rows
 from amsc.words.amounts import format_bytes, format_count, format_score, format_seconds
+from amsc.words.record import path_words
 from report.fixed import fixed_record
 
 
@@ -70,3 +72,14 @@ def test_groups_show_runs_of_indices_and_leave_out_untouched_ones() -> None:
 )
 def test_numbers_have_units_that_fit_them(text: str, expected: str) -> None:
     assert text == expected
+
+
+def test_the_points_of_a_path_are_counted_without_its_ends() -> None:
+    record = fixed_record()
+    assert [point.phase for point in record.path] == ["dense", "depth", "width", "finetune"]
+    assert path_words(record) == "the dense network, 2 points and the fine-tuned network"
+    assert f"path: {path_words(record)};" in str(record)
+    untuned = replace(record, path=record.path[:2])
+    assert path_words(untuned) == "the dense network, 1 point"
+    searched = replace(record, path=(*record.path, record.path[-1]))
+    assert path_words(searched) == "the dense network, 2 points and 2 fine-tuned networks"

@@ -1,6 +1,7 @@
 """Reading and calling a model that belongs to somebody else: the model, what goes into it, and what comes out."""
 
-from amsc.borrowing.calling import check_devices, forward_failed, run_model, unfused_attention
+from amsc.borrowing.calling import check_devices, run_model, unfused_attention
+from amsc.borrowing.failures import forward_failed
 from amsc.borrowing.inputs import (
     Calls,
     InputSpec,

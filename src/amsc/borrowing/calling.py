@@ -10,11 +10,12 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
+from amsc.borrowing.failures import forward_failed
 from amsc.borrowing.inputs import call_arguments, example_calls
 from amsc.borrowing.model import named_tensors
 from amsc.errors import AmscError, InputError
 
-__all__ = ["check_devices", "forward_failed", "run_model", "unfused_attention"]
+__all__ = ["check_devices", "run_model", "unfused_attention"]
 
 
 def check_devices(model: nn.Module, example_inputs: Any) -> None:
@@ -44,30 +45,6 @@ def run_model(model: nn.Module, example_inputs: Any, tensors: Mapping[str, Tenso
         raise
     except Exception as error:  # the user's forward may raise anything
         raise forward_failed(model, "example_inputs", (args, kwargs), error) from error
-
-
-def forward_failed(model: nn.Module, what: str, arguments: tuple[Any, Any], error: Exception) -> InputError:
-    """The error that says what the model's forward failed on, by shapes, and how."""
-    shapes = [tuple(t.shape) for t in pytree.tree_leaves(arguments) if isinstance(t, Tensor)]
-    return InputError(
-        f"{type(model).__name__}.forward failed on {what} of shape {', '.join(map(str, shapes))}: {_said(error)}"
-    )
-
-
-def _said(error: Exception) -> str:
-    """What an error says, without the numbers of tensors."""
-    text = str(error) or type(error).__name__
-    if "tensor(" not in text:
-        return text
-    if all(isinstance(argument, str) for argument in error.args):
-        return f"{text.partition('tensor(')[0]}tensor(...)"
-    return f"{type(error).__name__} of {', '.join(map(_kind, error.args))}"
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return f"{type(value).__name__}({', '.join(map(_kind, value))})"
-    return repr(value) if isinstance(value, str | int | float) else type(value).__name__
 
 
 @contextlib.contextmanager

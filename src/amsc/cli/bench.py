@@ -11,9 +11,8 @@ from amsc.bench import Cell, Outcome, Recipe, bench, read_recipe
 from amsc.bench.page import render_bench
 from amsc.bench.table import entries, table_text
 from amsc.cli.console import Console
-from amsc.cli.flags import add_output_flags
 from amsc.cli.opening import open_both, task_of, torch_as_set
-from amsc.cli.parser import add_command
+from amsc.cli.parser import add_command, add_output_flags
 from amsc.data import Data
 from amsc.settings import RunSettings
 from amsc.storage import write_atomically

@@ -1,26 +1,24 @@
 """`amsc COMMAND ...`: parse, run, and turn every failure into one line and an exit code."""
 
 import contextlib
+import importlib
 import importlib.metadata
 import os
 import platform
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import shtab
-import torch
 
-from amsc.cli import INTERRUPTED, bench, compress, demo, export, inspect, measure, path, pick, report, resume, scan
 from amsc.cli.console import Console
-from amsc.cli.flags import add_output_flags
-from amsc.cli.parser import Parser, parse
+from amsc.cli.parser import Parser, add_output_flags, parse
+from amsc.cli.stopping import INTERRUPTED, quiet_stop
 from amsc.errors import AmscError, AmscWarning, RunFolderError
-from amsc.models import ZOO
 
-__all__ = ["build_parser", "main"]
+__all__ = ["COMMANDS", "EPILOG", "build_parser", "main"]
 
 DESCRIPTION = """\
 Structured compression of trained PyTorch networks: amsc learns which layers and
@@ -29,7 +27,8 @@ changed nothing, and fine-tunes what is left.
 """
 EPILOG = """\
 MODEL is torchvision:NAME, timm:NAME, hf:NAME, package.module:function, or one of
-{networks}.
+digits_resnet, resnet20, resnet32, resnet44, resnet56, resnet110, vgg16, densenet40,
+resnet50.
 DATA is digits, parquet:PATH, folder:PATH, or package.module:function.
 
 exit codes: 0 done, 1 unexpected, 2 usage or settings, 3 model or its inputs, 4 data,
@@ -39,15 +38,37 @@ exit codes: 0 done, 1 unexpected, 2 usage or settings, 3 model or its inputs, 4 
 """
 
 
-def build_parser() -> Parser:
-    """The whole command line."""
-    parser = Parser(prog="amsc", description=DESCRIPTION, epilog=EPILOG.format(networks=", ".join(ZOO)))
+COMMANDS: Mapping[str, str] = {
+    "demo": "the whole job on embedded data, in minutes",
+    "inspect": "what can go, what cannot and why",
+    "scan": "the frontier in a minute, without training",
+    "compress": "compress a network to a budget",
+    "path": "walk the path once, for many budgets",
+    "pick": "another budget from a walked path",
+    "resume": "go on with a run that was stopped",
+    "measure": "what a network costs on this machine",
+    "report": "draw a run's report again, or compare runs",
+    "bench": "compare methods by one recipe",
+    "export": "write a network as ONNX or .pt2",
+}
+"""The commands, each a module beside this one that imports torch, which takes seconds. Only what is meant is imported,
+so that `amsc --help` and a mistyped command are answered at once."""
+
+
+def build_parser(meant: Sequence[str] = tuple(COMMANDS)) -> Parser:
+    """The command line, with the flags of the commands that are `meant`."""
+    parser = Parser(prog="amsc", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action="version", version=_version())
     shtab.add_argument_to(parser, "--print-completion", help="print the completions of a shell, and stop")
     add_output_flags(parser, default=False)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
-    for command in (demo, inspect, scan, compress, path, pick, resume, measure, report, bench, export):
-        command.add_parser(commands)
+    for name, summary in COMMANDS.items():
+        if name in meant:
+            with quiet_stop():
+                module = importlib.import_module(f"amsc.cli.{name}")
+            module.add_parser(commands)
+        else:
+            commands.add_parser(name, help=summary)
     _complete_files(parser)
     for command_parser in commands.choices.values():
         _complete_files(command_parser)
@@ -101,12 +122,19 @@ def _warnings_in_words(console: Console) -> Iterator[None]:
 
 
 def _run(words: Sequence[str], console: Console) -> int:
-    parser = build_parser()
+    parser = build_parser(_meant(words))
     args = parse(parser, words)
     if "run" not in args:
         parser.print_help(sys.stderr)
         return 2
     return int(args.run(args, console))
+
+
+def _meant(words: Sequence[str]) -> tuple[str, ...]:
+    """The command that is typed, if there is one; all of them where completions are asked for."""
+    if any(word.startswith("--print-completion") for word in words):
+        return tuple(COMMANDS)
+    return tuple(word for word in words if not word.startswith("-"))[:1]
 
 
 def _failed(error: BaseException, console: Console) -> int:
@@ -128,8 +156,11 @@ def _words(error: BaseException) -> tuple[int, str]:
 
 
 def _version() -> str:
+    return f"amsc {_installed('amsc')}, torch {_installed('torch')}, Python {platform.python_version()}"
+
+
+def _installed(package: str) -> str:
     try:
-        version = importlib.metadata.version("amsc")
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        version = "(not installed)"
-    return f"amsc {version}, torch {torch.__version__}, Python {platform.python_version()}"
+        return "(not installed)"

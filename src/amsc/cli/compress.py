@@ -9,13 +9,12 @@ from amsc.cli.flags import (
     TASK_HELP,
     add_effort_flag,
     add_limit_flags,
-    add_output_flags,
     add_run_flags,
     add_setting_flags,
     check_named,
     run_settings,
 )
-from amsc.cli.parser import add_command
+from amsc.cli.parser import add_command, add_output_flags
 from amsc.cli.working import begin, payload, show_outcome
 
 __all__ = ["add_parser", "run"]

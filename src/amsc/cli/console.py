@@ -54,7 +54,7 @@ class Console:
         broken, one whose name begins with "." is not broken, but cut off where the terminal is too narrow."""
         if self.quiet and self.as_json:
             return
-        table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        table = Table(title=Text(title, style="bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD)
         for column in columns:
             table.add_column(
                 Text(column.lstrip(">.")),
@@ -97,7 +97,7 @@ def _rich(stream: TextIO) -> RichConsole:
 
 
 def _print(console: RichConsole, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _plain(value: Any) -> Any:

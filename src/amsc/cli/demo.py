@@ -5,8 +5,8 @@ import dataclasses
 from typing import Any
 
 from amsc.cli.console import Console
-from amsc.cli.flags import add_output_flags, add_run_flags, run_settings
-from amsc.cli.parser import add_command
+from amsc.cli.flags import add_run_flags, run_settings
+from amsc.cli.parser import add_command, add_output_flags
 from amsc.cli.working import begin, payload, show_outcome
 from amsc.limits.target import parse_target
 from amsc.records import Record

@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from amsc.cli.console import Console
-from amsc.cli.flags import add_output_flags, add_run_flags, run_settings
+from amsc.cli.flags import add_run_flags, run_settings
 from amsc.cli.opening import open_dense, open_subject, torch_as_set
-from amsc.cli.parser import UsageError, add_command
+from amsc.cli.parser import UsageError, add_command, add_output_flags
 from amsc.cli.subject import add_subject_flags, write_json
 from amsc.export import Exported, export_onnx, export_pt2, export_standalone
 from amsc.limits.clock import CLOCKS

@@ -16,13 +16,21 @@ __all__ = [
     "add_limit_flags",
     "add_network_flag",
     "add_object_flags",
-    "add_output_flags",
     "add_run_flags",
     "add_setting_flags",
     "check_named",
     "required",
     "run_settings",
 ]
+
+
+def _epochs_or_auto(text: str) -> float | str:
+    """A number, or the word for the usual ones."""
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected auto or a number, 0 or more; got {text!r}") from None
+
 
 # field of Settings -> (kind, placeholder, help)
 SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
@@ -73,6 +81,12 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     ),
     "limit": (int, "N", "use at most N training examples"),
     "flip": (str, "", "which training images of folder: and parquet: are mirrored: at random, in turns, or none"),
+    "score_every": (
+        _epochs_or_auto,
+        "E",
+        "score the validation split every E epochs of training, to be looked at alone (0: never; auto: four times, or"
+        " less, within 5 %% of the time)",
+    ),
 }
 FIELDS = {"penalty_weights": "weights"}
 NOTHING_SAID = {"limit": "all", "distillation": "0.9 for classification, else 0"}
@@ -80,21 +94,6 @@ COMMON_SETTINGS = ("seed", "deterministic", "device", "threads", "channels_last"
 TASK_HELP = "classification (the default), regression, segmentation, imitation (needs no labels) or module:function"
 MODEL_HELP = "built-in, torchvision:NAME, timm:NAME[?pretrained], hf:NAME or hf:FOLDER, or module:function"
 LIMITS = ("keep", "only", "streams", "inexact", "plain", "round_to", "min_channels", "minimum", "uniform")
-
-
-def add_output_flags(parser: argparse.ArgumentParser, *, default: Any = argparse.SUPPRESS) -> None:
-    """--json, --quiet, --debug. Added to `amsc` and to each command, so that they may stand on either side."""
-    group = parser.add_argument_group("output")
-    group.add_argument(
-        "--json",
-        action="store_true",
-        default=default,
-        help="one JSON object on standard output, words on standard error",
-    )
-    group.add_argument(
-        "--quiet", action="store_true", default=default, help="no progress and no notes, only the result"
-    )
-    group.add_argument("--debug", action="store_true", default=default, help="show the traceback of an error")
 
 
 def add_object_flags(parser: argparse.ArgumentParser) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 from torch import nn
 
 from amsc.cli.console import Console
-from amsc.cli.flags import add_limit_flags, add_output_flags, add_run_flags, run_settings
+from amsc.cli.flags import add_limit_flags, add_run_flags, run_settings
 from amsc.cli.inspect_tables import View, show
 from amsc.cli.opening import open_subject, torch_as_set
 from amsc.cli.outline import flat, outline
-from amsc.cli.parser import add_command
+from amsc.cli.parser import add_command, add_output_flags
 from amsc.cli.subject import add_subject_flags, write_json
 from amsc.errors import CutError
 from amsc.structure import ChannelGroup, Pin, Structure, select, trace, with_inexact
@@ -153,7 +153,7 @@ def _group(view: View, group: ChannelGroup) -> dict[str, Any]:
         "removable": group.removable,
         "reason": group.reason or group.unproven,
         "folds": list(group.folds),
-        "fewest": view.fewest(group),
+        "fewest": view.rounding.fewest(group),
         "members": [{"parameter": m.parameter, "axis": m.axis, "role": m.role} for m in group.members],
         "macs_per_channel": channel_macs(structure, group.name),
         "parameters_per_channel": predicted_parameters(structure) - predicted_parameters(structure, {group.name: [0]}),

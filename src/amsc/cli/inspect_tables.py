@@ -13,10 +13,12 @@ from amsc.structure.words import (
     BLOCK_COLUMNS,
     PIN_COLUMNS,
     block_rows,
+    block_words,
     cost_words,
     pin_rows,
     removable_words,
     stuck_lines,
+    uncut_lines,
 )
 from amsc.words.alike import alike, name_together
 from amsc.words.amounts import format_count
@@ -43,11 +45,6 @@ class View:
     is_tried: bool = True
     rounding: Rounding = Rounding()  # noqa: RUF009 - it is frozen
 
-    def fewest(self, group: ChannelGroup) -> int:
-        """How few of its channels can be left."""
-        sizes = self.rounding.smaller_sizes(group)
-        return sizes[0] if group.removable and sizes else group.size
-
 
 def show(view: View, root: Node, console: Console, *, sections: Sequence[str] = (), depth: int | None = None) -> None:
     """The wanted sections in full, or the beginning of every one."""
@@ -69,7 +66,7 @@ def show(view: View, root: Node, console: Console, *, sections: Sequence[str] = 
 def _show_summary(view: View, console: Console) -> None:
     structure = view.structure
     console.show(f"{view.name}: {cost_words(structure)}")
-    words = removable_words(structure, view.fewest)
+    words = removable_words(structure, view.rounding.fewest)
     console.show(f"can go ({'tried' if view.is_tried else 'not tried'}): {words}")
 
 
@@ -178,7 +175,7 @@ def _group_cells(view: View, group: ChannelGroup, parameters: int) -> tuple[str,
     return (
         group.kind,
         str(group.size),
-        str(view.fewest(group)),
+        str(view.rounding.fewest(group)),
         format_count(channel_macs(view.structure, group.name)),
         format_count(parameters - predicted_parameters(view.structure, {group.name: [0]})),
         "yes" if group.exact else f"no: {in_words(group.reason or group.unproven).text}",
@@ -188,7 +185,7 @@ def _group_cells(view: View, group: ChannelGroup, parameters: int) -> tuple[str,
 def _show_blocks(view: View, console: Console, limit: int | None) -> None:
     structure = view.structure
     columns = ["name", ".kind", *BLOCK_COLUMNS[2:]]
-    title = f"{len(structure.blocks)} removable blocks"
+    title = block_words(structure, "removable block")
     _limited(title, columns, block_rows(structure), limit, f"amsc inspect {view.name} --blocks", console)
     if view.kept:
         console.show(f"kept as you say: {name_together(view.kept, most=6)}")
@@ -200,6 +197,8 @@ def _show_pins(view: View, console: Console, limit: int | None) -> None:
     """One row per reason and line of the user's code; `--explain` and the JSON name every axis."""
     title = f"{len(view.structure.pins)} pinned axes"
     _limited(title, PIN_COLUMNS, pin_rows(view.structure), limit, f"amsc inspect {view.name} --pins", console)
+    for line in uncut_lines(view.structure):
+        console.show(line)
 
 
 def _limited(

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from amsc.cli.console import Console
-from amsc.cli.flags import add_output_flags, add_run_flags, run_settings
+from amsc.cli.flags import add_run_flags, run_settings
 from amsc.cli.opening import open_subject, torch_as_set
-from amsc.cli.parser import add_command
+from amsc.cli.parser import add_command, add_output_flags
 from amsc.cli.subject import add_subject_flags, write_json
 from amsc.limits.clock import CLOCKS
 from amsc.measurement import measure

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from amsc.errors import AmscError
 from amsc.words.nearest import nearest
 
-__all__ = ["HelpFormatter", "Parser", "UsageError", "add_command", "parse"]
+__all__ = ["HelpFormatter", "Parser", "UsageError", "add_command", "add_output_flags", "parse"]
 
 
 class UsageError(AmscError):
@@ -50,6 +50,21 @@ def add_command(
     parser = commands.add_parser(name, help=summary, description=description, epilog=f"examples:\n{examples}")
     parser.set_defaults(run=run, parser=parser)
     return parser
+
+
+def add_output_flags(parser: argparse.ArgumentParser, *, default: Any = argparse.SUPPRESS) -> None:
+    """--json, --quiet, --debug. Added to `amsc` and to each command, so that they may stand on either side."""
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--json",
+        action="store_true",
+        default=default,
+        help="one JSON object on standard output, words on standard error",
+    )
+    group.add_argument(
+        "--quiet", action="store_true", default=default, help="no progress and no notes, only the result"
+    )
+    group.add_argument("--debug", action="store_true", default=default, help="show the traceback of an error")
 
 
 def parse(parser: Parser, words: Sequence[str]) -> argparse.Namespace:

@@ -9,14 +9,13 @@ from amsc.cli.flags import (
     SETTING_FLAGS,
     TASK_HELP,
     add_limit_flags,
-    add_output_flags,
     add_run_flags,
     add_setting_flags,
     check_named,
     required,
     run_settings,
 )
-from amsc.cli.parser import UsageError, add_command
+from amsc.cli.parser import UsageError, add_command, add_output_flags
 from amsc.cli.working import begin, payload, show_path
 from amsc.limits.target import parse_target
 from amsc.settings import Settings

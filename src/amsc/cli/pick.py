@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from amsc.cli.console import Console
-from amsc.cli.flags import COMMON_SETTINGS, SETTING_FLAGS, add_object_flags, add_output_flags, add_setting_flags
+from amsc.cli.flags import COMMON_SETTINGS, SETTING_FLAGS, add_object_flags, add_setting_flags
 from amsc.cli.opening import SETTINGS_FILE, named
-from amsc.cli.parser import UsageError, add_command
+from amsc.cli.parser import UsageError, add_command, add_output_flags
 from amsc.cli.working import begin_pick, payload, show_outcome
 from amsc.errors import RunFolderError
 from amsc.limits.target import parse_target
@@ -26,7 +26,7 @@ EXAMPLES = """\
   amsc pick runs/path --target macs=60% --target macs=45% --finetune-epochs 20
   amsc pick runs/path --target latency=5ms --target 'params=100k, macs=50%' --target drop=1%
 """
-RECOVERY = ("label_smoothing", "distillation", "temperature", "ema")
+RECOVERY = ("label_smoothing", "distillation", "temperature", "ema", "score_every")
 NAMES = tuple(name for name in SETTING_FLAGS if name.startswith("finetune") or name in RECOVERY)
 
 

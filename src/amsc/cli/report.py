@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from amsc.cli.console import Console
-from amsc.cli.flags import add_output_flags
-from amsc.cli.parser import UsageError, add_command
+from amsc.cli.parser import UsageError, add_command, add_output_flags
 from amsc.cli.working import REPORT_FILE
 from amsc.errors import RunFolderError
 from amsc.jobs.reading import read_record

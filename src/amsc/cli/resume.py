@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from amsc.cli.console import Console
-from amsc.cli.flags import add_object_flags, add_output_flags
+from amsc.cli.flags import add_object_flags
 from amsc.cli.opening import SETTINGS_FILE, named
-from amsc.cli.parser import add_command
+from amsc.cli.parser import add_command, add_output_flags
 from amsc.cli.working import carry_on, payload, show_outcome
 from amsc.errors import RunFolderError
 from amsc.settings import read_settings

@@ -9,14 +9,13 @@ from amsc.cli.flags import (
     MODEL_HELP,
     TASK_HELP,
     add_limit_flags,
-    add_output_flags,
     add_run_flags,
     add_setting_flags,
     check_named,
     run_settings,
 )
 from amsc.cli.opening import open_both, task_of, torch_as_set
-from amsc.cli.parser import add_command
+from amsc.cli.parser import add_command, add_output_flags
 from amsc.cli.subject import write_json
 from amsc.errors import RunFolderError, TargetError
 from amsc.jobs.scan import EXAMPLES, SHARES, scan

@@ -19,7 +19,7 @@ from amsc.report import before_after, group_rows, score_format
 from amsc.settings import RunSettings
 from amsc.training import Progress
 from amsc.words.free import judged_section
-from amsc.words.record import path_remarks, shown_path, unproven_words, verified_words
+from amsc.words.record import path_remarks, path_words, shown_path, unproven_words, verified_words
 from amsc.words.verdict import verdict_words
 
 __all__ = ["REPORT_FILE", "begin", "begin_pick", "carry_on", "payload", "show_outcome", "show_path"]
@@ -135,7 +135,7 @@ def show_path(record: Record, console: Console) -> None:
         for point in shown_path(record)
     ]
     columns = ["", ">MACs", ">parameters", ">blocks", f">{record.score_name} (validation)"]
-    console.table("the path", columns, rows, note="\n".join(path_remarks(record)))
+    console.table(f"the path: {path_words(record)}", columns, rows, note="\n".join(path_remarks(record)))
 
 
 def show_outcome(record: Record, folder: Path, console: Console) -> None:
@@ -158,7 +158,10 @@ def show_outcome(record: Record, folder: Path, console: Console) -> None:
         console.show(f"path: {text}")
     for text in record.warnings:
         console.show(f"warning: {text}")
-    console.show(f"run folder: {folder} (model/, record.json, {REPORT_FILE})")
+    console.show(
+        f"run folder: {folder} (model/, record.json, {REPORT_FILE}; state/ and points/ are for amsc pick and resume, "
+        "and may be deleted where no other budget is wanted)"
+    )
     if (folder / "pretrained").is_dir():
         console.show(f"for from_pretrained of transformers: {folder / 'pretrained'}")
 

@@ -6,6 +6,7 @@ from amsc.data.folder import read_folder
 from amsc.data.images import ImageData, ImageSplit
 from amsc.data.imitated import Imitated, inputs_of
 from amsc.data.loaders import LoaderData
+from amsc.data.mistaken import data_line
 from amsc.data.parquet import read_parquet
 from amsc.data.protocol import Data, SpreadData
 from amsc.data.source import open_data
@@ -21,6 +22,7 @@ __all__ = [
     "Unlabelled",
     "batch_size",
     "batch_size_of",
+    "data_line",
     "inputs_alone",
     "inputs_of",
     "may_be_split",

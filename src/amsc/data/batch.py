@@ -59,7 +59,7 @@ def batch_size(target: Any) -> int:
     if not tensors:
         raise DataError(
             f"expected targets with a tensor in them whose first axis counts examples, or a list with one entry per "
-            f"example; got {target!r}"
+            f"example; got {target!r}; of single examples DataLoader(dataset, batch_size=128) makes batches"
         )
     return len(tensors[0])
 

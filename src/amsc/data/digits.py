@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from amsc.data.images import ImageData, ImageSplit
 from amsc.data.splits import some_of_each, split_in_three
@@ -18,6 +17,8 @@ def read_digits(
     `limit` caps the number of training examples; they are drawn from all classes. Training images are shifted by up to
     one pixel, never mirrored.
     """
+    from sklearn.datasets import load_digits  # which takes longer to import than amsc
+
     bunch = load_digits()
     # grey values are 0..16
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, SequentialSampler
 
 from amsc.data.batch import Unlabelled, batch_size, may_be_split, moved, some_rows
+from amsc.data.mistaken import loader_line, yields_examples
 from amsc.data.spread import spread_numbers
 from amsc.errors import DataError
 
@@ -40,7 +41,7 @@ class LoaderData:
     control. Numbers drawn from `random` or numpy in the main process are not covered.
 
     Raises:
-        DataError: a loader cannot be iterated, or only once.
+        DataError: a loader cannot be iterated, or only once, or is a data set.
     """
 
     train: Iterable[Any]
@@ -153,6 +154,10 @@ def _check_loader(split: str, loader: Any) -> None:
         raise DataError(
             f"the {split} loader must be iterable, such as a DataLoader or a list of batches; got "
             f"{getattr(loader, '__name__', type(loader).__name__)}"
+        )
+    if yields_examples(loader):
+        raise DataError(
+            f"the {split} loader is a {type(loader).__name__}, a data set of single examples; {loader_line(split)}"
         )
     if isinstance(loader, Iterator) and type(loader).__module__ in _READ_ONCE_MODULES:
         raise DataError(f"the {split} loader is a {type(loader).__name__}: {_ONCE} __iter__ starts anew")

@@ -1,15 +1,15 @@
 """From what a user writes for DATA to a data set."""
 
-import difflib
-
 import torch
 
 from amsc.data.digits import read_digits
 from amsc.data.folder import read_folder
+from amsc.data.mistaken import data_line
 from amsc.data.parquet import read_parquet
 from amsc.data.protocol import Data
 from amsc.errors import DataError
 from amsc.models.function import call_function
+from amsc.words.nearest import nearest
 
 __all__ = ["open_data"]
 
@@ -45,14 +45,11 @@ def open_data(
             raise DataError(f"{kind}: needs a path, as in {kind}:PATH")
         return _FROM_PATH[kind](rest, seed=seed, batch_size=batch_size, device=device, limit=limit, flip=flip)
     if not rest:
-        near = difflib.get_close_matches(name.lower(), ["digits", *_FROM_PATH], n=1)
-        raise DataError(
-            f"there are no data {name!r}; {f'did you mean {near[0]!r}? ' if near else ''}expected {_SUPPORTED}"
-        )
+        raise DataError(f"there are no data {name!r}, expected {_SUPPORTED}{nearest(name, ('digits', *_FROM_PATH))}")
     data = call_function(name, DataError)
     if not isinstance(data, Data):
         raise DataError(
             f"{name}() returned {type(data).__name__}, expected data with batches, num_batches, num_examples and"
-            " example_inputs; amsc.data.LoaderData makes them from DataLoaders"
+            f" example_inputs; {data_line(data)}"
         )
     return data

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from amsc.errors import DataError
 
@@ -27,6 +26,8 @@ def split_in_three(labels: Indices, *, seed: int, where: str) -> SplitRows:
     Raises:
         DataError: a class has too few examples to be in all three.
     """
+    from sklearn.model_selection import train_test_split  # which takes longer to import than amsc
+
     rows = np.arange(len(labels))
     try:
         train, rest = train_test_split(rows, train_size=0.6, random_state=seed, stratify=labels)

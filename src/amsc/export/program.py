@@ -83,13 +83,13 @@ def exported_program(
 
     Raises:
         ModelError: torch.export fails.
-        InputError: the model fails on a larger batch.
+        InputError: the model fails on the example, or on a larger batch.
     """
     inputs, free = example_inputs, {axis: f"axis{axis}" for axis in dynamic_axes}
     if dynamic_batch:
         size = batch_size(example_inputs)
         inputs = batched(example_inputs, max(2, size))  # torch.export takes a size of 1 for a constant
-        _try_larger_batch(model, inputs)
+        _try_larger_batch(model, example_inputs, inputs)
         free[0] = "batch"
     shapes = _free_axes(inputs, free) if free else None
     args, kwargs = call_arguments(inputs)
@@ -119,10 +119,11 @@ def _written(model: nn.Module, program: torch.export.ExportedProgram, path: Path
         ) from error
 
 
-def _try_larger_batch(model: nn.Module, inputs: Any) -> None:
+def _try_larger_batch(model: nn.Module, example_inputs: Any, larger: Any) -> None:
     try:
-        run_model(model, inputs)
+        run_model(model, larger)
     except InputError as error:
+        run_model(model, example_inputs)  # if that fails too, it is not for the size of the batch
         raise InputError(f"{str(error)[:LONGEST]}; {FIXED_BATCH}") from error
 
 

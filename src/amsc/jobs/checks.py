@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from amsc.borrowing import borrowed, call_arguments, copied, run_model
-from amsc.data import Data, Unlabelled, batch_size, moved, spread_batches
+from amsc.data import Data, Unlabelled, batch_size, data_line, moved, spread_batches
 from amsc.errors import AmscWarning, DataError, InputError, ModelError, SettingsError, TargetError
 from amsc.jobs.imitating import check_imitation
 from amsc.limits.target import Target, parse_target
@@ -166,8 +166,7 @@ def check_kinds(model: Any, data: Any, settings: Settings) -> None:
         raise ModelError(f"model must be a torch.nn.Module, got {_kind(model)}")
     if isinstance(data, type) or not all(hasattr(data, name) for name in DATA_NAMES):
         raise DataError(
-            f"data must be an object with the methods of amsc.data.Data, {_kind(data)} is not; wrap your own loaders: "
-            "amsc.data.LoaderData(train, validation, test)"
+            f"data must be an object with the methods of amsc.data.Data, {_kind(data)} is not; {data_line(data)}"
         )
     devices = {p.device.type for p in model.parameters()}
     wanted = torch.device(settings.device).type
@@ -225,8 +224,6 @@ def check_data(
                 f"the {split} split of {data.name} is empty; amsc needs one {PURPOSES[split]} "
                 f"(LoaderData: pass {split}=)"
             )
-    with borrowed(model):
-        output = logits_of(run_model(model, data.example_inputs(2)))
     judged = "validation" if "validation" in splits else "train"
     for split in splits:
         for inputs, target in spread_batches(data, split, 1):
@@ -236,6 +233,8 @@ def check_data(
             if split == judged:
                 _check_task(model, task, inputs, target)
                 _warn_of_other_sizes(example_inputs, inputs, batch_size(target))
+    with borrowed(model), told_of(f"the first examples of the train split of {data.name}"):
+        output = logits_of(run_model(model, data.example_inputs(2)))
     if not isinstance(task, Classification) or data.num_classes is None:
         return
     if data.num_classes < 2:

@@ -58,7 +58,7 @@ def compress(
             `amsc.settings.RunSettings(model="my.nets:build", data="my.data:loaders")`, so that `amsc resume` and others
             need not ask for them.
         progress: hears how far the work is; True shows it on standard error, None does so where that is a terminal or
-            a notebook, False never.
+            a notebook, and else writes it to the log "amsc" at level INFO; False never.
 
     Raises:
         TargetError: the target cannot be reached; the message says what can. Nothing has been trained then.

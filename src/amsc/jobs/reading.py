@@ -41,8 +41,8 @@ def _why_none(folder: Path) -> str:
     if "settings.toml" in present or PATH_FILE in present:
         points = _points_of(folder / PATH_FILE)
         return (
-            f"the run in {folder} is not finished: it has {points} point{'s' * (points != 1)} of its path, and no "
-            f"{RECORD_FILE} yet; go on with it: amsc resume {folder}"
+            f"the run in {folder} is not finished: it has {points} point{'s' * (points != 1)} of its path, and "
+            f"no {RECORD_FILE} yet; go on with it: amsc resume {folder}"
         )
     found = f"it holds {', '.join(present[:3])}{' ...' if len(present) > 3 else ''}" if present else "it is empty"
     return f"{folder} is not the folder of a run: there is no {RECORD_FILE}, {found}"
@@ -50,9 +50,10 @@ def _why_none(folder: Path) -> str:
 
 def _points_of(file: Path) -> int:
     try:
-        return len(file.read_bytes().splitlines())
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return 0
+    return sum('"phase":"dense"' not in line.replace(" ", "") for line in lines)  # that is where the path begins
 
 
 def _why_unreadable(file: Path, text: str, error: AmscError, version: str) -> str:

@@ -86,7 +86,10 @@ class RunFolder:
         """
         path = self._inside()
         if not (path / STATE_FILE).is_file():
-            raise RunFolderError(f"{path} holds no run: there is no {path / STATE_FILE}")
+            raise RunFolderError(
+                f"{path} holds no run to pick from or go on with: there is no {path / STATE_FILE}, which every run of "
+                "compress writes"
+            )
         saved = load_state(path / STATE_FILE)
         refuse_another_run(path, saved.pop("run", {}), self.identity)
         try:

@@ -153,7 +153,7 @@ def scan(
             else; `evaluate` does it too. With `settings.reconstruction` 0 neither does.
         model_name: what the record calls the model; its class if empty.
         progress: hears how far the work is; True shows it on standard error, None does so where that is a terminal or
-            a notebook, False never.
+            a notebook, and else writes it to the log "amsc" at level INFO; False never.
 
     Raises:
         TargetError: nothing can be removed, or no share can be reached.

@@ -18,6 +18,7 @@ from amsc.settings import Settings
 from amsc.structure import LayerCost, Limit, Structure, parameter_costs
 from amsc.structure.costing import MET, costs_after, predicted_cost, predicted_macs
 from amsc.structure.cutting import after_removal
+from amsc.structure.words import going_words
 from amsc.surgery import apply_plan, plan_cut
 from amsc.training import Removal, fewest_channels, find_gates
 
@@ -130,7 +131,7 @@ def _checked(known: _Known, cost: str, amount: Amount, lowest: Removal, settings
     if wanted >= dense:
         return ()
     if left > wanted:
-        raise TargetError(_refusal(cost, amount, left, dense, len(lowest.blocks), settings))
+        raise TargetError(_refusal(cost, amount, left, dense, known.structure, settings))
     if cost == "latency":  # the model has its own idea of the dense network, and of the smallest
         wanted = max(wanted * modelled[0] / dense, ABOVE_LOWEST * modelled[1])
     near = [costs for costs in known.sums(cost) if costs_after(known.structure, costs) > NEVER_NEAR * wanted]
@@ -145,13 +146,14 @@ def _timed(known: _Known, lowest: Removal) -> tuple[float, float]:
     return dense, left
 
 
-def _refusal(cost: str, amount: Amount, left: float, dense: float, blocks: int, settings: Settings) -> str:
+def _refusal(cost: str, amount: Amount, left: float, dense: float, structure: Structure, settings: Settings) -> str:
     said = _limits_said(settings)
-    gone = f"all that {said} let go" if said else f"all {blocks} removable blocks and all but one channel of each group"
+    most = going_words(structure, settings.rounding(structure).fewest, streams=settings.with_streams)
+    gone = f"all gone that {said} let go ({most})" if said else f"all gone that can go ({most})"
     number = ".4g" if cost == "latency" else ".0f"
     share = math.ceil(1000 * left / dense) / 10
     return (
-        f"{cost}={_words(cost, amount)} cannot be reached: with {gone} gone, {left:{number}} of {dense:{number}} "
+        f"{cost}={_words(cost, amount)} cannot be reached: with {gone}, {left:{number}} of {dense:{number}} "
         f"{COSTS[cost][2]} are left; the lowest reachable target is {cost}={share:.1f}% "
         "(`amsc inspect` shows what is pinned, and why)"
     )

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from amsc.errors import TargetError
+from amsc.errors import TargetError, UnknownTargetError
 from amsc.limits.clock import CLOCKS, Clock
+from amsc.words.arguments import answers_typos
 from amsc.words.nearest import nearest
 from amsc.words.page import Page
 from amsc.words.shown import Shown
@@ -49,6 +50,7 @@ class Amount:
         return self.number * dense if self.is_share else self.number
 
 
+@answers_typos(UnknownTargetError)
 @dataclass(frozen=True, repr=False)
 class Target(Shown):
     """The budget. All that is said must be met; at least one thing must be.
@@ -66,7 +68,7 @@ class Target(Shown):
         Target(macs=0.5)    Target(params="100k")    Target(latency=0.6, drop="1%")    Target.free()
 
     Raises:
-        TargetError: nothing is said, or something impossible.
+        TargetError: nothing is said, or something impossible, or (`UnknownTargetError`) something that is no cost.
     """
 
     macs: float | str | None = None

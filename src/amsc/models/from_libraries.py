@@ -1,6 +1,5 @@
 """Networks of other libraries by name: torchvision, timm and transformers, imported when they are asked for."""
 
-import difflib
 import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from amsc.errors import ModelError
+from amsc.words.nearest import nearest
 
 __all__ = ["LIBRARIES", "build_from", "has_own_weights", "library_of"]
 
@@ -137,8 +137,7 @@ def _from_disk_or_hub(made: Any, name: str) -> Any:
 def _check_known(library: str, name: str, available: Iterable[str]) -> None:
     available = list(available)
     if name not in available:
-        near = difflib.get_close_matches(name.lower(), available, n=1)
-        raise ModelError(f"{library} has no model {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        raise ModelError(f"{library} has no model {name!r}{nearest(name, available)}")
 
 
 def _said(**options: int | None) -> dict[str, int]:

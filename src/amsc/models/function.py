@@ -1,7 +1,6 @@
 """Calling a function of the user's that is named as `package.module:function`."""
 
 import contextlib
-import difflib
 import importlib
 import inspect
 import os
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from amsc.errors import AmscError
+from amsc.words.nearest import nearest
 
 __all__ = ["call_function"]
 
@@ -33,7 +33,7 @@ def call_function(reference: str, error: type[AmscError]) -> Any:
             ) from failure
         function = getattr(module, function_name, None)
         if not callable(function):
-            raise error(f"module {module_name!r} has no function {function_name!r}{_suggestion(function_name, module)}")
+            raise error(f"module {module_name!r} has no function {function_name!r}{_hint(function_name, module)}")
         try:
             return function()
         except Exception as failure:  # and so may the user's function
@@ -51,9 +51,8 @@ def _needs_arguments(function: Any) -> bool:
     return False
 
 
-def _suggestion(name: str, module: object) -> str:
-    near = difflib.get_close_matches(name, [n for n in dir(module) if not n.startswith("_")], n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+def _hint(name: str, module: object) -> str:
+    return nearest(name, [each for each in dir(module) if not each.startswith("_")])
 
 
 @contextlib.contextmanager

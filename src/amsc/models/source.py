@@ -1,6 +1,5 @@
 """From what a user writes for MODEL to a network."""
 
-import difflib
 from pathlib import Path
 
 from torch import nn
@@ -10,6 +9,7 @@ from amsc.models.from_libraries import build_from, library_of
 from amsc.models.function import call_function
 from amsc.models.weights import load_weights
 from amsc.models.zoo import ZOO
+from amsc.words.nearest import nearest
 
 __all__ = ["is_function", "open_model"]
 
@@ -55,9 +55,7 @@ def _build(name: str, num_classes: int | None, in_channels: int | None) -> nn.Mo
     if library_of(name) is not None:
         return build_from(name, num_classes, in_channels)
     if not is_function(name):
-        near = difflib.get_close_matches(name.lower(), ZOO, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ModelError(f"there is no model {name!r}; {hint}expected {_SUPPORTED}")
+        raise ModelError(f"there is no model {name!r}, expected {_SUPPORTED}{nearest(name, ZOO)}")
     model = call_function(name, ModelError)
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name}() returned {type(model).__name__}, expected a torch.nn.Module")

@@ -22,6 +22,7 @@ def figures(record: Record) -> Plain:
         "repaired": _repaired(record),
         "norms": {"blocks": _norm_lines(record, "blocks"), "groups": _norm_lines(record, "groups")},
         "losses": list(_losses(record)),
+        "watched": list(_watched(record)),
         "scores": [_scored(record, point) for point in shown_path(record) if math.isfinite(point.score)],
     }
 
@@ -136,13 +137,29 @@ def _marks(trace: NormTrace, norms: Sequence[float] | None) -> Iterator[tuple[fl
 
 def _losses(record: Record) -> Iterator[Plain]:
     """The losses against all epochs of training so far; `line` tells the curves apart."""
-    tuned = iter(sorted((p for p in record.path if p.phase == "finetune"), key=lambda point: point.index))
-    start = record.path[0].epochs if record.path else 0.0
-    for line, curve in enumerate(record.training):
-        first = {"dense": 0.0, "finetune": _start_of(curve, next(tuned, None) if curve.phase == "finetune" else None)}
+    for line, (curve, start) in enumerate(_curves(record)):
         for epoch, loss in zip(curve.epochs, curve.losses, strict=False):
             if math.isfinite(loss):
-                yield {"phase": curve.phase, "line": line, "epoch": first.get(curve.phase, start) + epoch, "loss": loss}
+                yield {"phase": curve.phase, "line": line, "epoch": start + epoch, "loss": loss}
+
+
+def _watched(record: Record) -> Iterator[Plain]:
+    """The scores on the way of training, against the same epochs."""
+    show = score_format(record.score_name)
+    for line, (curve, start) in enumerate(_curves(record)):
+        for epoch, score in zip(curve.score_epochs, curve.scores, strict=False):
+            if math.isfinite(score):
+                words = f"{curve.phase}, on the way: {show(score)}"
+                yield {"phase": curve.phase, "line": line, "epoch": start + epoch, "score": score, "words": words}
+
+
+def _curves(record: Record) -> Iterator[tuple[TrainingCurve, float]]:
+    """The curves with the epochs of training before each."""
+    tuned = iter(sorted((p for p in record.path if p.phase == "finetune"), key=lambda point: point.index))
+    start = record.path[0].epochs if record.path else 0.0
+    for curve in record.training:
+        first = {"dense": 0.0, "finetune": _start_of(curve, next(tuned, None) if curve.phase == "finetune" else None)}
+        yield curve, first.get(curve.phase, start)
 
 
 def _start_of(curve: TrainingCurve, point: PathPoint | None) -> float:

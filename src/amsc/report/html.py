@@ -12,7 +12,7 @@ from amsc.report.sections import run_sections
 
 __all__ = ["page", "render"]
 
-RUN_SCRIPTS = ("base.js", "frontier.js", "charts.js", "controls.js", "run.js")
+RUN_SCRIPTS = ("base.js", "choosing.js", "frontier.js", "charts.js", "controls.js", "run.js")
 
 
 def render(record: Record) -> str:

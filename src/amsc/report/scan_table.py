@@ -1,6 +1,7 @@
 """The frontier of a scan as rows of text, with a bar for what each structure costs the loss."""
 
 import math
+from collections.abc import Sequence
 
 from amsc.records import ScanPoint, ScanRecord
 from amsc.words.amounts import format_count, format_seconds, score_format
@@ -9,6 +10,7 @@ from amsc.words.record import unproven_words
 
 __all__ = [
     "SCAN_COLUMNS",
+    "asked_words",
     "by_network",
     "frontier_page",
     "grown",
@@ -67,8 +69,7 @@ def scan_remarks(record: ScanRecord) -> tuple[str, ...]:
         asked = ", ".join(f"{share:.4g}" for share in record.out_of_reach)
         lowest = math.ceil(1000 * record.lowest_share) / 10
         remarks.append(f"out of reach: macs={asked}; the lowest is macs={lowest:.1f}%")
-    networks = ([_asked(point) for point in points] for points in by_network(record))
-    same = [", ".join(shares) for shares in networks if len(shares) > 1]
+    same = [asked_words(points) for points in by_network(record) if len(points) > 1]
     if same:
         remarks.append(f"one network for {'; one for '.join(same)}: a larger one is predicted to lose no less")
     if any(point.is_beyond_model for point in record.points):
@@ -115,6 +116,11 @@ def by_network(record: ScanRecord) -> tuple[tuple[ScanPoint, ...], ...]:
         else:
             found.append([point])
     return tuple(map(tuple, found))
+
+
+def asked_words(points: Sequence[ScanPoint]) -> str:
+    """The shares for which there is one network."""
+    return ", ".join(map(_asked, points))
 
 
 def predicted(point: ScanPoint) -> str:

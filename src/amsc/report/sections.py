@@ -6,12 +6,13 @@ from statistics import median
 from typing import Any
 
 from amsc.records import Record
+from amsc.report.choices import settings_that_count
 from amsc.report.figures import Plain, final_reconstruction, has_norms
 from amsc.report.headline import head
 from amsc.words.amounts import format_count, format_seconds, score_format
 from amsc.words.free import judged_section
 from amsc.words.loading import loading_code
-from amsc.words.record import group_rows, path_remarks, shown_path, unproven_words, verified_words
+from amsc.words.record import group_rows, path_remarks, path_words, shown_path, unproven_words, verified_words
 
 __all__ = ["run_sections"]
 
@@ -51,8 +52,8 @@ def _frontier(record: Record, drawn: Plain) -> Mapping[str, Any]:
         "phase_words": {**{point["phase"]: point["phase"] for point in path}, **PHASE_WORDS},
         "lowest": f"{math.ceil(min(shares, default=1.0) * 1000) / 10:.1f}",
         "end_words": f"{end['name']}: {end['words']}." if path else "",
-        "frontier_label": f"{record.score_name} on the validation split against multiply-adds, {len(path)} points, "
-        f"{ends}. The same numbers are in the table below.",
+        "frontier_label": f"{record.score_name} on the validation split against multiply-adds: "
+        f"{path_words(record)}, {ends}. The same numbers are in the table below.",
         "remarks": path_remarks(record),
         "path_columns": (*PATH_COLUMNS, f">{record.score_name}"),
         "path_rows": tuple(
@@ -146,6 +147,10 @@ def _training(record: Record, drawn: Plain) -> Mapping[str, Any]:
     return {
         "losses_label": f"The training loss along {len(losses)} moments, {ends}. The numbers are in the table below.",
         "no_losses": nothing,
+        "watched_rows": tuple(
+            (one["phase"], f"{one['epoch']:.4g}", score_format(record.score_name)(one["score"]))
+            for one in drawn["watched"]
+        ),
         "loss_rows": tuple((one["phase"], f"{one['epoch']:.4g}", f"{one['loss']:.4g}") for one in losses),
     }
 
@@ -160,12 +165,15 @@ def _rest(record: Record) -> Mapping[str, Any]:
         ),
         "code": loading_code(record),
         "folded": (
-            ("Settings", _pairs(record.settings)),
-            ("Versions", _pairs(record.versions)),
-            ("Machine", _pairs(record.after.machine)),
-            ("Time taken", tuple((name, format_seconds(taken)) for name, taken in record.seconds.items())),
+            ("Settings", SETTINGS_NOTE, _pairs(settings_that_count(record.settings))),
+            ("Versions", "", _pairs(record.versions)),
+            ("Machine", "", _pairs(record.after.machine)),
+            ("Time taken", "", tuple((name, format_seconds(taken)) for name, taken in record.seconds.items())),
         ),
     }
+
+
+SETTINGS_NOTE = "What had no part in this run, and is as by default, is left out; settings.toml has all."
 
 
 def _pairs(values: Mapping[str, Any]) -> Rows:

@@ -1,6 +1,5 @@
 """Names of a network's parts, and which of them a glob means. `*` crosses dots: `layer1*` is all of layer1."""
 
-import difflib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
@@ -13,7 +12,6 @@ __all__ = [
     "is_named",
     "matching",
     "modules_of",
-    "nearest_name",
 ]
 
 
@@ -56,9 +54,3 @@ def is_named(name: str, pattern: str) -> bool:
 def matching(names: Iterable[str], pattern: str) -> tuple[str, ...]:
     """Those of `names` that the glob means: it matches them, or a module around them."""
     return tuple(name for name in names if is_named(name, pattern))
-
-
-def nearest_name(word: str, known: Iterable[str]) -> str:
-    """The words "; the nearest name is ..." for the known name nearest to `word`, or nothing if none is near."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.3)
-    return f"; the nearest name is {close[0]!r}" if close else ""

@@ -79,6 +79,11 @@ class Rounding:
         small = (size for size in range(fewest + 1, min(FINE * step, group.size)) if _is_fine(size))
         return (fewest, *small, *range((max(fewest, FINE * step - 1) // step + 1) * step, group.size, step))
 
+    def fewest(self, group: ChannelGroup) -> int:
+        """How few of its channels can be left: all of them where it may lose none."""
+        sizes = self.smaller_sizes(group)
+        return sizes[0] if group.removable and sizes else group.size
+
     def tied(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """Of these groups those that lose channels with each, itself among them."""
         present = dict.fromkeys(names)

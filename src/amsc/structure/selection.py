@@ -7,9 +7,10 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from amsc.errors import SettingsError
-from amsc.structure.names import is_named, modules_of, nearest_name
+from amsc.structure.names import is_named, modules_of
 from amsc.structure.parts import PRODUCERS
 from amsc.structure.structure import Block, ChannelGroup, Structure, check_structure
+from amsc.words.nearest import nearest
 
 __all__ = ["minima", "select", "with_inexact", "without_frozen", "without_plain"]
 
@@ -27,7 +28,7 @@ def select(structure: Structure, *, keep: Sequence[str] = (), only: Sequence[str
         select(trace(model, inputs), keep=["stem", "layer4.2.*"])
 
     Raises:
-        SettingsError: a glob matches nothing; the message suggests the nearest name.
+        SettingsError: a glob matches nothing; the message says which name was meant.
         ModelError: `structure` is none.
     """
     check_structure(structure)
@@ -110,7 +111,7 @@ def _check(structure: Structure, option: str, globs: Sequence[str]) -> None:
     for glob in globs:
         if not any(fnmatchcase(name, glob) for name in known):
             raise SettingsError(
-                f"{option}: {glob!r} matches no group, block, module or parameter{nearest_name(glob, known)}"
+                f"{option}: {glob!r} matches no group, block, module or parameter{nearest(glob, known)}"
             )
 
 

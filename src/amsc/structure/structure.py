@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 from amsc.borrowing import InputSpec
 from amsc.errors import CutError, ModelError
-from amsc.structure.names import enclosing, matching, modules_of, nearest_name
+from amsc.structure.lone_layers import lone_layers, lone_words
+from amsc.structure.names import enclosing, holder, matching, modules_of
 from amsc.structure.parts import (
     PRODUCERS,
     Block,
@@ -19,6 +20,7 @@ from amsc.structure.parts import (
     Pin,
     StoredSize,
 )
+from amsc.words.nearest import nearest
 from amsc.words.page import Page
 from amsc.words.shown import Shown
 
@@ -97,7 +99,7 @@ class Structure(Shown):
         if name not in known and (meant := matching(known, name)):
             return "\n".join(self._explain_one(each) for each in meant)
         if name not in known:
-            raise CutError(f"no parameter, buffer or module {name!r}{nearest_name(name, (*known, *modules_of(known)))}")
+            raise CutError(f"no parameter, buffer or module {name!r}{nearest(name, (*known, *modules_of(known)))}")
         return self._explain_one(name)
 
     def _explain_one(self, name: str) -> str:
@@ -106,6 +108,8 @@ class Structure(Shown):
         lines = [f"{name} {self.shapes[name]}"]
         for axis, size in enumerate(self.shapes[name]):
             lines += [f"  axis {axis} ({size}): {text}" for text in self._explain_axis(name, axis)]
+        if len(self.shapes[name]) > 1 and holder(name) in lone_layers(self.channels, self.blocks):
+            lines.append(f"  as a block: {lone_words(holder(name))}")
         return "\n".join(lines)
 
     def _explain_axis(self, name: str, axis: int) -> list[str]:
@@ -145,4 +149,4 @@ def _find(items: tuple[Named, ...], name: str, what: str) -> Named:
     for item in items:
         if item.name == name:
             return item
-    raise CutError(f"no {what} {name!r}{nearest_name(name, [item.name for item in items])}")
+    raise CutError(f"no {what} {name!r}{nearest(name, [item.name for item in items])}")

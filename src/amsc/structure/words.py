@@ -6,6 +6,7 @@ from math import prod
 
 from amsc.structure.costing import predicted_macs, predicted_parameters
 from amsc.structure.cutting import after_removal
+from amsc.structure.lone_layers import lone_layers, lone_words
 from amsc.structure.parts import Block, ChannelGroup
 from amsc.structure.structure import Structure
 from amsc.words.alike import alike, name_together
@@ -17,8 +18,10 @@ __all__ = [
     "block_page",
     "block_parameters",
     "block_rows",
+    "block_words",
     "cost_words",
     "exactness",
+    "going_words",
     "group_page",
     "pin_rows",
     "reasons_to_stay",
@@ -26,6 +29,7 @@ __all__ = [
     "structure_line",
     "structure_page",
     "stuck_lines",
+    "uncut_lines",
 ]
 
 Fewest = Callable[[ChannelGroup], int]
@@ -42,7 +46,7 @@ def structure_line(structure: Structure) -> str:
     channels = sum(group.size for group in groups)
     return (
         f"{cost_words(structure)}; {len(groups)} removable groups of {channels} channels,"
-        f" {len(structure.blocks)} removable blocks"
+        f" {block_words(structure, 'removable block')}"
     )
 
 
@@ -99,22 +103,45 @@ def cost_words(structure: Structure) -> str:
     return f"{format_count(parameters)} parameters, {format_count(macs)} MACs"
 
 
+def block_words(structure: Structure, name: str = "block") -> str:
+    """How many blocks can go one by one, how many more lie inside them, and how many of all are plain convolutions."""
+    plain = {block.name for block in structure.blocks if block.kind.is_dirac}
+    outer = len([block for block in structure.outer_blocks if block.name not in plain])
+    inner = len(structure.blocks) - len(plain) - outer
+    more = f" ({inner} more inside them)" if inner else ""
+    convolutions = f", {_counted(len(plain), 'plain convolution')}" if plain else ""
+    return f"{_counted(outer, name)}{more}{convolutions}"
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}{'s' * (number != 1)}"
+
+
+def going_words(structure: Structure, fewest: Fewest = _one_or_all, *, streams: bool = True) -> str:
+    """How many blocks and channels can go, those of residual streams among them or not."""
+    inside, others = _going(structure, fewest)
+    total = sum(group.size for group in _groups_inside(structure))
+    channels = f"{sum(inside.values())} of {total} channels in {_counted(len(inside), 'group')}"
+    more = f", {sum(others.values())} of residual streams" if others and streams else ""
+    return f"{block_words(structure)}, {channels}{more}"
+
+
+def _going(structure: Structure, fewest: Fewest) -> tuple[dict[str, int], dict[str, int]]:
+    """How many channels of each group can go: of those inside of blocks and layers, and of residual streams."""
+    going = {group: group.size - fewest(group) for group in structure.channels if fewest(group) < group.size}
+    inside = {group.name: count for group, count in going.items() if group.kind != "stream"}
+    return inside, {group.name: count for group, count in going.items() if group.kind == "stream"}
+
+
 def removable_words(structure: Structure, fewest: Fewest = _one_or_all) -> str:
     """How many blocks and channels can go, and what is left then."""
-    groups = structure.channels
-    going = {group.name: group.size - fewest(group) for group in groups if fewest(group) < group.size}
-    inside = [group.name for group in groups if group.name in going and group.kind != "stream"]
-    total = sum(group.size for group in _groups_inside(structure))
-    channels = f"{sum(going[name] for name in inside)} of {total} channels in {len(inside)} groups"
-    if len(going) > len(inside):
-        channels += f", {sum(going.values()) - sum(going[name] for name in inside)} of residual streams"
-    blocks = f"{len(structure.blocks)} block{'s' * (len(structure.blocks) != 1)}"
+    inside, _ = _going(structure, fewest)
     left = after_removal(structure, {}, [block.name for block in structure.blocks])
     names = {group.name for group in left.channels}
-    lowest = predicted_macs(left, {name: range(going[name]) for name in inside if name in names})
+    lowest = predicted_macs(left, {name: range(count) for name, count in inside.items() if name in names})
     macs = predicted_macs(structure)
     share = f"; without all of that but the streams {lowest / macs:.1%} of the MACs are left" if macs else ""
-    return f"{blocks}, {channels}{share}"
+    return f"{going_words(structure, fewest)}{share}"
 
 
 def block_rows(structure: Structure) -> list[Row]:
@@ -135,11 +162,22 @@ def block_rows(structure: Structure) -> list[Row]:
 
 
 def stuck_lines(structure: Structure) -> list[str]:
-    """The submodules that looked like blocks and stay, with the first reason why."""
+    """What looked like blocks and stays, with the first reason why, and layers that could be blocks."""
+    alone = lone_layers(structure.channels, structure.blocks)
+    lines = [lone_words(name_together(alone, most=6))] if alone else []
     if not structure.stuck:
-        return []
+        return lines
     first = next(iter(structure.stuck.values()))
-    return [f"found, but the trial could not remove {name_together(list(structure.stuck), most=6)}: {first}"]
+    return [f"found, but the trial could not remove {name_together(list(structure.stuck), most=6)}: {first}", *lines]
+
+
+def uncut_lines(structure: Structure) -> list[str]:
+    """The groups that the trial could not cut, by why."""
+    found: dict[str, list[str]] = {}
+    for group in structure.channels:
+        if not group.removable and group.reason.startswith("the cut model"):
+            found.setdefault(in_words(group.reason).text, []).append(group.name)
+    return [f"the trial could not cut {name_together(names, most=6)}: {why}" for why, names in found.items()]
 
 
 def block_parameters(structure: Structure, block: Block) -> int:

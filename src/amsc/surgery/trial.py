@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from amsc.borrowing import borrowed, copied_inputs, example_calls, run_model
+from amsc.borrowing import borrowed, copied, copied_inputs, example_calls, run_model
 from amsc.errors import AmscError, ModelError
 from amsc.structure.structure import ChannelGroup, Structure, check_structure
 from amsc.surgery.attempts import (
@@ -58,6 +58,7 @@ def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Str
 
     Raises:
         ModelError: `model` is no module, or `structure` is none.
+        InputError: forward fails on `example_inputs`.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"expected a torch.nn.Module, got {type(model).__name__}; write cuttable(model, structure, x)")
@@ -73,6 +74,8 @@ def cuttable(model: nn.Module, structure: Structure, example_inputs: Any) -> Str
                 return result
         found = _Trial(model, structure, Attempts(model, structure, example_inputs))
         found.run()
+        if found.is_empty:  # as nothing works on inputs that the model does not take
+            _run_all(copied(model), example_inputs)
         return found.result()
 
 
@@ -121,6 +124,12 @@ class _Trial:
     def holds_for(self, attempts: Attempts) -> bool:
         """Whether what is left can go in other attempts as well."""
         return all(attempts.fits(units, every_second) for units in (self._groups, self._left(self._outer)) if units)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of all that was tried works."""
+        tried = (self._groups, self._outer, self._inner, self._plain, self._unproven)
+        return not any(self._left(units) for units in tried)
 
     def result(self) -> Structure:
         """The structure with what was found; itself where all of it can go."""
@@ -279,12 +288,16 @@ def _runnable(model: nn.Module, inputs: Any, original: Any) -> Any:
     if _shapes(calls) == _shapes(example_calls(original)):
         return None
     try:
-        with borrowed(model):
-            for call in calls:
-                run_model(model, copied_inputs(call))
+        _run_all(model, inputs)
     except AmscError:
         return None
     return inputs
+
+
+def _run_all(model: nn.Module, inputs: Any) -> None:
+    with borrowed(model):
+        for call in example_calls(inputs):
+            run_model(model, copied_inputs(call))
 
 
 def _shapes(calls: Iterable[Any]) -> list[torch.Size]:

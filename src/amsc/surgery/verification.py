@@ -28,6 +28,11 @@ NUM_RANDOM_INPUTS = 2
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
 LOW_PRECISION_TOLERANCE = 2e-2
 ANY_FINITE = sys.float_info.max
+QUOTIENT = (
+    "; a quotient of a width that stays (//) does not follow: in attention write the head size as -1, as in "
+    "reshape(b, n, 3, heads, -1), and where the heads are put together reshape(b, n, -1)"
+)
+"""What to say of a reshape to a size that is computed from another."""
 RESHAPED = re.compile(r"^shape '\[.*\]' is invalid for input of size|^unflatten: ")
 """What torch says of sizes in a reshape that do not make up the tensor's."""
 
@@ -201,7 +206,10 @@ def _why(cause: BaseException) -> str:
 
     What comes after the next ". A size" or so is advice that is left out where reasons are listed."""
     line = failing_line(cause)
-    hint = "; a size written as -1, as in reshape(b, n, -1), follows a cut" if RESHAPED.search(str(cause)) else ""
+    hint = ""
+    if RESHAPED.search(str(cause)):
+        hint = QUOTIENT if "//" in line else ""
+        hint += "; a size written as -1, as in reshape(b, n, -1), follows a cut"
     return f"{type(cause).__name__}: {cause}{f', at {line}' if line else ''}{hint}"
 
 

@@ -3,7 +3,8 @@
 import contextlib
 import importlib.util
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
@@ -25,7 +26,7 @@ SHARED = {"depth": "path", "width": "path"}
 def listening_on(console: Console) -> Iterator[Listener]:
     """The listener that suits the console, for the time of the run."""
     if not is_live(console):
-        yield LineProgress(console)
+        yield LineProgress(partial(console.print, markup=False, emoji=False, highlight=False, soft_wrap=True))
         return
     columns = (
         TextColumn("{task.description:>8}", table_column=Column(min_width=8)),
@@ -55,7 +56,7 @@ class BarProgress:
     def update(self, phase: str, step: int, steps: int, **values: float) -> None:
         """Move the bar of `phase`."""
         if words := self._depth.words(phase, values):
-            self._bars.console.print(words, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(words, markup=False, emoji=False, highlight=False, soft_wrap=True)
         bar = SHARED.get(phase, phase)
         if bar not in self._tasks:
             for task in self._tasks.values():
@@ -83,29 +84,30 @@ class _Seconds(ProgressColumn):
         return Text(words, style="progress.elapsed")
 
 
-class LineProgress:
-    """A line at the start of a phase, after each quarter of it, and whenever the network became smaller."""
+TOLD_AT_ONCE = ("macs", "cost", "judged", "score")
 
-    def __init__(self, console: Console) -> None:
-        self._console, self._depth = console, _Depth()
+
+class LineProgress:
+    """A line at the start of a phase, after each quarter of it, and whenever the network became smaller or has a new
+    score; `say` takes each."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say, self._depth = say, _Depth()
         self._last: tuple[object, ...] = ()
         self._seen: dict[str, float | None] = {}
 
     def update(self, phase: str, step: int, steps: int, **values: float) -> None:
         """Print the numbers if there is something new in them."""
         if words := self._depth.words(phase, values):
-            self._note(words)
-        self._seen |= {name: values[name] for name in ("macs", "cost", "judged") if name in values}
-        now = (phase, 4 * step // max(steps, 1), *(self._seen.get(name) for name in ("macs", "cost", "judged")))
+            self._say(words)
+        self._seen |= {name: values[name] for name in TOLD_AT_ONCE if name in values}
+        now = (phase, 4 * step // max(steps, 1), *(self._seen.get(name) for name in TOLD_AT_ONCE))
         is_one_piece = steps == 1 and not values
         if now != self._last and not (is_one_piece and step):
             numbers = _numbers(values)
             place = f" {step}/{steps}" if steps and not is_one_piece else ""
-            self._note(f"{phase}{place}" + (f": {numbers}" if numbers else ""))
+            self._say(f"{phase}{place}" + (f": {numbers}" if numbers else ""))
         self._last = now
-
-    def _note(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class _Depth:

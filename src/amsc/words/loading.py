@@ -10,20 +10,38 @@ import amsc
 {imports}
 {place}, {build})
 """
+BUILT_BY_HAND = '''\
+{imports}
+
+def dense():
+    """The {network} that the run began with; its weights do not matter."""
+    {built}
+
+'''
 BESIDE = '# "model" lies beside this page, in the folder of the run.\nsmall = amsc.load("model"'
 
 
 def loading_code(record: Record, place: str = BESIDE) -> str:
     """Python that loads the small network from a `place`, by default the one beside a report; where it is not known how
-    to build the dense one, with a name to fill in."""
+    the dense one was built, with a function to fill in, which says so when it is run as it is."""
     built = dict(record.about.built_from) if record.about else {}
     model = str(built.pop("model", "") or "")
     if not model:
-        network = record.about.network if record.about else "YourNetwork"
-        return TEMPLATE.format(place=place, imports="", build=f"lambda: {network}(...)")
+        return TEMPLATE.format(place=place, imports=_built_by_hand(record), build="dense")
     options = "".join(f", {name}={value!r}" for name, value in built.items())
     build = f"lambda: open_model({model!r}{options})"
     return TEMPLATE.format(place=place, imports="from amsc.models import open_model\n", build=build)
+
+
+def _built_by_hand(record: Record) -> str:
+    """A function that builds the dense network, as far as its class says how; the rest is for the reader to write."""
+    network, module = (record.about.network, record.about.defined_in) if record.about else ("YourNetwork", "")
+    if not module or module == "__main__" or module.split(".")[0] == "torch":
+        missing = f"return here the {network}, built as in the code that started the run"
+        return BUILT_BY_HAND.format(imports="", network=network, built=f'raise NotImplementedError("{missing}")')
+    imports = f"from {module} import {network}\n"
+    built = f"return {network}()  # with the arguments, if any, that it was built with when the run was started"
+    return BUILT_BY_HAND.format(imports=imports, network=network, built=built)
 
 
 def network_words(record: Record) -> str:

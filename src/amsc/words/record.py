@@ -18,6 +18,7 @@ __all__ = [
     "group_rows",
     "is_within_spread",
     "path_remarks",
+    "path_words",
     "reconstruction_page",
     "record_page",
     "shown_path",
@@ -30,6 +31,10 @@ MOST_GROUPS = 8
 """In the words of a record; the report has all."""
 MOST_LAYERS = 24
 """In the words of a reconstruction."""
+
+
+ENDS = ("dense", "finetune", "end")
+"""The phases of what is no point between the dense network and the outcome."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,15 @@ def shown_path(record: Record) -> tuple[PathPoint, ...]:
     return tuple(found)
 
 
+def path_words(record: Record) -> str:
+    """What the rows of the path are; the points are counted as `path_points` and the progress count them, without the
+    dense network before and the fine-tuned one after them."""
+    phases = [point.phase for point in shown_path(record)]
+    count, tuned = sum(phase not in ENDS for phase in phases), phases.count("finetune")
+    ends = f" and {'the' if tuned == 1 else tuned} fine-tuned network{'s' * (tuned > 1)}" if tuned else ""
+    return f"the dense network, {count} point{'s' * (count != 1)}{ends}"
+
+
 def _network(point: PathPoint) -> tuple[Any, ...]:
     return point.removed_blocks, dict(point.removed_channels), point.macs
 
@@ -210,7 +224,7 @@ def record_page(record: Record) -> Page:
             *record.warnings,
             f"blocks removed: {name_together(record.removed_blocks, most=6) or 'none'}",
             *path_remarks(record),
-            f"path: {len(shown_path(record))} points, {epochs:g} epochs, {seconds}",
+            f"path: {path_words(record)}; {epochs:g} epochs, {seconds}",
             verified_words(record),
             *unproven_words(record.unproven),
         ),

@@ -1,5 +1,6 @@
 """A real browser for the pages, where there is one: Debian's chromium, driven by Playwright."""
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -8,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from amsc.report import render, render_comparison
+from amsc.report import render, render_comparison, render_scan
 from report.fixed import bare_record, fixed_record, long_record
+from report.fixed_scan import RECORD, REPAIRED
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NEEDED = "AMSC_NEEDS_BROWSER"
@@ -51,6 +53,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "old": render(bare_record()),
         "long": render(long_record()),
         "evil": render(fixed_record(model=evil, layers=(type(layers[0])(evil, evil, 4, 2, 1, 1), *layers[1:]))),
+        "scan": render_scan(REPAIRED),
+        "plain-scan": render_scan(RECORD),
+        "evil-scan": render_scan(dataclasses.replace(REPAIRED, model=evil, data=evil)),
         "compared": render_comparison(
             {"one": fixed_record(), "other": fixed_record(score_after=0.9), evil: bare_record()}
         ),

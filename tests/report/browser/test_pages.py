@@ -42,6 +42,8 @@ def keep_picture(page: Any, name: str) -> None:
     ("name", "scheme", "width"),
     [
         *(("run", scheme, width) for scheme in ("light", "dark") for width in WIDTHS),
+        *(("scan", scheme, width) for scheme in ("light", "dark") for width in WIDTHS),
+        ("plain-scan", "light", 768),
         *(("compared", scheme, width) for scheme, width in zip(("light", "dark", "dark"), WIDTHS, strict=True)),
         ("old", "light", 360),
         ("long", "dark", 768),
@@ -69,6 +71,7 @@ def test_all_charts_are_there(opened: Open) -> None:
     assert page.locator('[data-chart="frontier"] g.points path').count() == len(record.path)
     assert page.locator('[data-chart="strip"] g.now rect').count() == len(record.layers)
     assert page.locator('[data-chart="layers"] >> text=gone').count() == 1
+    assert page.locator('[data-chart="scores"] g.watched circle').count() == 2
 
 
 def test_charts_follow_the_width(opened: Open) -> None:
@@ -189,7 +192,7 @@ def test_without_scripts_the_numbers_are_there(opened: Open) -> None:
 
 
 def test_names_do_no_harm(opened: Open) -> None:
-    for name in ("evil", "compared"):
+    for name in ("evil", "compared", "evil-scan"):
         page = opened(name)
         assert page.evaluate("window.hurt") is None
         assert page.locator("img").count() == 0

@@ -37,6 +37,7 @@ def circumstances(job: Job) -> Circumstances:
         },
         built_from={key: value for key, value in built.items() if value is not None},
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        defined_in=type(job.dense).__module__,
     )
 
 

@@ -71,7 +71,8 @@ def _tried(job: Job, state: RunState, snapshot: Snapshot, epochs: float, drop: f
     if found is not None:
         return state, _lost(job, state, found) <= drop
     assert state.walk is not None, "the path has been walked"
-    tried = finetuned(job, state, snapshot, epochs)
+    unwatched = replace(job, settings=replace(job.settings, score_every=0.0))  # only their ends are compared
+    tried = finetuned(unwatched, state, snapshot, epochs)
     is_kept = _lost(job, tried, tried.points[-1]) <= drop
     if is_kept:
         tried = replace(tried, walk=replace(state.walk, snapshot=snapshot))

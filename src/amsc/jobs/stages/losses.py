@@ -1,7 +1,8 @@
-"""The losses of training as a run goes along, thinned to what a chart can show."""
+"""The losses of training as a run goes along, thinned to what a chart can show, and the scores between them."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from amsc.progress import Progress
 from amsc.records import TrainingCurve
@@ -13,7 +14,7 @@ MOST = 400
 
 
 class LossLog:
-    """Hands on what it hears to a listener, and keeps the losses.
+    """Hands on what it hears to a listener, and keeps the losses and the scores of the same training.
 
     Args:
         listener: hears all of it.
@@ -30,11 +31,15 @@ class LossLog:
         return tuple(self._curves)
 
     def update(self, phase: str, step: int, steps: int, **values: float) -> None:
-        """Keep the loss, if there is one and the last that was kept is not too near, and hand everything on."""
-        loss = values.get("loss", math.nan)
+        """Keep the loss, if there is one and the last that was kept is not too near, and a score beside it; hand
+        everything on."""
+        loss, score = values.get("loss", math.nan), values.get("score", math.nan)
+        epoch = round(step / self._per_epoch, 4)
         if math.isfinite(loss):
             apart = 0.0 if step == steps else steps / MOST / self._per_epoch
-            self._add(phase, round(step / self._per_epoch, 4), float(f"{loss:.4g}"), apart)
+            self._add(phase, epoch, float(f"{loss:.4g}"), apart)
+            if math.isfinite(score):
+                self._add_score(epoch, float(f"{score:.6g}"))
         self._listener.update(phase, step, steps, **values)
 
     def _add(self, phase: str, epoch: float, loss: float, apart: float) -> None:
@@ -43,4 +48,11 @@ class LossLog:
         if last is None or last.phase != phase or epoch < last.epochs[-1]:
             self._curves.append(TrainingCurve(phase, (epoch,), (loss,)))
         elif epoch > last.epochs[-1] and epoch - last.epochs[-1] >= apart:  # the end of an epoch is told twice
-            self._curves[-1] = TrainingCurve(phase, (*last.epochs, epoch), (*last.losses, loss))
+            self._curves[-1] = replace(last, epochs=(*last.epochs, epoch), losses=(*last.losses, loss))
+
+    def _add_score(self, epoch: float, score: float) -> None:
+        """The last curve, to which the loss at this moment belongs, with another score."""
+        last = self._curves[-1]
+        if not last.score_epochs or epoch > last.score_epochs[-1]:
+            epochs, scores = (*last.score_epochs, epoch), (*last.scores, score)
+            self._curves[-1] = replace(last, score_epochs=epochs, scores=scores)

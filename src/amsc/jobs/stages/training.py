@@ -112,4 +112,5 @@ def _train_settings(job: Job, phase: str, epochs: float, learning_rate: float) -
         choices.seed,
         choices.ema if phase == "finetune" else 0.0,
         job.speed,
+        choices.score_every,
     )

@@ -108,7 +108,8 @@ function drawTraining() {
     );
   }
   const scores = placeOf("scores");
-  if (scores && data.scores.length) {
+  const judged = [...data.watched, ...data.scores];
+  if (scores && judged.length) {
     keepDrawn(scores, (width) =>
       Plot.plot({
         width,
@@ -119,10 +120,12 @@ function drawTraining() {
         marginBottom: 40,
         ...phaseScales(),
         x: { label: "epochs of training", ticks: width < 420 ? 4 : 8, domain: epochs },
-        y: scoreAxis(data.score, data.scores.map((point) => point.score)),
+        y: scoreAxis(data.score, judged.map((point) => point.score)),
         marks: [
+          Plot.line(data.watched, { x: "epoch", y: "score", z: "line", stroke: "phase", strokeWidth: 1.5, strokeOpacity: 0.6 }),
+          Plot.dot(data.watched, { x: "epoch", y: "score", fill: "phase", r: 2.5, className: "watched" }),
           Plot.dot(data.scores, { x: "epoch", y: "score", fill: "phase", symbol: "phase", r: 5 }),
-          Plot.tip(data.scores, Plot.pointer({ x: "epoch", y: "score", fontSize: 12, lineHeight: 1.3, title: "words" })),
+          Plot.tip(judged, Plot.pointer({ x: "epoch", y: "score", fontSize: 12, lineHeight: 1.3, title: "words" })),
         ],
       })
     );

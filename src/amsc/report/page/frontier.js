@@ -1,54 +1,12 @@
-/* The frontier: every network of the path by cost and score, a slider over the target, and the layers at its point. */
+/* The frontier: every network of the path by cost and score, and the layers of the one that is chosen. */
 "use strict";
 
 function drawFrontier() {
   const place = placeOf("frontier");
   if (!place || !data.path.length) return;
-  const slider = document.getElementById("target");
-  let chosen = d3.greatest(data.path, (point) => point.place);
-  let mark = () => {};
-
-  keepDrawn(place, (width) => {
-    const chart = frontierChart(width);
-    mark = markerOn(chart);
-    mark(chosen);
-    chart.addEventListener("click", () => {
-      if (chart.value) choose(chart.value, true);
-    });
-    return chart;
-  });
-  place.addEventListener("pointerdown", (event) => event.stopPropagation(), { capture: true }); // a tip is not held
-  const strip = drawStrip();
-
-  function choose(point, moveSlider) {
-    chosen = point;
-    if (moveSlider) slider.value = Math.ceil(point.share * 1000) / 10;
-    const wanted = `${d3.format(".1f")(slider.value)}%`;
-    document.getElementById("target-value").textContent = wanted;
-    document.getElementById("readout").textContent = `${point.name}: ${point.words}.`;
-    slider.setAttribute("aria-valuetext", `at most ${wanted} of the multiply-adds: ${point.name}, ${point.words}`);
-    mark(point);
-    strip(point);
-  }
-
-  let waiting = false;
-  slider.addEventListener("input", () => {
-    if (waiting) return;
-    waiting = true;
-    requestAnimationFrame(() => {
-      waiting = false;
-      choose(dearestWithin(Number(slider.value) / 100), false);
-    });
-  });
-  choose(chosen, true);
-}
-
-/* The network that makes most of a target: of those that keep to it the dearest, of equal ones the last. */
-function dearestWithin(share) {
-  const within = data.path.filter((point) => point.share <= share + 1e-6);
-  if (!within.length) return data.path[data.path.length - 1];
-  const equals = within.filter((point) => point.macs === within[0].macs);
-  return equals[equals.length - 1];
+  const choice = choiceAmong(data.path, d3.greatest(data.path, (point) => point.place));
+  drawChoosable(place, frontierChart, choice, "score");
+  choice.follow(drawStrip());
 }
 
 function frontierChart(width) {
@@ -70,14 +28,6 @@ function frontierChart(width) {
       Plot.tip(data.path, Plot.pointer({ x: "share", y: "score", title: (point) => `${point.name}\n${point.words}`, lineWidth: 22, fontSize: 12, lineHeight: 1.3, maxRadius: 60 })),
     ],
   });
-}
-
-/* A ring that can be put around one point of a chart. */
-function markerOn(chart) {
-  const x = chart.scale("x");
-  const y = chart.scale("y");
-  const ring = d3.select(chart.matches("svg") ? chart : chart.querySelector("svg")).append("circle").attr("class", "selected").attr("r", 10);
-  return (point) => ring.attr("cx", x.apply(point.share)).attr("cy", y.apply(point.score));
 }
 
 /* The layers front to back as columns: what they were behind, what they are at the point in front. */

@@ -14,6 +14,7 @@ from amsc.tasks import Task
 from amsc.training.steps.captured import step_of
 from amsc.training.steps.loop import Batches, Stretch, cosine, set_learning_rate, train_steps
 from amsc.training.steps.optimizers import Moments, OptimizerChoice, make_optimizer, moments_of, restore_moments
+from amsc.training.steps.scoring import Often, ScoreWatch
 from amsc.training.steps.step import AS_IS, Speed, Teach, TrainingStep, as_it_is, device_of
 
 __all__ = ["TrainSettings", "TrainState", "finetune"]
@@ -25,7 +26,8 @@ WARMUP_SHARE = 0.05
 @dataclass(frozen=True)
 class TrainSettings:
     """How to train: `phase` ("dense" or "finetune") names it in messages and decides the order of the data; `ema` is
-    the decay per step of the average of the weights that training ends with (0: the last weights)."""
+    the decay per step of the average of the weights that training ends with (0: the last weights). The validation split
+    is scored after every `score_every` epochs, for `progress` alone."""
 
     phase: str
     epochs: float
@@ -33,6 +35,7 @@ class TrainSettings:
     seed: int = 0
     ema: float = 0.0
     speed: Speed = AS_IS
+    score_every: Often = 0.0
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,9 @@ def finetune(
 
     `save` is called after every epoch with a state (of copies) from which the same training goes on identically.
     The last epoch may be a fraction. `teach` as in `train_steps`. With `settings.ema` the model ends with the moving
-    average of its parameters, which starts at those it came with (its BatchNorm statistics are the last ones). Returns
-    the mean loss of the last epoch (0 if there is none).
+    average of its parameters, which starts at those it came with (its BatchNorm statistics are the last ones). Scores
+    on the way (see `ScoreWatch`) change nothing: the last weights are taken, never the best. Returns the mean loss of
+    the last epoch (0 if there is none).
 
     Raises:
         TrainingError: the loss is not finite.
@@ -81,6 +85,7 @@ def finetune(
         restore_moments(model, optimizer, state.moments)
     step = step_of(TrainingStep(model, optimizer, task, teach, settings.speed))
     average = _Average(names, settings.ema, state.average if state else {})
+    watch = ScoreWatch(model, data, task, settings.speed, often=settings.score_every, steps=steps)
     batches, loss = Batches(data, settings.seed, settings.phase, device_of(model)), 0.0 if state is None else state.loss
     for epoch in range(0 if state is None else state.epochs, -(-steps // per_epoch)):
         first = epoch * per_epoch
@@ -92,8 +97,9 @@ def finetune(
         count = min(per_epoch, steps - first)
         stretch = Stretch(settings.phase, first, steps)
         taken = batches.take(count, first_epoch=epoch)
-        hooks: dict[str, Any] = {"before": set_rate, "after": average.update, "speed": settings.speed, "step": step}
-        loss = train_steps(model, optimizer, taken, task, stretch, **hooks, progress=progress)
+        hooks: dict[str, Any] = {"before": set_rate, "after": average.update, "look": watch.since(first)}
+        how: dict[str, Any] = {"speed": settings.speed, "step": step, "progress": progress}
+        loss = train_steps(model, optimizer, taken, task, stretch, **hooks, **how)
         save(replace(_state_of(model, optimizer, epoch + 1, loss), average=average.values()))
     average.give()
     return loss

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -96,6 +96,7 @@ def train_steps(
     before: Callable[[int], None] = lambda number: None,
     after: Callable[[int], None] = lambda number: None,
     watch: Callable[[], dict[str, float]] = dict,
+    look: Callable[[int], Mapping[str, float]] = lambda number: {},
     teach: Teach = as_it_is,
     speed: Speed = AS_IS,
     step: Step | None = None,
@@ -104,9 +105,9 @@ def train_steps(
     """Train `model` in place, one step for each batch; returns the mean loss.
 
     `before(i)` and `after(i)` run around step i (0, 1, ... within this call); `watch()` adds values to what `progress`
-    gets; `teach(inputs, output, loss)` is the loss to minimise in place of the task's; `speed` says how to compute. A
-    `step` of the same (see `step_of`) may be given, so that several calls share what it has recorded. The caller's
-    random generators come back as they were.
+    gets, and what `look(i)` sees after step i it gets at once; `teach(inputs, output, loss)` is the loss to minimise in
+    place of the task's; `speed` says how to compute. A `step` of the same (see `step_of`) may be given, so that several
+    calls share what it has recorded. The caller's random generators come back as they were.
 
     Raises:
         TrainingError: a loss is not finite; the message names the step.
@@ -119,8 +120,10 @@ def train_steps(
             before(number)
             loss = step(inputs, target)
             after(number)
-            if gauge.add(loss):
-                progress.update(stretch.phase, stretch.first + number + 1, stretch.steps, loss=gauge.recent, **watch())
+            seen = look(number)
+            if gauge.add(loss, is_asked=bool(seen)):
+                values = {"loss": gauge.recent, **watch(), **seen}
+                progress.update(stretch.phase, stretch.first + number + 1, stretch.steps, **values)
     gauge.look()
     progress.update(stretch.phase, stretch.first + gauge.seen, stretch.steps, loss=gauge.recent, **watch())
     return gauge.total / max(1, gauge.seen)
@@ -159,10 +162,10 @@ class _LossGauge:
         self.waiting: list[Tensor] = []
         self.seen, self.total, self.recent = 0, 0.0, math.nan
 
-    def add(self, loss: Tensor) -> bool:
-        """Whether the losses were looked at."""
+    def add(self, loss: Tensor, *, is_asked: bool = False) -> bool:
+        """Whether the losses were looked at, as it was time or somebody asked."""
         self.waiting.append(loss)
-        if len(self.waiting) < LOSS_CHECK_STEPS:
+        if len(self.waiting) < LOSS_CHECK_STEPS and not is_asked:
             return False
         self.look()
         return True
@@ -178,9 +181,10 @@ class _LossGauge:
                     f"(learning rate {rate:.3g}); lower that phase's learning rate, and check that the data and the "
                     "model's weights are finite"
                 )
+            self.total += value  # one by one, so that the sum does not depend on when somebody looks
         self.seen, self.waiting = self.seen + len(values), []
         if values:
-            self.total, self.recent = self.total + sum(values), sum(values) / len(values)
+            self.recent = sum(values) / len(values)
 
 
 @contextmanager
