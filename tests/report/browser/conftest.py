@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from amsc.bench import Method, Network, Recipe
+from amsc.bench.page import render_bench
+from amsc.bench.table import Entry
 from amsc.report import render, render_comparison, render_scan
 from report.fixed import bare_record, fixed_record, long_record
 from report.fixed_scan import RECORD, REPAIRED
@@ -42,6 +45,25 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+def bench_page() -> str:
+    """Two methods and a control at two budgets, one cell of which failed."""
+
+    def entry(method: str, budget: str, share: float, score: float | None, failed: tuple[str, ...] = ()) -> Entry:
+        numbers = (0.01, -0.02, 0.01, 0.004, share, share)
+        return Entry("net", method, budget, 1.0, "", 3, score, *numbers, {"1": 0.9, "64": 0.7}, failed)
+
+    methods = {"default": Method(), "a method with a long name": Method(), "dense": Method(control="dense")}
+    recipe = Recipe("digits", {"net": Network("net")}, methods, ("macs=60%", "macs=30%"), epochs=(1.0,))
+    found = [
+        entry("default", "macs=60%", 0.6, 0.9),
+        entry("default", "macs=30%", 0.3, 0.85),
+        entry("a method with a long name", "macs=60%", 0.59, 0.88),
+        entry("a method with a long name", "macs=30%", 0.3, None, ("seed 0: TargetError: <b>it</b> cannot be met",)),
+        entry("dense", "", 1.0, 0.92),
+    ]
+    return render_bench(found, recipe, score="accuracy")
+
+
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The pages that are opened, by name."""
@@ -56,6 +78,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "scan": render_scan(REPAIRED),
         "plain-scan": render_scan(RECORD),
         "evil-scan": render_scan(dataclasses.replace(REPAIRED, model=evil, data=evil)),
+        "bench": bench_page(),
         "compared": render_comparison(
             {"one": fixed_record(), "other": fixed_record(score_after=0.9), evil: bare_record()}
         ),

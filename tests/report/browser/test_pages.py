@@ -46,6 +46,8 @@ def keep_picture(page: Any, name: str) -> None:
         ("plain-scan", "light", 768),
         *(("compared", scheme, width) for scheme, width in zip(("light", "dark", "dark"), WIDTHS, strict=True)),
         ("old", "light", 360),
+        ("bench", "light", 360),
+        ("bench", "dark", 1280),
         ("long", "dark", 768),
     ],
 )
