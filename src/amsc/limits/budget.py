@@ -170,9 +170,10 @@ def _lowest(structure: Structure, model: nn.Module, settings: Settings) -> Remov
     found: Penalty | Coordinates = Penalty(structure, model)
     if settings.with_streams:
         structure, found = find_gates(structure, model, streams=True)
-    left = after_removal(structure, {}, found.blocks)
+    blocks = () if settings.method == "criterion" and not settings.block_criterion else tuple(found.blocks)
+    left = after_removal(structure, {}, blocks)
     rounding = settings.rounding(structure)
-    return Removal(tuple(found.blocks), fewest_channels(left, found.channels, rounding))
+    return Removal(blocks, fewest_channels(left, found.channels, rounding))
 
 
 def _limits_said(settings: Settings) -> str:

@@ -8,7 +8,7 @@ from amsc.structure.costing import predicted_cost
 from amsc.structure.cutting import after_removal
 from amsc.structure.structure import Structure
 from amsc.tasks import Task
-from amsc.training.gates.choice import GateChoice
+from amsc.training.gates.choice import WidthChoice
 from amsc.training.gates.scan_gates import StandIn, find_gates
 from amsc.training.path.networks import Trail
 from amsc.training.path.thinning import Cut, Thinning
@@ -30,7 +30,7 @@ class AtTarget:
     thinned: Cut
     narrowed: Cut
     judged: Evaluation
-    choice: GateChoice | None = None
+    choice: WidthChoice | None = None
     least_share: float = 0.0
 
     @property
@@ -70,7 +70,7 @@ class Making:
         more even widths, and, where blocks may go, without those that have collapsed as a whole."""
         left = one.narrowed.live.structure
         slivers = _slivers(self.trail.structure, left)
-        if one.choice is None or not slivers:
+        if one.choice is None or not slivers or not self.thinning.rescues:
             return []
         found = []
         evener = one.choice.with_rounding(replace(one.choice.rounding, share=SLIVER))
@@ -83,7 +83,7 @@ class Making:
         return found
 
     def _judged(
-        self, thinned: Cut, choice: GateChoice | None, removal: Removal, *, least_share: float = 0.0
+        self, thinned: Cut, choice: WidthChoice | None, removal: Removal, *, least_share: float = 0.0
     ) -> AtTarget:
         trail, narrowed = self.trail, self._without(thinned, removal)
         judged = evaluate(narrowed.live.model, trail.data, "validation", trail.task)

@@ -1,0 +1,106 @@
+"""A criterion at work on a path: in which order blocks go, and which channels of any network on the way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import nn
+
+from amsc.criteria.scene import Scene
+from amsc.criteria.spread import PricedChoice, global_ranking, uniform_ranking
+from amsc.criteria.table import CHANNELS, block_prices, channel_prices, found
+from amsc.data import Data
+from amsc.progress import Tell
+from amsc.structure.cutting import after_removal
+from amsc.structure.rounding import Rounding
+from amsc.structure.structure import Structure
+from amsc.tasks import Task
+from amsc.training.gates.scan_gates import StandIn
+from amsc.training.path.networks import Trail
+from amsc.training.path.thinning import Cut, Thinning
+from amsc.training.removal.bunches import ANY_NUMBER
+from amsc.training.removal.removed import Removal, Shrunk
+
+__all__ = ["PricedThinning", "Pricing"]
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """The criteria of a run (`block` "": no block goes), how a cut spreads over the layers ("auto": as is usual for the
+    criterion), and what prices are taken of."""
+
+    channel: str
+    block: str
+    spread: str
+    data: Data
+    task: Task
+    seed: int = 0
+    rounding: Rounding = ANY_NUMBER
+    streams: bool = False
+
+    def choice(self, model: nn.Module, structure: Structure) -> PricedChoice:
+        """Which channels of a network go for any cost, by the prices that they have in it.
+
+        Raises:
+            SettingsError, DataError: see `channel_prices`.
+        """
+        criterion = found(CHANNELS, "criterion", self.channel)
+        prices = channel_prices(self.scene(model, structure), self.channel)
+        if (criterion.spread if self.spread == "auto" else self.spread) == "uniform":
+            ranking = uniform_ranking(prices)
+        else:
+            ranking = global_ranking(prices, is_comparable=criterion.is_comparable)
+        return PricedChoice(structure, tuple(ranking), self.rounding)
+
+    def block_order(self, model: nn.Module, structure: Structure) -> tuple[str, ...]:
+        """The blocks of a network that may go, the cheapest first. Errors as of `block_prices`."""
+        if not self.block:
+            return ()
+        prices = block_prices(self.scene(model, structure), self.block)
+        return tuple(sorted(prices, key=prices.__getitem__))
+
+    def narrowing(self, live: Shrunk, target_cost: int) -> Removal:
+        """What goes of a network so that it costs `target_cost` or just less: channels, and blocks only where these are
+        not enough.
+
+        Raises:
+            TargetError: nothing reaches it.
+        """
+        choice, gone = self.choice(live.model, live.structure), tuple[str, ...]()
+        order = self.block_order(live.model, live.structure) if choice.lowest > target_cost else ()
+        for name in order:
+            gone = (*gone, name)
+            choice = PricedChoice(after_removal(live.structure, {}, gone), choice.ranking, self.rounding)
+            if choice.lowest <= target_cost:
+                break
+        return Removal(gone, choice.removal(target_cost).channels)
+
+    def scene(self, model: nn.Module, structure: Structure) -> Scene:
+        """What the criteria look at."""
+        return Scene(model, structure, self.data, self.task, self.seed, streams=self.streams)
+
+
+class PricedThinning(Thinning):
+    """The dense network, and the same without one, two, ... blocks, in the order of the prices that a criterion gives
+    them in the dense network. Of each the channels go by the prices that they have in it; no other network is looked at
+    where layers collapse."""
+
+    rescues = False
+
+    def __init__(self, trail: Trail, floor_cost: int, pricing: Pricing) -> None:
+        super().__init__(trail, floor_cost)
+        self._pricing = pricing
+
+    @cached_property
+    def _order(self) -> tuple[str, ...]:
+        return self._pricing.block_order(self._trail.dense, self._trail.structure)
+
+    def _looked_at(self, cut: Cut, stand_in: StandIn) -> PricedChoice:
+        return self._pricing.choice(cut.live.model, cut.live.structure)
+
+    def _spare(self, structure: Structure, least_cost: int) -> list[str]:
+        may_go = super()._spare(structure, least_cost)
+        return [name for name in self._order if name in may_go]
+
+    def _cheapest(self, cut: Cut, spare: Sequence[str], tell: Tell) -> tuple[Shrunk, str]:
+        return self._trail.tried(cut.live, spare[0]), spare[0]
