@@ -77,7 +77,7 @@ def _sides(ends: Ends) -> tuple[Tensor, Tensor]:
 
 def _labels(ends: Ends) -> Tensor:
     if not isinstance(ends.target, Tensor) or ends.target.ndim != 1 or ends.target.is_floating_point():
-        raise SettingsError("dbp tells classes apart, and the data have none; choose another block_criterion")
+        raise SettingsError("the data have no classes to tell apart")
     return ends.target.cpu()
 
 
@@ -92,7 +92,7 @@ def _probed(rows: Tensor, labels: Tensor) -> float:
     half = len(rows) // 2
     known = labels[:half]
     if len(known.unique()) < 2:
-        raise SettingsError("dbp needs examples of two classes; give more training data, or shuffle them")
+        raise SettingsError("the first half of the training examples that are looked at has a single class")
     rows = (rows - rows[:half].mean(0)) / rows[:half].std(0).clamp(min=1e-12)
     probe = LogisticRegression(max_iter=1000).fit(rows[:half].numpy(), known.numpy())
     return float(probe.score(rows[half:].numpy(), labels[half:].numpy()))
@@ -109,10 +109,7 @@ def entropy(scene: Scene, block: Block) -> float:
         SettingsError: nothing in the block reads what something in it makes."""
     groups = [group for group in scene.structure.channels if _is_made_and_read_in(group, block.name)]
     if not groups:
-        raise SettingsError(
-            f"entropy looks at the units between two layers of a block, and {block.name} has none; choose another "
-            f"block_criterion, or keep that block (keep=[{block.name!r}])"
-        )
+        raise SettingsError("it has no units between two of its layers")
     return float(torch.stack([_mean_entropy(scene, group) for group in groups]).mean())
 
 

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from amsc.criteria.scene import Scene
 from amsc.data import batch_size_of
-from amsc.structure.cost_terms import written_costs
-from amsc.structure.costing import saved_by_channel
-from amsc.structure.structure import ChannelGroup
+from amsc.structure.names import holder
+from amsc.structure.structure import ChannelGroup, Structure
 
 __all__ = ["fisher", "on_batches", "taylor"]
 
@@ -30,8 +29,7 @@ def fisher(scene: Scene, group: ChannelGroup) -> Tensor:
     Liu, Zhang, Kuang, Zhou, Xue, Wang, Chen, Yang, Liao and Zhang 2021 (Group Fisher pruning): channels of coupled
     layers share a gate, and importance is divided by the memory of the activations saved."""
     rows = scene.gate_columns([(group.name, channel) for channel in range(group.size)])
-    saved = saved_by_channel(scene.structure, group.name, written_costs(scene.structure))
-    return rows.square().mean(0) / max(1.0, saved)
+    return rows.square().mean(0) / max(1, _written(scene.structure, group))
 
 
 def on_batches(scene: Scene, gates: list[str] | list[tuple[str, int]]) -> Tensor:
@@ -39,3 +37,10 @@ def on_batches(scene: Scene, gates: list[str] | list[tuple[str, int]]) -> Tensor
     rows = scene.gate_columns(list(gates))
     means = [part.mean(0) for part in rows.split(batch_size_of(scene.data))]
     return torch.stack(means).square().mean(0)
+
+
+def _written(structure: Structure, group: ChannelGroup) -> float:
+    """How many numbers a channel of the group is in the outputs of the layers that make it."""
+    made = {(m.parameter, m.axis): len(m.indices[0]) for m in group.members if m.role == "out"}
+    own = ((cost, key) for cost in structure.costs for key in cost.along if cost.module == holder(key[0]))
+    return sum(cost.positions * made.get(key, 0) for cost, key in own)

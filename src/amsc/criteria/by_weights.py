@@ -51,10 +51,7 @@ def batchnorm_scale(scene: Scene, group: ChannelGroup) -> Tensor:
         if m.role == "affine" and m.parameter.rpartition(".")[2] == "weight"
     ]
     if not scales:
-        raise SettingsError(
-            f"batchnorm-scale needs a scale for each channel, and {group.name} passes no normalisation that has one; "
-            f"choose another criterion, or keep that group (keep=[{group.name!r}])"
-        )
+        raise SettingsError("its channels pass no normalisation that scales them")
     return torch.stack(scales).mean(0)
 
 
@@ -91,8 +88,5 @@ def filters(scene: Scene, group: ChannelGroup) -> Tensor:
             rows = weight.double().cpu().movedim(member.axis, 0)
             parts.append(rows[torch.tensor(member.indices)].flatten(1))
     if not parts:
-        raise SettingsError(
-            f"no layer with weights makes the channels of {group.name}; choose a criterion that looks at activations "
-            f"or derivatives, or keep that group (keep=[{group.name!r}])"
-        )
+        raise SettingsError("no layer with weights makes its channels")
     return torch.cat(parts, 1)

@@ -34,10 +34,7 @@ def ends_of(scene: Scene, block: Block, *, examples: int) -> list[Ends]:
         SettingsError: the block does not return its input when it is gone.
     """
     if block.kind is not BlockKind.IDENTITY:
-        raise SettingsError(
-            f"{block.name} cannot be priced by its ends: gone, it leaves {block.kind.leaves} and not its input; choose "
-            f"another block_criterion (cka, taylor), or keep that block (keep=[{block.name!r}])"
-        )
+        raise SettingsError(f"gone, it leaves {block.kind.leaves}, and not its input to compare its output with")
     count = -(-examples // batch_size_of(scene.data))
     return list(_ends(scene, scene.model.get_submodule(block.name), stand_in(block.call), count))
 

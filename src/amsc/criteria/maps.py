@@ -48,11 +48,8 @@ def maps_of(scene: Scene, group: ChannelGroup, *, axes: int = 0) -> list[Maps]:
             with contextlib.suppress(_SeenError):
                 run(scene.model, batch, seen)
             if seen.found is None:
-                raise SettingsError(
-                    f"no layer shows the activations of {group.name}"
-                    f"{f' as maps with {axes} axes' if axes else ''}; choose a criterion that looks at weights or "
-                    f"derivatives, or keep that group (keep=[{group.name!r}])"
-                )
+                kind = f"convolution over {axes} axes" if axes else "linear operator"
+                raise SettingsError(f"no {kind} makes its channels or reads them")
             found.append(seen.found)
     return found
 

@@ -1,6 +1,6 @@
 """The criteria by name, and the prices that they give."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,6 +16,8 @@ from amsc.words.nearest import nearest
 __all__ = ["BLOCKS", "CHANNELS", "ChannelCriterion", "block_prices", "channel_prices", "found"]
 
 Known = TypeVar("Known")
+Part = TypeVar("Part", Block, ChannelGroup)
+Price = TypeVar("Price", Tensor, float)
 
 
 @dataclass(frozen=True)
@@ -60,21 +62,42 @@ def channel_prices(scene: Scene, criterion: str) -> dict[str, Tensor]:
         DataError: a price is not a finite number.
     """
     price = found(CHANNELS, "criterion", criterion).price
-    prices = {group.name: price(scene, group).double().cpu() for group in scene.groups}
-    for name, values in prices.items():
-        if not bool(torch.isfinite(values).all()):
-            raise DataError(_words_on_prices(criterion, name))
-    return prices
+    priced = _priced("criterion", criterion, scene.groups, lambda group: price(scene, group))
+    return {name: values.double().cpu() for name, values in priced.items()}
 
 
 def block_prices(scene: Scene, criterion: str) -> dict[str, float]:
     """The price of every block that may go, by name; the cheapest go first. Errors as of `channel_prices`."""
     price = found(BLOCKS, "block_criterion", criterion)
-    prices = {block.name: price(scene, block) for block in scene.blocks}
-    for name, value in prices.items():
-        if not torch.isfinite(torch.tensor(value)):
-            raise DataError(_words_on_prices(criterion, name))
+    return _priced("block_criterion", criterion, scene.blocks, lambda block: price(scene, block))
+
+
+def _priced(key: str, criterion: str, parts: Iterable[Part], price: Callable[[Part], Price]) -> dict[str, Price]:
+    """The prices of these parts of a network by their names."""
+    prices, reasons = dict[str, Price](), dict[str, str]()
+    for part in parts:
+        try:
+            prices[part.name] = price(part)
+        except SettingsError as error:
+            reasons[part.name] = str(error)
+        else:
+            _check_finite(criterion, part.name, prices[part.name])
+    if reasons:
+        name, reason = next(iter(reasons.items()))
+        others = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+        raise SettingsError(
+            f"{key}={criterion!r} cannot price {name} ({reason}){others}; choose another, or keep what it cannot "
+            f"price: keep={list(reasons)}"
+        )
     return prices
+
+
+def _check_finite(criterion: str, name: str, prices: Tensor | float) -> None:
+    if not bool(torch.isfinite(torch.as_tensor(prices)).all()):
+        raise DataError(
+            f"the prices that {criterion} gives {name} are not finite numbers; check that the weights of the network "
+            "and its training data are finite"
+        )
 
 
 def found(known: Mapping[str, Known], key: str, name: str) -> Known:
@@ -86,10 +109,3 @@ def found(known: Mapping[str, Known], key: str, name: str) -> Known:
     if name not in known:
         raise SettingsError(f"{key}: expected one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
     return known[name]
-
-
-def _words_on_prices(criterion: str, name: str) -> str:
-    return (
-        f"the prices that {criterion} gives {name} are not finite numbers; check that the weights of the network and "
-        "its training data are finite"
-    )

@@ -7,7 +7,7 @@ from amsc.structure.names import holder
 from amsc.structure.parts import LayerCost
 from amsc.structure.structure import Structure
 
-__all__ = ["byte_costs", "parameter_costs", "time_features", "written_costs"]
+__all__ = ["byte_costs", "parameter_costs", "time_features"]
 
 
 def parameter_costs(structure: Structure) -> tuple[LayerCost, ...]:
@@ -31,21 +31,15 @@ def byte_costs(structure: Structure, sizes: Mapping[str, tuple[int, int]]) -> tu
 def time_features(structure: Structure) -> tuple[tuple[LayerCost, ...], ...]:
     """What the latency is taken to be a sum of, each a kind of cost: one, the number of operators, multiply-adds,
     elements read and written by them, and parameters."""
-    reads = (_ends(structure, cost)[0] for cost in structure.costs)
+    ends = [(cost, *_ends(structure, cost)) for cost in structure.costs]
     return (
         (LayerCost("", 1),),
         tuple(LayerCost(cost.module, 1, ()) for cost in structure.costs),
         structure.costs,
-        tuple(read for read in reads if read is not None),
-        written_costs(structure),
+        tuple(read for _, read, _ in ends if read is not None),
+        tuple(written for _, _, written in ends if written is not None),
         parameter_costs(structure),
     )
-
-
-def written_costs(structure: Structure) -> tuple[LayerCost, ...]:
-    """One cost per convolution or linear layer: the number of elements that it writes."""
-    ends = (_ends(structure, cost) for cost in structure.costs)
-    return tuple(written for _, written in ends if written is not None)
 
 
 def _ends(structure: Structure, cost: LayerCost) -> tuple[LayerCost | None, LayerCost | None]:
