@@ -54,6 +54,12 @@ def _check_criterion(settings: "Settings") -> None:
             f'method="criterion" looks for the number of blocks at equal cost, and depth_rule={settings.depth_rule!r}: '
             "leave depth_rule out; depth_share=0 lets no block go that need not"
         )
+    if settings.criterion_spread == "knapsack" and (settings.block_criterion or settings.uniform):
+        said = "uniform" if settings.uniform else f"block_criterion={settings.block_criterion!r}"
+        raise SettingsError(
+            'criterion_spread="knapsack" takes blocks by the prices of their channels, each layer for itself, and '
+            f'{said} is given: leave one of the two out, or choose criterion_spread="global"'
+        )
 
 
 def _check_no_criterion(settings: "Settings") -> None:

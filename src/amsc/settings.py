@@ -43,7 +43,7 @@ CHOICES = {
     "method": ("proximal", "gates", "criterion"),
     "criterion": ("", *CRITERIA),
     "block_criterion": ("", *BLOCK_CRITERIA),
-    "criterion_spread": ("auto", "uniform", "global"),
+    "criterion_spread": ("auto", "uniform", "global", "knapsack"),
     "depth_rule": ("equal-cost", "one-standard-error", "share"),
     "weights": ("fisher", "amsc", "ssl", "gl", "rw"),
     "theta_hat": ("dense", "group-lasso", "refreshed"),
@@ -150,7 +150,7 @@ class Settings:
     method: str = "proximal"  # or "gates": cut by sensitivity and train in turns, without a penalty; or "criterion"
     criterion: str = ""  # with method="criterion": what channels are priced by, such as "l1" (see amsc.criteria)
     block_criterion: str = ""  # and blocks, such as "cka"; without it no block goes
-    criterion_spread: str = "auto"  # "uniform": the same share of each layer; "global": the cheapest of all
+    criterion_spread: str = "auto"  # "uniform": the same share of each layer; or "global", "knapsack"
     path_epochs: float = 0.0  # without any, the path is a ladder of networks at equal cost
     finetune_epochs: float = 16.0
     path_points: int = 4

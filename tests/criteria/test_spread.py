@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from amsc.criteria import Pricing, channel_prices, global_ranking, uniform_ranking
+from amsc.criteria import Pricing, by_their_mean, channel_prices, global_ranking, uniform_ranking
 from amsc.errors import TargetError
 from amsc.structure import Rounding, Structure
 from amsc.structure.costing import predicted_cost, predicted_macs
@@ -25,8 +25,8 @@ def test_uniform_takes_about_the_same_share_of_each() -> None:
 
 
 def test_global_takes_the_cheapest_or_the_cheapest_for_their_layer() -> None:
-    assert global_ranking(PRICES, is_comparable=True) == [("a", 1), ("a", 2), ("a", 0), ("a", 3), ("b", 0), ("b", 1)]
-    assert global_ranking(PRICES, is_comparable=False) == [
+    assert global_ranking(PRICES) == [("a", 1), ("a", 2), ("a", 0), ("a", 3), ("b", 0), ("b", 1)]
+    assert global_ranking(by_their_mean(PRICES)) == [
         ("a", 1),
         ("b", 0),
         ("a", 2),

@@ -35,7 +35,11 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     ),
     "criterion": (str, "", "what channels are priced by, with --method criterion"),
     "block_criterion": (str, "", "what blocks are priced by then; without it none goes"),
-    "criterion_spread": (str, "", "the same share of each layer goes (uniform), or the cheapest of all (global)"),
+    "criterion_spread": (
+        str,
+        "",
+        "the same share of each layer goes (uniform), the cheapest of all (global), or the most is kept (knapsack)",
+    ),
     "path_epochs": (float, "E", "epochs of the path, shared by its pieces (0: networks at equal cost, untrained)"),
     "finetune_epochs": (float, "E", "epochs of fine-tuning after the cut"),
     "path_points": (int, "N", "points of the path, each a network"),

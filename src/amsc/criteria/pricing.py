@@ -1,20 +1,23 @@
 """A criterion at work on a path: in which order blocks go, and which channels of any network on the way."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import nn
 
+from amsc.criteria.knapsack import KnapsackChoice
 from amsc.criteria.scene import Scene
-from amsc.criteria.spread import PricedChoice, global_ranking, uniform_ranking
+from amsc.criteria.spread import PricedChoice, by_their_mean, global_ranking, uniform_ranking
 from amsc.criteria.table import CHANNELS, block_prices, channel_prices, found
 from amsc.data import Data
 from amsc.progress import Tell
 from amsc.structure.cutting import after_removal
 from amsc.structure.rounding import Rounding
 from amsc.structure.structure import Structure
+from amsc.surgery import stand_in
 from amsc.tasks import Task
+from amsc.training.gates.choice import WidthChoice
 from amsc.training.gates.scan_gates import StandIn
 from amsc.training.path.networks import Trail
 from amsc.training.path.thinning import Cut, Thinning
@@ -38,19 +41,22 @@ class Pricing:
     rounding: Rounding = ANY_NUMBER
     streams: bool = False
 
-    def choice(self, model: nn.Module, structure: Structure) -> PricedChoice:
-        """Which channels of a network go for any cost, by the prices that they have in it.
+    def choice(self, model: nn.Module, structure: Structure) -> PricedChoice | KnapsackChoice:
+        """Which channels of a network go for any cost, by the prices that they have in it; as a knapsack blocks too.
 
         Raises:
             SettingsError, DataError: see `channel_prices`.
         """
         criterion = found(CHANNELS, "criterion", self.channel)
-        prices = channel_prices(self.scene(model, structure), self.channel)
-        if (criterion.spread if self.spread == "auto" else self.spread) == "uniform":
-            ranking = uniform_ranking(prices)
-        else:
-            ranking = global_ranking(prices, is_comparable=criterion.is_comparable)
-        return PricedChoice(structure, tuple(ranking), self.rounding)
+        scene = self.scene(model, structure)
+        prices = channel_prices(scene, self.channel)
+        spread = criterion.spread if self.spread == "auto" else self.spread
+        if spread == "uniform":
+            return PricedChoice(structure, tuple(uniform_ranking(prices)), self.rounding)
+        comparable = prices if criterion.is_comparable else by_their_mean(prices)
+        if spread == "global":
+            return PricedChoice(structure, tuple(global_ranking(comparable)), self.rounding)
+        return KnapsackChoice(structure, comparable, self.rounding, tuple(block.name for block in scene.blocks))
 
     def block_order(self, model: nn.Module, structure: Structure) -> tuple[str, ...]:
         """The blocks of a network that may go, the cheapest first. Errors as of `block_prices`."""
@@ -66,14 +72,16 @@ class Pricing:
         Raises:
             TargetError: nothing reaches it.
         """
-        choice, gone = self.choice(live.model, live.structure), tuple[str, ...]()
-        order = self.block_order(live.model, live.structure) if choice.lowest > target_cost else ()
-        for name in order:
+        choice = self.choice(live.model, live.structure)
+        if isinstance(choice, KnapsackChoice) or choice.lowest <= target_cost:
+            return choice.removal(target_cost)
+        gone = tuple[str, ...]()
+        for name in self.block_order(live.model, live.structure):
             gone = (*gone, name)
-            choice = PricedChoice(after_removal(live.structure, {}, gone), choice.ranking, self.rounding)
-            if choice.lowest <= target_cost:
-                break
-        return Removal(gone, choice.removal(target_cost).channels)
+            left = replace(choice, structure=after_removal(live.structure, {}, gone))
+            if left.lowest <= target_cost:
+                return Removal(gone, left.removal(target_cost).channels)
+        return choice.removal(target_cost)  # which says what can be reached
 
     def scene(self, model: nn.Module, structure: Structure) -> Scene:
         """What the criteria look at."""
@@ -95,7 +103,11 @@ class PricedThinning(Thinning):
     def _order(self) -> tuple[str, ...]:
         return self._pricing.block_order(self._trail.dense, self._trail.structure)
 
-    def _looked_at(self, cut: Cut, stand_in: StandIn) -> PricedChoice:
+    def lowest(self, cut: Cut) -> int:
+        """The lowest cost that can be reached: as a knapsack without blocks too."""
+        return self.width_choice(cut, stand_in).lowest if self._pricing.spread == "knapsack" else super().lowest(cut)
+
+    def _looked_at(self, cut: Cut, _: StandIn) -> WidthChoice:
         return self._pricing.choice(cut.live.model, cut.live.structure)
 
     def _spare(self, structure: Structure, least_cost: int) -> list[str]:

@@ -12,7 +12,7 @@ from amsc.training.removal.bunches import choose_channels
 from amsc.training.removal.removed import Leaf, Removal, channel_map
 from amsc.training.removal.to_cost import lowest_cost
 
-__all__ = ["PricedChoice", "global_ranking", "uniform_ranking"]
+__all__ = ["PricedChoice", "by_their_mean", "global_ranking", "uniform_ranking"]
 
 
 def uniform_ranking(prices: Mapping[str, Tensor]) -> list[Leaf]:
@@ -27,11 +27,14 @@ def uniform_ranking(prices: Mapping[str, Tensor]) -> list[Leaf]:
     return [(name, channel) for _, name, channel in sorted(placed, key=lambda one: one[0])]
 
 
-def global_ranking(prices: Mapping[str, Tensor], *, is_comparable: bool) -> list[Leaf]:
-    """All channels, the cheapest first, with prices as they are or else divided by the mean of their group (as
-    Torch-Pruning does: Fang, Ma, Song, Mi and Wang 2023)."""
-    if not is_comparable:
-        prices = {name: values / values.mean().clamp(min=1e-300) for name, values in prices.items()}
+def by_their_mean(prices: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The prices divided by the mean of their group, so that groups can be compared (as Torch-Pruning does: Fang, Ma,
+    Song, Mi and Wang 2023)."""
+    return {name: values / values.mean().clamp(min=1e-300) for name, values in prices.items()}
+
+
+def global_ranking(prices: Mapping[str, Tensor]) -> list[Leaf]:
+    """All channels, the cheapest first."""
     priced = [
         (price, name, channel) for name, values in prices.items() for channel, price in enumerate(values.tolist())
     ]

@@ -9,11 +9,11 @@ from amsc.structure.cutting import after_removal
 from amsc.structure.structure import Structure
 from amsc.tasks import Task
 from amsc.training.gates.choice import WidthChoice
-from amsc.training.gates.scan_gates import StandIn, find_gates
+from amsc.training.gates.scan_gates import StandIn
 from amsc.training.path.networks import Trail
 from amsc.training.path.thinning import Cut, Thinning
 from amsc.training.removal.removed import Removal, compose_removals
-from amsc.training.removal.to_cost import blocks_above, lowest_cost
+from amsc.training.removal.to_cost import blocks_above
 from amsc.training.steps.evaluation import Evaluation, evaluate
 
 __all__ = ["AtTarget", "Making"]
@@ -53,10 +53,8 @@ class Making:
     thinning: Thinning
 
     def lowest(self, cut: Cut) -> int:
-        """The lowest cost that channels alone can reach."""
-        settings = self.trail.settings
-        structure, gates = find_gates(cut.live.structure, cut.live.model, streams=settings.streams)
-        return lowest_cost(structure, gates.channels, settings.rounding)
+        """The lowest cost that can be reached without more blocks of the order."""
+        return self.thinning.lowest(cut)
 
     def candidate(self, thinned: Cut) -> AtTarget:
         """The network without channels that a scan says do least, down to the target."""

@@ -34,7 +34,7 @@ class EqualCost:
         """The candidates as plain data."""
         return tuple(
             DepthCandidate(
-                one.thinned.removal.blocks,
+                one.narrowed.removal.blocks,
                 predicted_macs(one.narrowed.live.structure),
                 one.judged.score,
                 one.least_share,

@@ -9,10 +9,11 @@ from amsc.progress import Tell, silent
 from amsc.structure.costing import predicted_cost
 from amsc.structure.structure import Structure
 from amsc.training.gates.choice import WidthChoice
-from amsc.training.gates.scan_gates import StandIn
+from amsc.training.gates.scan_gates import StandIn, find_gates
 from amsc.training.path.networks import Trail, copied_tensors
 from amsc.training.path.state import Snapshot
 from amsc.training.removal.removed import Removal, Shrunk, compose_removals
+from amsc.training.removal.to_cost import lowest_cost
 from amsc.training.steps.evaluation import mean_loss
 
 __all__ = ["Cut", "Thinning"]
@@ -67,6 +68,12 @@ class Thinning:
             self._cuts.append(thinner)
         enough = [cut for cut in self._cuts[: number + 1] if predicted_cost(cut.live.structure) >= least_cost]
         return enough[-1] if enough else self._cuts[0]
+
+    def lowest(self, cut: Cut) -> int:
+        """The lowest cost that channels alone can reach."""
+        settings = self._trail.settings
+        structure, gates = find_gates(cut.live.structure, cut.live.model, streams=settings.streams)
+        return lowest_cost(structure, gates.channels, settings.rounding)
 
     def width_choice(self, cut: Cut, stand_in: StandIn) -> WidthChoice:
         """What goes of the channels of a network, for any cost; each network is looked at once."""
