@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import tomli_w
 
+from amsc.contradictions import check_together
 from amsc.data.images import FLIPS
 from amsc.errors import SettingsError, UnknownSettingError
 from amsc.storage import write_atomically
@@ -37,8 +38,15 @@ __all__ = [
     "write_settings",
 ]
 
+OF_WEIGHTS = ("random", "l1", "l2", "batchnorm-scale", "geometric-median", "lamp")
+CRITERIA = (*OF_WEIGHTS, "taylor", "fisher", "hrank", "chip", "hsic")
+BLOCK_CRITERIA = ("cka", "shortgpt", "dbp", "entropy", "taylor")
+"""What other people's criteria are called; `amsc.criteria.table` has them."""
 CHOICES = {
-    "method": ("proximal", "gates"),
+    "method": ("proximal", "gates", "criterion"),
+    "criterion": ("", *CRITERIA),
+    "block_criterion": ("", *BLOCK_CRITERIA),
+    "criterion_spread": ("auto", "uniform", "global", "knapsack"),
     "depth_rule": ("equal-cost", "one-standard-error", "share"),
     "weights": ("fisher", "amsc", "ssl", "gl", "rw"),
     "theta_hat": ("dense", "group-lasso", "refreshed"),
@@ -138,13 +146,19 @@ class Settings:
     whole layers alone; of a model of transformers only what its configuration can say then (see
     `amsc.surgery.save_pretrained`).
 
+    With the method "criterion" channels go by the prices of `criterion`, and blocks by those of `block_criterion`, on a
+    path that does not train.
+
     Raises:
         SettingsError: a value has the wrong type or is impossible, or (`UnknownSettingError`) there is no such setting.
     """
 
     seed: int = 0
     dense_epochs: float = 0.0
-    method: str = "proximal"  # or "gates": cut by sensitivity and train in turns, without a penalty
+    method: str = "proximal"  # or "gates": cut by sensitivity and train in turns, without a penalty; or "criterion"
+    criterion: str = ""  # with method="criterion": what channels are priced by, such as "l1" (see amsc.criteria)
+    block_criterion: str = ""  # and blocks, such as "cka"; without it no block goes
+    criterion_spread: str = "auto"  # "uniform": the same share of each layer; or "global", "knapsack"
     path_epochs: float = 0.0  # without any, the path is a ladder of networks at equal cost
     finetune_epochs: float = 16.0
     path_points: int = 4
@@ -194,22 +208,7 @@ class Settings:
                 object.__setattr__(self, field.name, value)
             _check_type(field.name, value, hints[field.name])
             _check_value(field.name, value)
-        if self.with_streams and self.method != "gates" and self.path_epochs:
-            said = "inexact" if self.inexact else "streams"
-            raise SettingsError(
-                f'{said}: channels of residual streams can go with method="gates" (--method gates), or on a path that '
-                "does not train (path_epochs=0); the penalty leaves them, since its groups would overlap"
-            )
-        if self.capture and not self.device.startswith("cuda"):
-            raise SettingsError(
-                f"capture records training steps as CUDA graphs, and the device is {self.device}; choose a CUDA device "
-                '(device="cuda", --device cuda), or leave capture out'
-            )
-        if self.depth_rule != "equal-cost" and self.method == "proximal" and not self.path_epochs:
-            raise SettingsError(
-                f"depth_rule={self.depth_rule!r} judges what a path that trains has emptied: give path_epochs "
-                '(--path-epochs 8), or choose depth_rule="equal-cost"'
-            )
+        check_together(self)
 
     @property
     def with_streams(self) -> bool:
@@ -304,9 +303,8 @@ _KIND_WORDS: Mapping[Any, str] = {int: "a whole number", float: "a number", str:
 
 def _check_value(key: str, value: Any) -> None:
     if key in CHOICES and value not in CHOICES[key]:
-        raise SettingsError(
-            f"{key}: expected one of {', '.join(CHOICES[key])}, got {value!r}{nearest(value, CHOICES[key])}"
-        )
+        known = [word for word in CHOICES[key] if word]
+        raise SettingsError(f"{key}: expected one of {', '.join(known)}, got {value!r}{nearest(value, known)}")
     if key == "device" and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", value):
         raise SettingsError(f"device: expected cpu, cuda, cuda:N or mps, got {value!r}")
     if key in RANGES and isinstance(value, int | float):

@@ -35,7 +35,19 @@ def _epochs_or_auto(text: str) -> float | str:
 # field of Settings -> (kind, placeholder, help)
 SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     "dense_epochs": (float, "E", "train the dense network first for so many epochs"),
-    "method": (str, "", "the path: a penalty empties what goes (proximal), or cut and train in turns (gates)"),
+    "method": (
+        str,
+        "",
+        "the path: a penalty empties what goes (proximal), cut and train in turns (gates), or by other people's prices"
+        " (criterion)",
+    ),
+    "criterion": (str, "", "what channels are priced by, with --method criterion"),
+    "block_criterion": (str, "", "what blocks are priced by then; without it none goes"),
+    "criterion_spread": (
+        str,
+        "",
+        "the same share of each layer goes (uniform), the cheapest of all (global), or the most is kept (knapsack)",
+    ),
     "path_epochs": (float, "E", "epochs of the path, shared by its pieces (0: networks at equal cost, untrained)"),
     "finetune_epochs": (float, "E", "epochs of fine-tuning after the cut"),
     "path_points": (int, "N", "points of the path, each a network"),
@@ -222,8 +234,9 @@ def add_setting_flags(
         kind, placeholder, words = SETTING_FLAGS[name]
         field = FIELDS.get(name, name)
         default = getattr(values, field)
-        shown = NOTHING_SAID[name] if default is None else default
-        options: dict[str, Any] = {"metavar": placeholder} if placeholder else {"choices": CHOICES[field]}
+        shown = NOTHING_SAID[name] if default is None else default or (default if default == 0 else "none")
+        choices = tuple(word for word in CHOICES.get(field, ()) if word)
+        options: dict[str, Any] = {"metavar": placeholder} if placeholder else {"choices": choices}
         group.add_argument(
             "--" + name.replace("_", "-"), dest=name, type=kind, help=f"{words} (default: {shown})", **options
         )

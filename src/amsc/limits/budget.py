@@ -172,9 +172,11 @@ def _lowest(structure: Structure, model: nn.Module, settings: Settings) -> Remov
     found: Penalty | Coordinates = Penalty(structure, model)
     if settings.with_streams:
         structure, found = find_gates(structure, model, streams=True)
-    left = after_removal(structure, {}, found.blocks)
+    is_width_alone = not settings.block_criterion and settings.criterion_spread != "knapsack"
+    blocks = () if settings.method == "criterion" and is_width_alone else tuple(found.blocks)
+    left = after_removal(structure, {}, blocks)
     rounding = settings.rounding(structure)
-    return Removal(tuple(found.blocks), fewest_channels(left, found.channels, rounding))
+    return Removal(blocks, fewest_channels(left, found.channels, rounding))
 
 
 def _limits_said(settings: Settings) -> str:

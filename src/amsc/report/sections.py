@@ -130,6 +130,8 @@ def _why_no_norms(record: Record) -> str:
     settings = record.settings
     if settings.get("method") == "gates":
         return "No penalty was at work: with the method gates a scan says what closes, and there are no norms to draw."
+    if settings.get("method") == "criterion":
+        return "No penalty was at work: what went, went by the prices of a criterion, and there are no norms to draw."
     if not settings.get("path_epochs"):
         return (
             "No penalty was at work: the networks of this path are compared as wholes and not trained on the way. "

@@ -5,7 +5,7 @@ from functools import partial
 
 from amsc.errors import TargetError
 from amsc.jobs.run_state import RunState
-from amsc.jobs.stages.job import Job, saved, state_of, trail_of
+from amsc.jobs.stages.job import Job, saved, state_of, thinning_of, trail_of
 from amsc.jobs.stages.points import with_point
 from amsc.jobs.stages.training import judged
 from amsc.records import PathPoint
@@ -34,7 +34,7 @@ def walk_for_nothing(job: Job, state: RunState) -> RunState:
         TargetError: only the dense network is as good as the best.
     """
     trail = trail_of(job)
-    search = _Search(job, trail, Thinning(trail, job.budget.floor))
+    search = _Search(job, trail, thinning_of(job, trail))
     walked = state.walk or search.start()
     while walked.phase != "done":
         goal = next_cost(job.structure, walked.candidates, job.task, job.budget.floor)

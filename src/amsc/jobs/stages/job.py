@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from amsc.borrowing import copied
+from amsc.criteria import PricedThinning, Pricing
 from amsc.data import Data, inputs_of
 from amsc.jobs.run_folder import RunFolder
 from amsc.jobs.run_state import RunState
@@ -32,6 +33,7 @@ from amsc.training import (
     Trail,
     WalkSettings,
 )
+from amsc.training.path.thinning import Thinning
 
 __all__ = [
     "Clock",
@@ -39,12 +41,14 @@ __all__ = [
     "end_of",
     "optimizer_of",
     "plan_of_removal",
+    "pricing_of",
     "recovery_of",
     "repaired",
     "saved",
     "shrunk",
     "small_network",
     "state_of",
+    "thinning_of",
     "trail_of",
     "walk_settings",
 ]
@@ -135,9 +139,32 @@ def trail_of(job: Job) -> Trail:
     shrink = partial(shrunk, job.example_inputs)
     settings = walk_settings(job)
     repair = partial(repaired, job) if settings.reconstruction else None
-    recovery = recovery_of(job.settings, job.data)
-    memo = job.folder.search_log
-    return Trail(job.dense, job.structure, job.data, job.task, shrink, settings, repair, recovery, memo)
+    recovery, pricing = recovery_of(job.settings, job.data), pricing_of(job)
+    narrowing, memo = pricing.narrowing if pricing else None, job.folder.search_log
+    return Trail(job.dense, job.structure, job.data, job.task, shrink, settings, repair, recovery, narrowing, memo)
+
+
+def pricing_of(job: Job) -> Pricing | None:
+    """The criteria by which blocks and channels go; None where amsc decides itself."""
+    chosen = job.settings
+    if chosen.method != "criterion":
+        return None
+    return Pricing(
+        chosen.criterion,
+        chosen.block_criterion,
+        chosen.criterion_spread,
+        job.data,
+        job.task,
+        seed=chosen.seed,
+        rounding=chosen.rounding(job.structure),
+        streams=chosen.with_streams,
+    )
+
+
+def thinning_of(job: Job, trail: Trail) -> Thinning:
+    """In which order blocks go at equal cost, and which channels then."""
+    pricing, floor = pricing_of(job), job.budget.floor
+    return PricedThinning(trail, floor, pricing) if pricing else Thinning(trail, floor)
 
 
 def recovery_of(settings: Settings, data: Data) -> Recovery | None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from amsc.jobs.run_state import RunState
 from amsc.jobs.stages.free_search import walk_for_nothing
-from amsc.jobs.stages.job import Job, saved, trail_of
+from amsc.jobs.stages.job import Job, saved, thinning_of, trail_of
 from amsc.jobs.stages.points import with_point
 from amsc.limits.measured import keep_to_limits
 from amsc.surgery import stand_in
@@ -35,6 +35,7 @@ def walk_path(job: Job, state: RunState) -> RunState:
         target_cost=job.budget.floor,
         settings=trail.settings,
         stand_in=stand_in,
+        thinning=thinning_of(job, trail),
         state=state.walk,
         progress=job.progress,
     )

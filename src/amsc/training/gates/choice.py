@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,11 +19,29 @@ from amsc.training.removal.bunches import ANY_NUMBER, choose_channels
 from amsc.training.removal.removed import Leaf, Removal, channel_map
 from amsc.training.removal.to_cost import blocks_above, lowest_cost
 
-__all__ = ["DIMENSIONS", "GateChoice", "Remainders"]
+__all__ = ["DIMENSIONS", "GateChoice", "Remainders", "WidthChoice"]
 
 DIMENSIONS = ("both", "depth", "width")
 Remainders = Mapping[str, Sequence[tuple[int, float]]]
 """Channels of groups in the order in which they are to go, with shares of their prices."""
+
+
+class WidthChoice(Protocol):
+    """Which channels of a network go for any cost."""
+
+    @property
+    def rounding(self) -> Rounding:
+        """How many channels may be left in a group."""
+
+    @property
+    def lowest(self) -> int:
+        """The lowest cost that can be reached."""
+
+    def with_rounding(self, rounding: Rounding) -> "WidthChoice":
+        """The same with other numbers of channels that may be left."""
+
+    def removal(self, target_cost: int) -> Removal:
+        """What goes so that `target_cost` or just below are left; TargetError if nothing reaches it."""
 
 
 class GateChoice:

@@ -11,14 +11,13 @@ from torch import Tensor
 
 from amsc.structure.costing import predicted_cost
 from amsc.structure.cutting import after_removal
-from amsc.structure.rounding import Rounding
 from amsc.structure.structure import Structure
 from amsc.tasks import Task
-from amsc.training.gates.scan_gates import StandIn, find_gates
+from amsc.training.gates.scan_gates import StandIn
 from amsc.training.path.networks import Trail
 from amsc.training.path.thinning import Cut, Thinning
 from amsc.training.removal.removed import Removal, compose_removals
-from amsc.training.removal.to_cost import blocks_above, lowest_cost
+from amsc.training.removal.to_cost import blocks_above
 from amsc.training.steps.evaluation import Evaluation, evaluate
 
 __all__ = ["AtTarget", "Making"]
@@ -60,7 +59,12 @@ class AtTarget:
     @property
     def structure(self) -> Structure:
         """What the network at the target looks like."""
-        return after_removal(self.thinned.live.structure, self.removal.channels)
+        return after_removal(self.thinned.live.structure, self.removal.channels, self.removal.blocks)
+
+    @property
+    def removed_blocks(self) -> tuple[str, ...]:
+        """The blocks that it lacks."""
+        return compose_removals(self.making.trail.structure, self.thinned.removal, self.removal).blocks
 
     def worth(self, task: Task) -> Tensor:
         """The score of each validation example, more being better."""
@@ -76,11 +80,9 @@ class Making:
     stand_in: StandIn
     thinning: Thinning
 
-    def lowest(self, cut: Cut, *, least_share: float = 0.0) -> int:
-        """The lowest cost that channels alone can reach."""
-        streams = self.trail.settings.streams
-        structure, gates = find_gates(cut.live.structure, cut.live.model, streams=streams)
-        return lowest_cost(structure, gates.channels, self._rounding(least_share))
+    def lowest(self, cut: Cut) -> int:
+        """The lowest cost that can be reached without more blocks of the order."""
+        return self.thinning.lowest(cut)
 
     def candidate(self, thinned: Cut, *, least_share: float = 0.0, rival: bool = False) -> AtTarget:
         """The network without channels that a scan says do least, down to the target; `rival`: it is none of those
@@ -91,7 +93,7 @@ class Making:
             return AtTarget(self, thinned, _removal_of(known), least_share, _evaluation_of(known))
         found = AtTarget(self, thinned, self._channels(thinned, least_share), least_share)
         scores = found.judged.per_example.tolist()
-        self.trail.memo.keep(key, {"channels": found.removal.channels, "scores": scores})
+        self.trail.memo.keep(key, {**vars(found.removal), "scores": scores})
         return found
 
     def rivals(self, one: AtTarget) -> list[AtTarget]:
@@ -99,10 +101,10 @@ class Making:
         more even widths, and, where blocks may go, without those that have collapsed as a whole."""
         trail, left, thinned = self.trail, one.structure, one.thinned
         slivers = _slivers(trail.structure, left)
-        if not one.removal or not slivers:
+        if not one.removal or not slivers or not self.thinning.rescues:
             return []
         found = []
-        if self.lowest(thinned, least_share=SLIVER) <= self.target_cost:
+        if self.thinning.lowest(thinned, least_share=SLIVER) <= self.target_cost:
             found.append(self.candidate(thinned, least_share=SLIVER))
         may_go = left.outer_blocks if trail.settings.depth_share else ()
         blocks = [block.name for block in may_go if (own := _groups_of(left, block.name)) and own <= slivers]
@@ -122,15 +124,12 @@ class Making:
         if predicted_cost(thinned.live.structure) <= self.target_cost:
             return Removal()
         choice = self.thinning.width_choice(thinned, self.stand_in)
-        even = choice.with_rounding(self._rounding(least_share)) if least_share else choice
+        even = choice.with_rounding(replace(choice.rounding, share=least_share)) if least_share else choice
         return even.removal(self.target_cost)
-
-    def _rounding(self, least_share: float) -> Rounding:
-        return replace(self.trail.settings.rounding, share=least_share)
 
 
 def _removal_of(known: Mapping[str, Any]) -> Removal:
-    return Removal((), {name: tuple(gone) for name, gone in known["channels"].items()})
+    return Removal(tuple(known["blocks"]), {name: tuple(gone) for name, gone in known["channels"].items()})
 
 
 def _evaluation_of(known: Mapping[str, Any]) -> Evaluation:

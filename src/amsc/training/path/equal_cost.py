@@ -34,7 +34,7 @@ class EqualCost:
         """The candidates as plain data."""
         return tuple(
             DepthCandidate(
-                one.thinned.removal.blocks,
+                one.removed_blocks,
                 predicted_macs(one.structure),
                 one.judged.score,
                 one.least_share,

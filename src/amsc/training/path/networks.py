@@ -1,6 +1,6 @@
 """A path's networks: made again from what is kept of them, and cut to what a target needs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -20,7 +20,10 @@ from amsc.training.removal.to_cost import blocks_needed, cut_to_target, lowest_c
 from amsc.training.steps.evaluation import reestimate_batchnorm
 from amsc.training.steps.optimizers import cut_moments
 
-__all__ = ["Trail", "copied_tensors"]
+__all__ = ["Narrowing", "Trail", "copied_tensors"]
+
+Narrowing = Callable[[Shrunk, int], Removal]
+"""What goes of a network, in its own numbers, so that it costs so much or just less; given from above."""
 
 SCANNED = 512
 """Training examples in each scan."""
@@ -34,8 +37,9 @@ BEHIND = 3
 class Trail:
     """What stays the same along a path: the `dense` network and its structure, what it learns, how copies of it are
     cut, and the choices; `repair` gives back what a cut costs, or None, and `recovery` says what will be left of that
-    then, or None where channels are to have their prices before; a search asks `memo` first. It makes the networks of
-    the path."""
+    then, or None where channels are to have their prices before. `narrowing` says what is cut where a network must cost
+    less than it turned out; None: what the penalty would empty next. A search asks `memo` first. A trail makes the
+    networks of the path."""
 
     dense: nn.Module
     structure: Structure
@@ -45,6 +49,7 @@ class Trail:
     settings: WalkSettings
     repair: Repair | None = None
     recovery: Recovery | None = None
+    narrowing: Narrowing | None = None
     memo: Memo = field(default_factory=NoMemo)
 
     def scanned(
@@ -103,14 +108,16 @@ class Trail:
         return shrunk
 
     def cut_down(self, snapshot: Snapshot, target_cost: int) -> tuple[Snapshot, float]:
-        """The network of `snapshot` without what the penalty would empty next, so that it costs `target_cost` or just
-        less, and the relative error that verifying the cut gave. **The function changes**; what that costs is given
-        back (see `cut`), or else BatchNorm is re-estimated.
+        """The network of `snapshot` without what the penalty would empty next (or `narrowing` says), so that it costs
+        `target_cost` or just less, and the relative error that verifying the cut gave. **The function changes**; what
+        that costs is given back (see `cut`), or else BatchNorm is re-estimated.
 
         Raises:
             TargetError: no removal reaches the target.
         """
         live = self.rebuild(snapshot)
+        if self.narrowing is not None:
+            return self._without(self.narrowing(live, target_cost), snapshot, live)
         penalty = self.penalty_of(live, self.settings.weights)
         blocks, channels = penalty.zero_blocks(), penalty.zero_channels()
         removal = cut_to_target(live.structure, penalty, blocks, channels, target_cost, self.settings.rounding)

@@ -20,7 +20,8 @@ __all__ = ["Candidate", "Snapshot", "WalkSettings", "WalkState", "walk_state_fro
 class WalkSettings:
     """The choices of a walk.
 
-    `method` is "proximal" (the penalty empties what goes) or "gates" (see `walk`). `epochs` of training (may be a
+    `method` is "proximal" (the penalty empties what goes), "gates" (see `walk`), or "criterion" where a `thinning` from
+    above decides and nothing is trained. `epochs` of training (may be a
     fraction) are divided into `points` equal pieces, of which depth gets the share `depth_share`, rounded down, at
     least one and never all: a path of a single piece has no depth phase. Depth may use at most that share of the cost
     to be saved, to the nearest block. `depth_rule` is "one-standard-error", "share" or "equal-cost": no piece is for

@@ -56,6 +56,7 @@ def walk(
     recovery: Recovery | None = None,
     memo: Memo = NoMemo(),  # noqa: B008 - it has no state
     stand_in: StandIn = _identity,
+    thinning: Thinning | None = None,
     state: WalkState | None = None,
     progress: Progress = NoProgress(),  # noqa: B008 - it has no state
 ) -> Iterator[tuple[PathPoint, Snapshot, WalkState]]:
@@ -91,14 +92,15 @@ def walk(
         memo: what a search at equal cost asks before it makes a network, and tells what it found out.
         stand_in: makes what takes the place of a block while the gates are looked at; the method "gates" and the depth
             rule "equal-cost" ask.
+        thinning: in which order blocks go at equal cost, and which channels then; None: by what losing them costs.
 
     Raises:
         TrainingError: the loss is not finite.
         TargetError: no removal reaches the target.
     """
-    trail = Trail(model, structure, data, task, shrink, settings, repair, recovery, memo)
+    trail = Trail(model, structure, data, task, shrink, settings, repair, recovery, memo=memo)
     schedule = schedule_of(settings, structure, data.num_batches("train"), target_cost)
-    walker = _Walk(trail, schedule, stand_in, progress)
+    walker = _Walk(trail, schedule, stand_in, progress, thinning)
     state = walker.first_state() if state is None else state
     while state.phase != "done":
         point, snapshot, state = walker.advance(state)
@@ -133,6 +135,7 @@ class _Walk:
     schedule: Schedule
     stand_in: StandIn
     progress: Progress
+    thinning: Thinning | None = None
 
     def first_state(self) -> WalkState:
         """Before the first piece. The dense network is the first candidate: no depth may be worth its price."""
@@ -175,7 +178,7 @@ class _Walk:
 
     @cached_property
     def _thinning(self) -> Thinning:
-        return Thinning(self.trail, self.schedule.target_cost)
+        return self.thinning or Thinning(self.trail, self.schedule.target_cost)
 
     def _at_equal_cost(self, state: WalkState) -> tuple[PathPoint, Snapshot, WalkState]:
         """No piece: which blocks go is decided by what networks at the target are worth without them. Where nothing is
