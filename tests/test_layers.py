@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("structure/grouping",),
     ("structure/blocks",),
     ("structure",),
-    ("settings", "contradictions"),
+    ("settings",),
     ("penalty",),
     ("measurement", "export", "report", "surgery", "training/steps"),
     ("training/removal",),

@@ -61,7 +61,7 @@ def test_lists_of_names_are_taken_as_tuples() -> None:
 
 
 def test_every_number_has_a_range_and_every_word_its_choices() -> None:
-    from amsc.settings import CHOICES, RANGES
+    from amsc.settings.allowed import CHOICES, RANGES
 
     unchecked = {field.name for field in dataclasses.fields(Settings)} - set(RANGES) - set(CHOICES)
     assert unchecked == {

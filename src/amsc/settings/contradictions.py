@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from amsc.errors import SettingsError
 
 if TYPE_CHECKING:
-    from amsc.settings import Settings
+    from amsc.settings.choices import Settings
 
 __all__ = ["check_together"]
 

@@ -1,0 +1,18 @@
+"""What a run needs to be repeated: every choice, the model, the data and the target, and the file that holds them."""
+
+from amsc.settings.allowed import BLOCK_CRITERIA, CHOICES, CRITERIA
+from amsc.settings.choices import EFFORTS, Settings, plain_settings
+from amsc.settings.file import RunSettings, read_settings, read_toml, write_settings
+
+__all__ = [
+    "BLOCK_CRITERIA",
+    "CHOICES",
+    "CRITERIA",
+    "EFFORTS",
+    "RunSettings",
+    "Settings",
+    "plain_settings",
+    "read_settings",
+    "read_toml",
+    "write_settings",
+]
