@@ -1,5 +1,6 @@
 """The criteria by name: what is known, what is unknown, and that nobody's model is changed."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,9 +8,13 @@ import torch
 from torch import nn
 
 from amsc.criteria import BLOCKS, CHANNELS, block_prices, channel_prices
+from amsc.data import LoaderData
 from amsc.errors import DataError, SettingsError
 from amsc.settings import BLOCK_CRITERIA, CRITERIA, Settings
-from criteria.small import net, scene
+from criteria.small import DATA, net, scene
+from without_double import mps, on_mps
+
+EVERY = [*((channel_prices, name) for name in CHANNELS), *((block_prices, name) for name in BLOCKS)]
 
 
 def test_the_settings_know_the_names_in_the_table() -> None:
@@ -24,9 +29,7 @@ def state(model: nn.Module) -> dict[str, Any]:
     return {"tensors": {n: t.clone() for n, t in model.state_dict().items()}, "grads": grads, "rest": (hooks, flags)}
 
 
-@pytest.mark.parametrize(
-    ("prices", "name"), [*((channel_prices, n) for n in CHANNELS), *((block_prices, n) for n in BLOCKS)]
-)
+@pytest.mark.parametrize(("prices", "name"), EVERY)
 def test_the_model_comes_back_as_it_was(prices: Any, name: str) -> None:
     model = net().train()
     model.fc.weight.grad = torch.ones_like(model.fc.weight)
@@ -53,6 +56,18 @@ def test_every_channel_that_may_go_has_a_price_also_of_streams(name: str) -> Non
     }
     assert all(values.dtype == torch.float64 for values in prices.values())
     assert list(channel_prices(scene(), name)) == ["first.conv1", "second.conv1"]
+
+
+@pytest.mark.parametrize(("prices", "name"), EVERY)
+def test_a_device_without_float64_is_asked_for_none(prices: Any, name: str) -> None:
+    model, known = net(), scene()
+    expected = prices(known, name)
+    with mps():
+        there = LoaderData(DATA.items, DATA.items, DATA.items, device="mps")
+        found = prices(replace(scene(model), model=on_mps(model), data=there), name)
+    assert found.keys() == expected.keys()
+    for part, price in found.items():
+        torch.testing.assert_close(torch.as_tensor(price), torch.as_tensor(expected[part]), rtol=1e-3, atol=1e-6)
 
 
 def test_unknown_names_are_answered() -> None:

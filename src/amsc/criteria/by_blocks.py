@@ -6,6 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from amsc.borrowing import in_double
 from amsc.criteria.by_gradients import on_batches
 from amsc.criteria.ends import Ends, ends_of
 from amsc.criteria.maps import features, maps_of
@@ -31,7 +32,7 @@ def cka(scene: Scene, block: Block) -> float:
 def linear_cka(first: Tensor, second: Tensor) -> float:
     """||X'Y||_F^2 / (||X'X||_F ||Y'Y||_F) of the centred features X and Y; 0 where one of them is constant. Shapes:
     (example, feature) both."""
-    grams = [_centred(one.double()) for one in (first, second)]
+    grams = [_centred(in_double(one)) for one in (first, second)]
     grams = [one @ one.T for one in grams]
     norms = grams[0].norm() * grams[1].norm()
     return float((grams[0] * grams[1]).sum() / norms) if norms > 0 else 0.0
@@ -50,7 +51,7 @@ def shortgpt(scene: Scene, block: Block) -> float:
     Raises:
         SettingsError: the block does not return its input when it is gone."""
     found = [
-        torch.cosine_similarity(ends.before.double(), ends.after.double(), dim=1 if ends.before.ndim > 3 else -1)
+        torch.cosine_similarity(in_double(ends.before), in_double(ends.after), dim=1 if ends.before.ndim > 3 else -1)
         for ends in ends_of(scene, block, examples=scene.mapped)
     ]
     return 1 - float(torch.cat([one.flatten() for one in found]).mean())
@@ -84,7 +85,7 @@ def _labels(ends: Ends) -> Tensor:
 def _pooled(values: Tensor) -> Tensor:
     """The mean over positions. Shape: (example, feature)."""
     positions = range(2, values.ndim) if values.ndim > 3 else range(1, values.ndim - 1)
-    return (values.mean(tuple(positions)) if positions else values).double().cpu()
+    return (values.mean(tuple(positions)) if positions else values).cpu().double()
 
 
 def _probed(rows: Tensor, labels: Tensor) -> float:
@@ -119,8 +120,8 @@ def _is_made_and_read_in(group: ChannelGroup, block: str) -> bool:
 
 
 def _mean_entropy(scene: Scene, group: ChannelGroup) -> Tensor:
-    shares = [(maps.values > 0).double().flatten(2).mean(2) for maps in maps_of(scene, group)]
-    on = torch.cat(shares).mean(0).cpu()
+    shares = [(maps.values > 0).float().flatten(2).mean(2) for maps in maps_of(scene, group)]
+    on = torch.cat(shares).cpu().double().mean(0)
     nats: Tensor = torch.special.entr(on) + torch.special.entr(1 - on)
     return nats.mean() / math.log(2)
 

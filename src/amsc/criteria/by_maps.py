@@ -7,6 +7,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import lars_path_gram
 from torch import Tensor
 
+from amsc.borrowing import in_double
 from amsc.criteria.maps import maps_of
 from amsc.criteria.scene import Scene
 from amsc.structure.structure import ChannelGroup
@@ -26,7 +27,7 @@ def hrank(scene: Scene, group: ChannelGroup) -> Tensor:
     Raises:
         SettingsError: the channels have no maps with two axes."""
     found = [maps.values.float().flatten(4) for maps in maps_of(scene, group, axes=2)]
-    return torch.cat([torch.linalg.matrix_rank(maps).double().mean(2) for maps in found]).mean(0).cpu()
+    return torch.cat([torch.linalg.matrix_rank(maps).float().mean(2) for maps in found]).mean(0).cpu()
 
 
 def chip(scene: Scene, group: ChannelGroup) -> Tensor:
@@ -34,7 +35,7 @@ def chip(scene: Scene, group: ChannelGroup) -> Tensor:
 
     Sui, Yin, Xie, Phan, Zonouz and Yuan 2021 (CHIP): how much the nuclear norm falls when a channel
     is zero is how independent it is of the others."""
-    found = [_independence(rows) for maps in maps_of(scene, group) for rows in maps.values.double().flatten(2)]
+    found = [_independence(rows) for maps in maps_of(scene, group) for rows in in_double(maps.values).flatten(2)]
     return torch.stack(found).mean(0).cpu()
 
 
@@ -59,8 +60,8 @@ def hsic(scene: Scene, group: ChannelGroup) -> Tensor:
 
     Where nothing reads the channels the output is that of the layer that makes them."""
     every = maps_of(scene, group)
-    values = torch.cat([maps.values.double().flatten(2) for maps in every]).movedim(1, 0)
-    read = torch.cat([(maps.values if maps.read is None else maps.read).double().flatten(1) for maps in every])
+    values = torch.cat([in_double(maps.values).flatten(2) for maps in every]).movedim(1, 0)
+    read = torch.cat([in_double(maps.values if maps.read is None else maps.read).flatten(1) for maps in every])
     kernels, output = _centred_kernels(values).flatten(1), _centred_kernels(read[None]).flatten()
     return _entry_penalties(kernels @ kernels.T, kernels @ output, len(output))
 

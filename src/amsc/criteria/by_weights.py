@@ -46,7 +46,7 @@ def batchnorm_scale(scene: Scene, group: ChannelGroup) -> Tensor:
     Raises:
         SettingsError: the channels have no scale."""
     scales = [
-        scene.tensors[m.parameter].double().cpu()[torch.tensor(m.indices)].abs().mean(1)
+        scene.tensors[m.parameter].cpu().double()[torch.tensor(m.indices)].abs().mean(1)
         for m in group.members
         if m.role == "affine" and m.parameter.rpartition(".")[2] == "weight"
     ]
@@ -85,7 +85,7 @@ def filters(scene: Scene, group: ChannelGroup) -> Tensor:
     for member in group.members:
         weight = scene.tensors[member.parameter]
         if member.role == "out" and weight.ndim > 1:
-            rows = weight.double().cpu().movedim(member.axis, 0)
+            rows = weight.cpu().double().movedim(member.axis, 0)
             parts.append(rows[torch.tensor(member.indices)].flatten(1))
     if not parts:
         raise SettingsError("no layer with weights makes its channels")

@@ -63,7 +63,7 @@ def channel_prices(scene: Scene, criterion: str) -> dict[str, Tensor]:
     """
     price = found(CHANNELS, "criterion", criterion).price
     priced = _priced("criterion", criterion, scene.groups, lambda group: price(scene, group))
-    return {name: values.double().cpu() for name, values in priced.items()}
+    return {name: values.cpu().double() for name, values in priced.items()}
 
 
 def block_prices(scene: Scene, criterion: str) -> dict[str, float]:
