@@ -106,3 +106,12 @@ def test_mistakes_are_named_with_the_file(tmp_path: Path, old: str, new: str, wo
     with pytest.raises((SettingsError, TargetError), match=words) as caught:
         read(tmp_path, RECIPE.replace(old, new, 1))
     assert "recipe.toml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[2] / "benchmarks" / "recipes").glob("*.toml")), ids=lambda file: file.stem
+)
+def test_the_recipes_of_the_repository_can_be_read(file: Path) -> None:
+    recipe = read_recipe(file)
+    assert len(recipe.methods) > 8
+    assert {method.control for method in recipe.methods.values()} == {"", "dense", "scratch"}
