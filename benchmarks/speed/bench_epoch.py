@@ -2,8 +2,8 @@
 
     python benchmarks/speed/bench_epoch.py --before PATH/TO/ANOTHER/CHECKOUT/src [--processes 5] [--steps 30]
 
-Each process trains for two epochs of `--steps` batches of 128 made images (32 x 32), shifted, on one thread, and times the
-second; processes take turns: this checkout in float32, in bfloat16 with channels last, and the other checkout in
+Each process trains for two epochs of `--steps` batches of 128 made images (32 x 32), shifted, on one thread, and times
+the second. Processes take turns: this checkout in float32, in bfloat16 with channels last, and the other checkout in
 float32. Seconds are of the processor, scaled to an epoch of 50,000 images; ratios are of processes that followed each
 other. Result: benchmarks/results/epoch.json.
 """
