@@ -45,7 +45,7 @@ def _centred(rows: Tensor) -> Tensor:
 def shortgpt(scene: Scene, block: Block) -> float:
     """1 - the cosine between what goes into the block and what comes out, mean over examples and positions.
 
-    Men, Xu, Zhang, Yuan, Wang, Lin, Lu, Han and Chen 2024 (ShortGPT), Block Influence. The vectors of a position lie
+    Men, Xu, Zhang, Wang, Lin, Lu, Han and Chen 2024 (ShortGPT), Block Influence. The vectors of a position lie
     along axis 1 of maps with four axes or more, and along the last axis of anything else.
 
     Raises:
