@@ -1,7 +1,6 @@
 """What a network costs beside multiply-adds, in costs that follow a cut: parameters, bytes, what time depends on."""
 
 from collections.abc import Iterator, Mapping
-from math import prod
 
 from amsc.structure.names import holder
 from amsc.structure.parts import LayerCost
@@ -31,7 +30,7 @@ def byte_costs(structure: Structure, sizes: Mapping[str, tuple[int, int]]) -> tu
 def time_features(structure: Structure) -> tuple[tuple[LayerCost, ...], ...]:
     """What the latency is taken to be a sum of, each a kind of cost: one, the number of operators, multiply-adds,
     elements read and written by them, and parameters."""
-    ends = [(cost, *_ends(structure, cost)) for cost in structure.costs]
+    ends = [(cost, *_ends(cost)) for cost in structure.costs]
     return (
         (LayerCost("", 1),),
         tuple(LayerCost(cost.module, 1, ()) for cost in structure.costs),
@@ -42,14 +41,12 @@ def time_features(structure: Structure) -> tuple[tuple[LayerCost, ...], ...]:
     )
 
 
-def _ends(structure: Structure, cost: LayerCost) -> tuple[LayerCost | None, LayerCost | None]:
+def _ends(cost: LayerCost) -> tuple[LayerCost | None, LayerCost | None]:
     """Elements that a convolution or linear layer reads (as often as its stride makes outputs) and writes."""
     sizes = {axis: (name, axis) for name, axis in cost.along if axis in (0, 1)}
     if not sizes:
         return None, None
-    kernel = prod(structure.shapes[cost.along[0][0]][2:])
-    outer = cost.positions / kernel
-    found = (LayerCost(cost.module, outer, (sizes[axis],)) if axis in sizes else None for axis in (1, 0))
+    found = (LayerCost(cost.module, cost.positions, (sizes[axis],)) if axis in sizes else None for axis in (1, 0))
     return next(found), next(found)
 
 
