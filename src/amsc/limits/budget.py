@@ -131,7 +131,8 @@ def _checked(known: _Known, cost: str, amount: Amount, lowest: Removal, settings
     if wanted >= dense:
         return ()
     if left > wanted:
-        raise TargetError(_refusal(cost, amount, left, dense, known.structure, settings))
+        may_go = known.structure if lowest.blocks else replace(known.structure, blocks=())
+        raise TargetError(_refusal(cost, amount, left, dense, may_go, settings))
     if cost == "latency":  # the model has its own idea of the dense network, and of the smallest
         wanted = max(wanted * modelled[0] / dense, ABOVE_LOWEST * modelled[1])
     near = [costs for costs in known.sums(cost) if costs_after(known.structure, costs) > NEVER_NEAR * wanted]
