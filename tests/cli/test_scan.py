@@ -44,7 +44,7 @@ def test_one_object_and_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     page = (tmp_path / "seen" / "scan.html").read_text()
     drawn = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
     assert [point["macs"] for point in drawn["path"]] == [point["macs"] for point in payload["points"]]
-    assert "default-src 'none'" in page, "it may ask nobody for anything"
+    assert "default-src &#39;none&#39;" in page, "it may ask nobody for anything"
     assert main([*words, "--out", str(tmp_path / "seen")]) == 8, "what is there is not overwritten"
 
 
