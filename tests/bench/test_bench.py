@@ -128,7 +128,7 @@ def test_cells_that_differ_in_fine_tuning_alone_share_their_cut(
 
 def test_controls_have_no_cut_of_their_own(store: Store, folder: Path) -> None:
     by_method = {one.cell.method: one for one in store.outcomes if one.cell.seed == 1 and one.cell.epochs == 0}
-    dense = load(folder / "dense" / "small", small_net)
+    dense = load(next((folder / "dense").iterdir()), small_net)
     assert torch.equal(
         store.scores(by_method["as long"].cell), evaluate(dense, DATA, "test", TASK).per_example.double()
     )
@@ -206,8 +206,12 @@ def test_names_cannot_become_markup(store: Store) -> None:
 
 
 def test_cells_of_something_else_are_refused_or_kept_apart(store: Store, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="made by another recipe: small, L1-like, macs=70%, seed 0, 0 epochs"):
+    with pytest.raises(
+        RunFolderError, match=r"made by another recipe: the .* of small, L1-like, macs=70%, seed 0, 0 epochs are"
+    ):
         run(folder, dataclasses.replace(RECIPE, settings=dataclasses.replace(RECIPE.settings, reconstruction=64)))
+    with pytest.raises(RunFolderError, match="made by another recipe"):
+        bench(RECIPE, {"small": small_net(1)}, DATA, None, folder)
     for file in (folder / "cells").iterdir():
         (tmp_path / "cells").mkdir(exist_ok=True)
         (tmp_path / "cells" / file.name).write_bytes(file.read_bytes())

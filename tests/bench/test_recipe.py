@@ -49,7 +49,7 @@ def test_a_file_says_all_there_is(tmp_path: Path) -> None:
     }
     assert (recipe.budgets, recipe.seeds, recipe.epochs) == (("macs=60%", "params=30%"), (0, 1), (0, 2))
     assert recipe.methods["proximal"] == Method({"depth_rule": "share"}, walked=0.25)
-    assert recipe.settings == Settings(keep=("conv1",))
+    assert recipe.settings == Settings(keep=("conv1",), precision="float32"), "all compute alike"
 
 
 def test_every_method_meets_every_budget_seed_and_number_of_epochs(tmp_path: Path) -> None:

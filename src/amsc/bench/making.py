@@ -1,8 +1,6 @@
 """How a cell comes about: the dense network, its cut, the fine-tuning that is the same for all, and the judgement."""
 
 import copy
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from amsc.bench.recipe import Cell, Method, Recipe
+from amsc.bench.store import digest, plain_name
 from amsc.borrowing import copied
 from amsc.data import Data
 from amsc.errors import ModelError
 from amsc.jobs.checks import chosen_task
 from amsc.jobs.compress import compress
-from amsc.jobs.fastest import fastest_speed
 from amsc.jobs.preparation import taught
 from amsc.measurement import count_macs, time_in_turns
 from amsc.settings import Settings, plain_settings
@@ -61,15 +59,22 @@ class Lab:
     Args:
         networks: the networks by the names of the recipe, as they come; they are not changed.
         task: classification if None.
+        facts: see `Store`.
     """
 
     def __init__(
-        self, recipe: Recipe, networks: Mapping[str, nn.Module], data: Data, task: Task | None, folder: Path
+        self,
+        recipe: Recipe,
+        networks: Mapping[str, nn.Module],
+        data: Data,
+        task: Task | None,
+        folder: Path,
+        facts: Mapping[str, str],
     ) -> None:
-        self._recipe, self._data, self._given, self._folder = recipe, data, task, folder
+        self._recipe, self._data, self._given, self._folder, self._facts = recipe, data, task, folder, facts
         self._task = chosen_task(task, recipe.settings)
         self._networks = networks
-        self._dense: dict[str, tuple[nn.Module, float, Speed]] = {}
+        self._dense: dict[str, tuple[nn.Module, float]] = {}
         self._cuts: dict[Path, tuple[nn.Module, float]] = {}
 
     def made(self, cell: Cell) -> Judged:
@@ -78,7 +83,7 @@ class Lab:
         Raises:
             AmscError, RuntimeError: whatever kept it from being made.
         """
-        dense, dense_score, _ = self.dense(cell.network)
+        dense, dense_score = self.dense(cell.network)
         model, cutting = self._before_training(cell)
         start = time.perf_counter()
         self._tune(model, cell)
@@ -95,18 +100,19 @@ class Lab:
             seconds,
         )
 
-    def dense(self, name: str) -> tuple[nn.Module, float, Speed]:
-        """The dense network of a name, trained; its test score; and how training of it computes."""
+    def dense(self, name: str) -> tuple[nn.Module, float]:
+        """The dense network of a name, trained, and its test score."""
         if name not in self._dense:
-            folder, network = self._folder / "dense" / name, self._networks[name]
+            said = [self._facts[name], self._recipe.dense_epochs, plain_settings(self._recipe.settings)]
+            folder = self._folder / "dense" / f"{plain_name(name)}-{digest(said)}"
+            network = self._networks[name]
             if folder.is_dir():
                 model = load(folder, lambda: copied(network))
             else:
                 model = copied(network)
                 self._train(model, "dense", self._recipe.dense_epochs, self._recipe.settings, {})
                 save(model, folder)
-            score = evaluate(model.eval(), self._data, "test", self._task).score
-            self._dense[name] = model, score, fastest_speed(model, self._data, self._task, self._recipe.settings)
+            self._dense[name] = model, evaluate(model.eval(), self._data, "test", self._task).score
         return self._dense[name]
 
     def _before_training(self, cell: Cell) -> tuple[nn.Module, float]:
@@ -128,8 +134,8 @@ class Lab:
         settings = recipe.settings_of(cell)
         if not recipe.methods[cell.method].walked:
             settings = replace(settings, **{name: getattr(recipe.settings, name) for name in TUNING})
-        text = json.dumps([cell.network, cell.budget, plain_settings(settings)], sort_keys=True)
-        folder = self._folder / "cuts" / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        said = [self._facts[cell.network], recipe.dense_epochs, cell.budget, plain_settings(settings)]
+        folder = self._folder / "cuts" / digest(said)
         if folder not in self._cuts:
             result = compress(
                 self.dense(cell.network)[0],
@@ -158,8 +164,7 @@ class Lab:
             options["teach"] = Distillation(teacher, settings.distillation, settings.temperature)
         if method.control == "scratch":
             epochs += self._recipe.dense_epochs
-        speed = self.dense(cell.network)[2]
-        self._train(model, "finetune", epochs, settings, {"speed": speed, "ema": settings.ema}, **options)
+        self._train(model, "finetune", epochs, settings, {"ema": settings.ema}, **options)
 
     def _tuning_settings(self, method: Method, seed: int) -> Settings:
         changes = {key: value for key, value in method.changes.items() if key in TUNING}
@@ -170,9 +175,16 @@ class Lab:
     ) -> None:
         if not epochs:
             return
+        speed = Speed(settings.precision, settings.channels_last, settings.capture)
         rate = settings.dense_learning_rate if phase == "dense" else settings.finetune_learning_rate
         choice = OptimizerChoice(rate, settings.optimizer, settings.momentum, settings.weight_decay)
-        finetune(model, self._data, self._task, TrainSettings(phase, epochs, choice, settings.seed, **more), **options)
+        finetune(
+            model,
+            self._data,
+            self._task,
+            TrainSettings(phase, epochs, choice, settings.seed, speed=speed, **more),
+            **options,
+        )
         reestimate_batchnorm(model, self._data)
 
     def _time_shares(self, dense: nn.Module, model: nn.Module) -> dict[str, float]:

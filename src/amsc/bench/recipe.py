@@ -66,7 +66,8 @@ class Recipe:
 
     The dense network of each name is trained for `dense_epochs` first, once for all. `epochs` is all training that
     follows, whatever it is spent on. `settings` are common to all methods; `seed` and the epochs in them are those of
-    the cell. The first method is the one that the others are compared with.
+    the cell, and where they leave the precision open it is float32, so that all compute alike. The first method is the
+    one that the others are compared with.
 
     Raises:
         SettingsError: something is missing, unknown or impossible.
@@ -84,6 +85,8 @@ class Recipe:
     settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
+        if self.settings.precision == "auto":
+            object.__setattr__(self, "settings", replace(self.settings, precision="float32"))
         for name in ("networks", "methods", "budgets", "seeds", "epochs"):
             if not getattr(self, name):
                 raise SettingsError(f"a bench needs at least one of: {name}")

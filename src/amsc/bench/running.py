@@ -9,9 +9,10 @@ from torch import nn
 
 from amsc.bench.making import Lab
 from amsc.bench.recipe import Cell, Recipe
-from amsc.bench.store import Outcome, Store, slug
+from amsc.bench.store import Outcome, Store, digest, slug
 from amsc.data import Data
 from amsc.errors import DataError
+from amsc.jobs.fingerprint import fingerprint, weights_fingerprint
 from amsc.jobs.preparation import threads_and_determinism
 from amsc.jobs.run_lock import claimed
 from amsc.jobs.stages.record import versions
@@ -59,7 +60,7 @@ def bench(
         networks: by the names of the recipe; they are not changed.
         task: classification if None.
         retry: try those again that have failed.
-        mixed: go on in a folder with cells of other versions, machines or recipes, and make none of them again.
+        mixed: go on in a folder with cells of other versions and machines, and make none of them again.
 
     Raises:
         DataError: a network of the recipe is not given.
@@ -69,8 +70,10 @@ def bench(
         raise DataError(f"the recipe names networks that were not given: {', '.join(sorted(missing))}")
     folder, stamp = Path(out), {"amsc": versions()["amsc"], **machine_stamp()}
     with claimed(folder, is_needed=True), threads_and_determinism(recipe.settings):
-        store = Store(folder, recipe, stamp, mixed=mixed)
-        lab = Lab(recipe, networks, data, task, folder)
+        known = fingerprint(data)
+        facts = {name: digest([weights_fingerprint(networks[name]), known]) for name in recipe.networks}
+        store = Store(folder, recipe, stamp, facts, mixed=mixed)
+        lab = Lab(recipe, networks, data, task, folder, facts)
         cells = [cell for cell in recipe.cells() if not store.has(cell, retry=retry)]
         for number, cell in enumerate(cells, start=1):
             hears.begin(cell, number, len(cells))

@@ -19,7 +19,7 @@ from amsc.errors import RunFolderError
 from amsc.settings import plain_settings
 from amsc.storage import write_atomically
 
-__all__ = ["Outcome", "Store", "slug"]
+__all__ = ["Outcome", "Store", "digest", "plain_name", "slug"]
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,32 @@ class Outcome:
 
 
 class Store:
-    """The cells in a folder. `choices_of` a cell are short texts that differ where its settings do.
+    """The cells in a folder. `choices_of` a cell are short texts that differ where its settings, network or data do.
 
     Args:
         stamp: the versions and the machine that make the cells of this call.
+        facts: for each network a text that differs for other weights and other data.
         mixed: keep cells of other versions and machines too, and make none of them again.
 
     Raises:
-        RunFolderError: the folder holds cells that cannot be read, or that something else made, unless `mixed`.
+        RunFolderError: the folder holds cells that cannot be read, of another recipe, network or data, or, unless
+            `mixed`, of other versions or another machine.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, stamp: Mapping[str, str], *, mixed: bool = False) -> None:
-        self.folder, self._recipe, self.stamp = folder, recipe, stamp
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        stamp: Mapping[str, str],
+        facts: Mapping[str, str],
+        *,
+        mixed: bool = False,
+    ) -> None:
+        self.folder, self._recipe, self.stamp, self._facts = folder, recipe, stamp, facts
         self._found = {outcome.cell: outcome for outcome in self._read()}
         for outcome in self._found.values():
             if outcome.stamp != stamp and not mixed:
-                raise RunFolderError(f"{folder} holds cells of {_difference(outcome.stamp, stamp)}; {_AGAIN}")
+                raise RunFolderError(f"{folder} holds cells of {_difference(outcome.stamp, stamp)}; {_MIX}")
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -99,10 +109,10 @@ class Store:
         method = recipe.methods[cell.method]
         like = plain_settings(recipe.settings_of(_as(cell, method.like))) if method.like else {}
         said = [
-            *(recipe.data, recipe.task, recipe.dense_epochs, asdict(recipe.networks[cell.network])),
+            *(self._facts[cell.network], recipe.task, recipe.dense_epochs),
             *(method.control, method.walked, plain_settings(recipe.settings_of(cell)), like),
         ]
-        return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
+        return digest(said)
 
     @property
     def _cells(self) -> Path:
@@ -115,20 +125,30 @@ class Store:
             outcome = _outcome(file)
             if outcome.cell in wanted and outcome.choices != self.choices_of(outcome.cell):
                 raise RunFolderError(
-                    f"{file} was made by another recipe: {outcome.cell.name} is not what it was; {_AGAIN}"
+                    f"{file} was made by another recipe: the settings, network or data of {outcome.cell.name} are not "
+                    "what they were; name another --out"
                 )
             found.append(outcome)
         return found
 
 
-_AGAIN = "name another --out, or, to keep both, apart in the tables, --mix"
+_MIX = "name another --out, or, to keep both, apart in the tables, --mix"
 
 
 def slug(cell: Cell) -> str:
     """The name of a cell's files."""
-    words = re.sub(r"[^\w.=%+-]+", "-", f"{cell.network}-{cell.method}-{cell.budget}").strip("-")
-    exact = hashlib.blake2b(json.dumps(asdict(cell)).encode(), digest_size=4).hexdigest()
-    return f"{words[:80]}-seed{cell.seed}-epochs{cell.epochs:g}-{exact}"
+    words = f"{cell.network}-{cell.method}-{cell.budget}"
+    return f"{plain_name(words)}-seed{cell.seed}-epochs{cell.epochs:g}-{digest(asdict(cell))}"
+
+
+def plain_name(words: str) -> str:
+    """Words as a part of a file's name."""
+    return re.sub(r"[^\w.=%+-]+", "-", words).strip("-")[:80]
+
+
+def digest(said: Any) -> str:
+    """A short text that differs for other plain data."""
+    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _as(cell: Cell, method: str) -> Cell:

@@ -50,7 +50,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="where the cells are, or will be")
     parser.add_argument("--retry", action="store_true", help="try those cells again that have failed")
     parser.add_argument(
-        "--mix", action="store_true", help="go on beside cells of other versions, machines or recipes, told apart"
+        "--mix", action="store_true", help="go on beside cells of other versions and machines, told apart"
     )
     add_output_flags(parser)
 
