@@ -9,6 +9,7 @@ import pyarrow
 import pytest
 import torch
 from pyarrow import parquet
+from torch import Tensor
 
 from amsc.data import ImageData, Unlabelled, open_data, read_digits, read_folder, read_parquet, spread_batches
 from amsc.data.splits import some_of_each
@@ -374,3 +375,15 @@ class TestSortedClasses:
         data = read_folder(tree, seed=0, batch_size=20)
         assert [len(set(labels.tolist())) for _, labels in data.batches("train")] == [3, 3, 3]
         assert [len(set(labels.tolist())) for _, labels in spread_batches(data, "train", 2)] == [3, 3]
+
+
+def loaders_of_splits() -> tuple[list[tuple[Tensor, Tensor]], ...]:
+    """What a user's function may return: a loader for each split."""
+    batch = (torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64))
+    return [batch] * 3, [batch], [batch]
+
+
+def test_a_function_may_return_the_loaders_of_the_splits() -> None:
+    found = open_data(f"{__name__}:loaders_of_splits")
+    assert [found.num_batches(split) for split in ("train", "validation", "test")] == [3, 1, 1]
+    assert found.name == f"{__name__}:loaders_of_splits"

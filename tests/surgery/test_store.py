@@ -177,6 +177,7 @@ def test_shared_memory_and_strides_are_saved(tmp_path: Path) -> None:
         (lambda: "resnet", "must return the dense torch.nn.Module, not str"),
         (SmallNet(), r"expected a function that builds .* lambda: SmallNet\(\.\.\.\); got a network"),
         ("SmallNet", "expected a function that builds .* got str"),
+        (None, r"is missing: write amsc\.load\(.*lambda: MyNetwork\(\.\.\.\)\); the README.md"),
         (lambda classes: SmallNet(), "build.. failed: TypeError: .*a function without arguments"),
         (lambda: nn.Sequential(SmallNet()), r"no parameter or buffer .* as it was before it was cut$"),
     ],

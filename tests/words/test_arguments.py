@@ -17,11 +17,11 @@ from amsc.settings import RunSettings, Settings
 @pytest.mark.parametrize(
     ("typed", "error", "expected"),
     [
-        (lambda: Target(mac=0.5), TargetError, "Target has no 'mac', expected some of macs, .*; did you mean macs"),  # type: ignore[call-arg]
-        (lambda: Target(macs=0.5, speed=2), TargetError, "no 'speed', expected some of .*, drop"),  # type: ignore[call-arg]
-        (lambda: Settings(path_point=1), SettingsError, "Settings has no 'path_point', .*; did you mean path_points"),  # type: ignore[call-arg]
-        (lambda: Settings.of("quick", sede=1), SettingsError, "no 'sede', .*; did you mean seed"),
-        (lambda: RunSettings(modle="a"), SettingsError, "RunSettings has no 'modle', .*; did you mean model"),  # type: ignore[call-arg]
+        (lambda: Target(mac=0.5), TargetError, "Target has no 'mac'; did you mean macs.; there are macs, "),  # type: ignore[call-arg]
+        (lambda: Target(macs=0.5, speed=2), TargetError, "no 'speed'.*; there are .*, drop"),  # type: ignore[call-arg]
+        (lambda: Settings(path_point=1), SettingsError, "Settings has no 'path_point'; did you mean path_points"),  # type: ignore[call-arg]
+        (lambda: Settings.of("quick", sede=1), SettingsError, "no 'sede'; did you mean seed"),
+        (lambda: RunSettings(modle="a"), SettingsError, "RunSettings has no 'modle'; did you mean model"),  # type: ignore[call-arg]
         (lambda: dataclasses.replace(Settings(), sede=1), SettingsError, "did you mean seed"),  # type: ignore[call-arg]
     ],
 )

@@ -26,8 +26,22 @@ Compare methods on networks of your own: one dense network, one split, the same 
 of the same fine-tuning for all, and every cell (network, method, budget, seed, epochs) a
 file that is made once. Called again, a bench goes on where it was stopped.
 
-RECIPE is a TOML file: data, networks, budgets, seeds and epochs in [bench], what is
-common in [settings], and a table of settings for each of [methods].
+The recipe is a TOML file:
+
+  [bench]
+  data = "parquet:cifar10"
+  networks = ["resnet20"]
+  budgets = ["macs=60%", "macs=45%"]
+  seeds = [0, 1, 2]
+  epochs = [0, 1]            # of all training after the dense network's
+  dense_epochs = 2
+  [settings]                 # of all methods, as in settings.toml
+  [methods.default]
+  [methods.hrank]            # what this method sets
+  method = "criterion"
+  criterion = "hrank"
+  [methods."dense, as long"]
+  control = "dense"
 """
 EXAMPLES = """\
   amsc bench recipe.toml --out benches/first

@@ -115,6 +115,11 @@ class ImageData:
                 f" those of {split} go from {low} to {high}"
             )
 
+    @property
+    def alternates(self) -> bool:
+        """See `amsc.data.protocol.alternates`."""
+        return self.flip == "alternating"
+
     def batches(self, split: str, *, seed: int | None = None) -> Iterator[tuple[Tensor, Any]]:
         """One pass over `split` as (inputs, labels), or `Unlabelled` for labels; see the class, and `Data`."""
         if seed is None:

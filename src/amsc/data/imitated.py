@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from amsc.borrowing import OwnState, borrowed, call_arguments, copied_inputs, forward_failed, in_double
 from amsc.data.batch import Unlabelled, batch_size, moved
-from amsc.data.protocol import Data
+from amsc.data.protocol import Data, alternates
 from amsc.data.spread import batch_size_of, spread_batches
 from amsc.errors import AmscError, DataError
 from amsc.imitation import DenseOutputs, dense_outputs, float_tensors
@@ -56,6 +56,11 @@ class Imitated:
     def spread_batches(self, split: str, count: int) -> Iterator[tuple[Any, DenseOutputs]]:
         """At most `count` batches of `split`, those of the data."""
         return self._with_outputs(split, spread_batches(self.data, split, count))
+
+    @property
+    def alternates(self) -> bool:
+        """As the data do."""
+        return alternates(self.data)
 
     def num_batches(self, split: str) -> int:
         """As many as the data have."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Data", "SpreadData"]
+__all__ = ["Data", "SpreadData", "alternates"]
 
 
 @runtime_checkable
@@ -20,8 +20,7 @@ class Data(Protocol):
 
     def batches(self, split: str, *, seed: int | None = None) -> Iterator[tuple[Any, Any]]:
         """One pass over `split` as (inputs, targets): where `seed` is None, as they are and in one fixed order, else
-        shuffled and augmented, wholly determined by the seed (which in the second of two epochs differs from that of
-        the first in the lowest bit alone). What targets may be says `amsc.data.batch`.
+        shuffled and augmented, wholly determined by the seed. What targets may be says `amsc.data.batch`.
 
         The fixed order must be a shuffle too, drawn once and for all: amsc takes statistics and derivatives from a few
         batches, and those of examples sorted by class would know one class each."""
@@ -34,6 +33,13 @@ class Data(Protocol):
 
     def example_inputs(self, batch: int = 1) -> Any:
         """The inputs of the first `batch` training examples, as `batches` without a seed would hand them out."""
+
+
+def alternates(data: Data) -> bool:
+    """Whether the second of two epochs is to show what the first did not: data that have a true attribute `alternates`.
+
+    The seed of the second of their epochs differs from that of the first in the lowest bit alone."""
+    return bool(getattr(data, "alternates", False))
 
 
 @runtime_checkable

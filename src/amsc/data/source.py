@@ -4,6 +4,7 @@ import torch
 
 from amsc.data.digits import read_digits
 from amsc.data.folder import read_folder
+from amsc.data.loaders import LoaderData
 from amsc.data.mistaken import data_line
 from amsc.data.parquet import read_parquet
 from amsc.data.protocol import Data
@@ -27,7 +28,7 @@ def open_data(
     flip: str = "random",
 ) -> Data:
     """The data called `name`: `digits`, `parquet:PATH`, `folder:PATH`, or `package.module:function`, a function
-    without arguments that returns a `Data` (to which the other options do not apply).
+    without arguments that returns a `Data`, or the loaders of its splits (to which the other options do not apply).
 
     `seed` decides which examples are held out for validation; `limit` caps the training examples, for short
     trials; `flip` says which training images of a path are mirrored ("random", "alternating" or "none").
@@ -47,6 +48,8 @@ def open_data(
     if not rest:
         raise DataError(f"there are no data {name!r}, expected {_SUPPORTED}{nearest(name, ('digits', *_FROM_PATH))}")
     data = call_function(name, DataError)
+    if isinstance(data, tuple | list) and len(data) in (2, 3):
+        return LoaderData(**dict(zip(("train", "validation", "test"), data, strict=False)), name=name)
     if not isinstance(data, Data):
         raise DataError(
             f"{name}() returned {type(data).__name__}, expected data with batches, num_batches, num_examples and"

@@ -53,7 +53,9 @@ def heroes(record: Record) -> tuple[tuple[str, str], ...]:
     spread = "" if error is None else f" ± {_score_difference(record, error)}"
     return (
         _hero(known["macs"], "multiply-adds"),
-        _hero(known["latency"], "latency, within the spread" if is_within_spread(record) else "latency"),
+        ("as fast", "latency: any change lies within its spread")
+        if is_within_spread(record)
+        else _hero(known["latency"], "latency"),
         (value.replace("-", MINUS), f"{spread} {unit} of {record.score_name}".strip()),
     )
 

@@ -94,7 +94,7 @@ def save(model: nn.Module, folder: str | os.PathLike[str], *, card: str = "") ->
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def load(folder: str | os.PathLike[str], build: Callable[[], nn.Module]) -> nn.Module:
+def load(folder: str | os.PathLike[str], build: Callable[[], nn.Module] | None = None) -> nn.Module:
     """The model saved in `folder`, or "hf:OWNER/NAME" on the Hugging Face hub (or "...@REVISION"), in eval mode;
     `build` makes the dense network, with any weights.
 
@@ -108,9 +108,9 @@ def load(folder: str | os.PathLike[str], build: Callable[[], nn.Module]) -> nn.M
     Raises:
         RunFolderError: the folder or its files are missing, corrupt or of another format version, or the hub does not
             give them.
-        ModelError: `build` returns another network than the one that was saved.
+        ModelError: `build` is not given, or returns another network than the one that was saved.
     """
-    _check_load(folder, build)
+    build = _checked_build(folder, build)
     source = from_hub(str(folder)) if str(folder).startswith(HUB) else Path(folder)
     config = _read_config(source)
     state = _read_weights(source, config)
@@ -130,13 +130,20 @@ def _check_folder(folder: Any) -> None:
         raise RunFolderError(f"expected the name of a folder, got {_kind(folder)}")
 
 
-def _check_load(folder: Any, build: Any) -> None:
+def _checked_build(folder: Any, build: Any) -> Callable[[], nn.Module]:
     _check_folder(folder)
+    if build is None:
+        raise ModelError(
+            f"what builds the dense network, with any weights, is missing: write amsc.load({str(folder)!r}, lambda: "
+            "MyNetwork(...)); the README.md and the report of a run have the lines"
+        )
     if isinstance(build, nn.Module) or not callable(build):
         raise ModelError(
             f"expected a function that builds the dense network, such as lambda: {_class_of(build)}(...); got "
             f"{_kind(build)}"
         )
+    made: Callable[[], nn.Module] = build
+    return made
 
 
 def _class_of(build: Any) -> str:

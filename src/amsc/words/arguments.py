@@ -26,9 +26,7 @@ def answers_typos(error: type[AmscError]) -> Callable[[type[Kind]], type[Kind]]:
         @functools.wraps(init)
         def checked(self: Kind, *values: Any, **said: Any) -> None:
             for word in [each for each in said if each not in known]:
-                raise error(
-                    f"{kind.__name__} has no {word!r}, expected some of {', '.join(known)}{nearest(word, known)}"
-                )
+                raise error(f"{kind.__name__} has no {word!r}{nearest(word, known)}; there are {', '.join(known)}")
             init(self, *values, **said)
 
         kind.__init__ = checked  # type: ignore[assignment]

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from amsc.borrowing import forked, seed_generators
 from amsc.data import Data, batch_size, moved
+from amsc.data.protocol import alternates
 from amsc.errors import DataError, InputError, TrainingError
 from amsc.progress import NoProgress, Progress
 from amsc.tasks import Task
@@ -39,9 +40,7 @@ LOSS_CHECK_STEPS = 20
 class Batches:
     """Training batches of `phase`: epoch after epoch, each in an order that (seed, phase, epoch) alone decides.
 
-    So nothing but the epoch's number is needed to go on after an interruption. Seeds of epochs 0 and 1, 2 and 3, ...
-    differ in the lowest bit alone, so that data may show in the second what they did not in the first. `device` is
-    where the network is."""
+    So nothing but the epoch's number is needed to go on after an interruption. `device` is where the network is."""
 
     data: Data
     seed: int
@@ -52,7 +51,8 @@ class Batches:
         """One pass over the training data; torch's generators on the CPU and `device` are seeded as well, for dropout.
 
         A single example that is left over at the end is skipped: BatchNorm has no deviation for it."""
-        seed = derived_seed(self.seed, self.phase, number - number % 2) ^ number % 2
+        second = number % 2 if alternates(self.data) else 0
+        seed = derived_seed(self.seed, self.phase, number - second) ^ second
         seed_generators(seed, [self.device])
         for index, (inputs, target) in enumerate(self.data.batches("train", seed=seed)):
             if index == 0 or batch_size(target) > 1:
