@@ -91,6 +91,8 @@ def test_the_epochs_of_a_cell_are_all_that_it_has(tmp_path: Path) -> None:
         ("[methods.default]", "[methods.default]\ndepth_shar = 0.5", "methods.default: .*depth_shar"),
         ("[methods.default]", '[methods.default]\nprices = "cheap"', "methods.default: prices: expected one of"),
         ("walked = 0.25", "walked = 1.0", "walked is a share of the epochs"),
+        ("walked = 0.25", "walked = 'a'", "methods.proximal: walked: expected a number, got 'a'"),
+        ("dense_epochs = 4", "dense_epochs = true", "dense_epochs: expected a number, got True"),
         ('control = "dense"', 'control = "dens"', r"not 'dens'; did you mean dense\?"),
         ('like = "default"', 'like = "defalt"', r"'defalt', which is no method that cuts; did you mean default\?"),
         ('like = "default"', 'like = "as long"', "'as long', which is no method that cuts"),

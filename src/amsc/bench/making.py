@@ -1,6 +1,5 @@
 """How a cell comes about: the dense network, its cut, the fine-tuning that is the same for all, and the judgement."""
 
-import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -160,7 +159,7 @@ class Lab:
         settings = self._tuning_settings(method, cell.seed)
         options: dict[str, Any] = {}
         if settings.distillation:
-            teacher = copy.deepcopy(self.dense(cell.network)[0])
+            teacher = copied(self.dense(cell.network)[0])
             options["teach"] = Distillation(teacher, settings.distillation, settings.temperature)
         if method.control == "scratch":
             epochs += self._recipe.dense_epochs

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from amsc.bench.recipe import Recipe
-from amsc.bench.table import Entry, in_words
+from amsc.bench.table import Entry, rows_of
 from amsc.report.html import page
 from amsc.words.amounts import SHARES
 
@@ -18,7 +18,7 @@ def render_bench(found: Sequence[Entry], recipe: Recipe, *, score: str) -> str:
     """The page; the same entries give the same. Everything is escaped."""
     is_share = score in SHARES
     groups = [list(group) for _, group in itertools.groupby(found, key=lambda entry: (entry.network, entry.epochs))]
-    names = list(dict.fromkeys(_name(entry) for entry in found))
+    names = list(dict.fromkeys(entry.name for entry in found))
     return page(
         "bench.html.j2",
         f"amsc bench: {', '.join(recipe.networks)} on {recipe.data}",
@@ -33,18 +33,14 @@ def render_bench(found: Sequence[Entry], recipe: Recipe, *, score: str) -> str:
         first=next(iter(recipe.methods)),
         names=names,
         groups=[_section(group, recipe, is_share=is_share) for group in groups],
-        failed=[(_name(entry), entry, reason) for entry in found for reason in entry.failed],
+        failed=[(entry.name, entry, reason) for entry in found for reason in entry.failed],
     )
-
-
-def _name(entry: Entry) -> str:
-    return f"{entry.method} ({entry.stamp})" if entry.stamp else entry.method
 
 
 def _point(entry: Entry) -> dict[str, Any]:
     spread = entry.spread or 0.0
     return {
-        "method": _name(entry),
+        "method": entry.name,
         "share": entry.macs_share,
         "score": entry.score,
         "low": (entry.score or 0.0) - spread,
@@ -56,15 +52,8 @@ def _point(entry: Entry) -> dict[str, Any]:
 
 def _section(group: Sequence[Entry], recipe: Recipe, *, is_share: bool) -> dict[str, Any]:
     """A table: its title, its columns, its rows."""
-    names = dict.fromkeys(_name(entry) for entry in group)
-    rows = [
-        (name, *(in_words(_at(group, name, budget), is_share=is_share) for budget in recipe.budgets)) for name in names
-    ]
-    first = group[0]
-    title = f"{first.network}, {first.epochs:g} epochs"
-    return {"title": title, "columns": ("method", *(f">{budget}" for budget in recipe.budgets)), "rows": rows}
-
-
-def _at(group: Sequence[Entry], name: str, budget: str) -> Entry | None:
-    mine = {entry.budget: entry for entry in group if _name(entry) == name}
-    return mine.get(budget) or mine.get("")
+    return {
+        "title": f"{group[0].network}, {group[0].epochs:g} epochs",
+        "columns": ("method", *(f">{budget}" for budget in recipe.budgets)),
+        "rows": list(rows_of(group, recipe, is_share=is_share)),
+    }

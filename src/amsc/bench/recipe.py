@@ -52,12 +52,8 @@ class Cell:
     @property
     def name(self) -> str:
         """The cell in words."""
-        return f"{self.network}, {self.method}{', ' if self.budget else ''}{self.budget}, {self.rest}"
-
-    @property
-    def rest(self) -> str:
-        """Seed and epochs in words."""
-        return f"seed {self.seed}, {self.epochs:g} epochs"
+        budget = f", {self.budget}" if self.budget else ""
+        return f"{self.network}, {self.method}{budget}, seed {self.seed}, {self.epochs:g} epochs"
 
 
 @dataclass(frozen=True)
@@ -94,6 +90,7 @@ class Recipe:
             target = parse_target(budget)
             if target.is_free or target.drop is not None:
                 raise SettingsError(f"budgets: {budget!r} is no cost; a bench compares networks of equal cost")
+        _check_number("dense_epochs", self.dense_epochs)
         if min(self.epochs) < 0 or min(self.seeds) < 0 or self.dense_epochs < 0:
             raise SettingsError("epochs, seeds and dense_epochs cannot be negative")
         for name, method in self.methods.items():
@@ -112,11 +109,12 @@ class Recipe:
         if method.like and (method.like not in self.methods or self.methods[method.like].control):
             known = nearest(method.like, self.methods)
             raise SettingsError(f"methods.{name}: like names {method.like!r}, which is no method that cuts{known}")
+        _check_number(f"methods.{name}: walked", method.walked)
         if not 0 <= method.walked < 1:
             raise SettingsError(f"methods.{name}: walked is a share of the epochs, from 0 to below 1: {method.walked}")
         try:
             self.settings_of(Cell("", name, "", 0, 1.0))
-        except (SettingsError, TypeError) as error:
+        except SettingsError as error:
             raise SettingsError(f"methods.{name}: {error}") from error
 
     def settings_of(self, cell: Cell) -> Settings:
@@ -171,8 +169,8 @@ def _recipe(tables: Mapping[str, Any], folder: Path) -> Recipe:
     more: dict[str, Any] = {name: _list(name, bench[name]) for name in LISTS if name in bench}
     more |= {name: bench[name] for name in ("dense_epochs", "task") if name in bench}
     try:
-        settings = Settings(**_plain(tables.get("settings", {})))
-    except (SettingsError, TypeError) as error:
+        settings = Settings(**tables.get("settings", {}))
+    except SettingsError as error:
         raise SettingsError(f"[settings]: {error}") from error
     methods = {name: _method(name, table) for name, table in tables.get("methods", {}).items()}
     return Recipe(data, _networks(bench["networks"], folder), methods, **more, settings=settings)
@@ -195,12 +193,7 @@ def _method(name: str, table: Any) -> Method:
     if not isinstance(table, dict):
         raise SettingsError(f"methods.{name} is a table, as in [methods.{name}]")
     own = {key: table[key] for key in ("walked", "control", "like") if key in table}
-    return Method(_plain({key: value for key, value in table.items() if key not in own}), **own)
-
-
-def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as Python has them: TOML knows lists alone."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    return Method({key: value for key, value in table.items() if key not in own}, **own)
 
 
 LISTS: Mapping[str, tuple[type, ...]] = {"budgets": (str,), "seeds": (int,), "epochs": (int, float)}
@@ -212,6 +205,11 @@ def _list(name: str, value: Any) -> tuple[Any, ...]:
     if wrong := [each for each in value if not isinstance(each, LISTS[name]) or isinstance(each, bool)]:
         raise SettingsError(f"[bench] {name}: {wrong[0]!r} is of the wrong type")
     return tuple(value)
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SettingsError(f"{name}: expected a number, got {value!r}")
 
 
 def _check_keys(where: str, table: Any, known: tuple[str, ...]) -> None:

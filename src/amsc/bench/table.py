@@ -15,7 +15,7 @@ from amsc.bench.store import Outcome, Store
 Key: TypeAlias = tuple[str, float, str, str, str]
 """Network, epochs, budget, method, and what differs in the stamp."""
 
-__all__ = ["Entry", "entries", "in_words", "table_text"]
+__all__ = ["Entry", "entries", "rows_of", "table_text"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class Entry:
     parameters_share: float | None
     time_shares: Mapping[str, float]
     failed: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The method, and what made it where that is not the same everywhere."""
+        return f"{self.method} ({self.stamp})" if self.stamp else self.method
 
 
 def entries(store: Store, recipe: Recipe) -> tuple[Entry, ...]:
@@ -147,13 +152,18 @@ def table_text(found: Sequence[Entry], recipe: Recipe, *, is_share: bool) -> str
 def _table(group: Sequence[Entry], recipe: Recipe, *, is_share: bool) -> Iterator[str]:
     yield "| method | " + " | ".join(recipe.budgets) + " |"
     yield "|---" * (1 + len(recipe.budgets)) + "|"
-    for method, stamp in dict.fromkeys((entry.method, entry.stamp) for entry in group):
-        mine = {entry.budget: entry for entry in group if (entry.method, entry.stamp) == (method, stamp)}
-        cells = [in_words(mine.get(budget) or mine.get(""), is_share=is_share) for budget in recipe.budgets]
-        yield f"| {method}{f' ({stamp})' if stamp else ''} | {' | '.join(cells)} |"
+    yield from (f"| {' | '.join(row)} |" for row in rows_of(group, recipe, is_share=is_share))
 
 
-def in_words(entry: Entry | None, *, is_share: bool) -> str:
+def rows_of(group: Sequence[Entry], recipe: Recipe, *, is_share: bool) -> Iterator[tuple[str, ...]]:
+    """For each method of a network and a number of epochs its name, and a cell for each budget."""
+    for name in dict.fromkeys(entry.name for entry in group):
+        mine = {entry.budget: entry for entry in group if entry.name == name}
+        cells = (_words(mine.get(budget) or mine.get(""), is_share=is_share) for budget in recipe.budgets)
+        yield name, *cells
+
+
+def _words(entry: Entry | None, *, is_share: bool) -> str:
     """Score ± deviation (seeds); how far behind the first method ± standard error; time of the largest batch."""
     if entry is None:
         return "-"

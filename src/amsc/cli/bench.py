@@ -74,16 +74,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
     recipe: Recipe = read_recipe(args.recipe)
     with torch_as_set(recipe.settings):
         networks, data, task = _opened(recipe)
+        score = task.name if task is not None else "accuracy"
         try:
             store = bench(
-                recipe, networks, data, task, args.out, retry=args.retry, mixed=args.mix, hears=_Noting(console)
+                recipe, networks, data, task, args.out, retry=args.retry, mixed=args.mix, hears=_Noting(score, console)
             )
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(
                 f"stopped; the same command goes on: amsc bench {args.recipe} --out {args.out}"
             ) from stop
     found = entries(store, recipe)
-    score = task.name if task is not None else "accuracy"
     text = table_text(found, recipe, is_share=score in SHARES)
     write_atomically(args.out / TABLE, text.encode())
     write_atomically(args.out / PAGE, render_bench(found, recipe, score=score).encode())
@@ -105,8 +105,8 @@ def _opened(recipe: Recipe) -> tuple[dict[str, nn.Module], Data, Task | None]:
 class _Noting:
     """Says of each cell what became of it."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, score: str, console: Console) -> None:
+        self._written, self._console = score_format(score), console
         self._place = ""
 
     def begin(self, cell: Cell, number: int, count: int) -> None:
@@ -118,5 +118,5 @@ class _Noting:
         if outcome.failed:
             self._console.warning(f"{self._place} {outcome.cell.name}: failed: {outcome.failed}")
             return
-        score = score_format("accuracy")(outcome.score) if outcome.score is not None else "-"
+        score = "-" if outcome.score is None else self._written(outcome.score)
         self._console.note(f"{self._place} {outcome.cell.name}: {score} at {outcome.macs_share or 0.0:.1%} of the MACs")

@@ -58,8 +58,7 @@ def image_data(
 
     Without a validation split, one is carved from train with `seed`. `limit` then caps the training examples: so many
     of all classes are drawn with `seed`.
-    Training images are shifted by up to an eighth of their height and mirrored as `flip`
-    says.
+    Training images are shifted by up to an eighth of their height and mirrored as `flip` says.
 
     Raises:
         DataError: see `check_labels`; or an image cannot be decoded or has another size than the first.
