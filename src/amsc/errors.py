@@ -10,6 +10,7 @@ __all__ = [
     "DataError",
     "InputError",
     "ModelError",
+    "NonFiniteLossError",
     "RunFolderError",
     "SettingsError",
     "TargetError",
@@ -94,6 +95,10 @@ class TrainingError(AmscError):
     """Training cannot go on, for example because the loss is no longer finite."""
 
     exit_code = 7
+
+
+class NonFiniteLossError(TrainingError):
+    """A loss is infinite or no number: what was trained since the last good state is of no use."""
 
 
 class RunFolderError(AmscError):

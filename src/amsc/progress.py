@@ -18,7 +18,8 @@ class Progress(Protocol):
         `values` are the latest of `loss`, `blocks`, `channels`, `macs` and `score`, as far as they are known; a score
         beside a loss is one on the way of training, by which nothing is chosen. `cost` is that of the network being
         fine-tuned, as a share of the dense one's. Of a search, `tried` blocks have been
-        priced and `judged` networks judged so far.
+        priced and `judged` networks judged so far. `rolled_back` is the halved learning rate with which
+        training goes on from there, after a loss that was no number.
         """
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import amsc.errors
-from amsc.cli import INTERRUPTED, main
+from amsc.cli import main
+from amsc.cli.stopping import INTERRUPTED
 from amsc.errors import AmscWarning
 
 SOURCE = str(Path(amsc.errors.__file__).parents[1])

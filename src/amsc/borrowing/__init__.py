@@ -15,7 +15,14 @@ from amsc.borrowing.inputs import (
 from amsc.borrowing.model import borrowed, copied, named_tensors, set_tensor, storage_id, unchanged_on_error
 from amsc.borrowing.outputs import NO_STATE, OwnState, Seen, look_into, with_tensors
 from amsc.borrowing.precision import has_double, in_double
-from amsc.borrowing.randomness import devices_of, forked, generator_states, seed_generators
+from amsc.borrowing.randomness import (
+    devices_of,
+    forked,
+    generator_states,
+    generator_tensors,
+    restore_generators,
+    seed_generators,
+)
 
 __all__ = [
     "NO_STATE",
@@ -34,12 +41,14 @@ __all__ = [
     "forked",
     "forward_failed",
     "generator_states",
+    "generator_tensors",
     "has_double",
     "in_double",
     "look_into",
     "map_tensors",
     "named_tensors",
     "random_inputs",
+    "restore_generators",
     "run_model",
     "seed_generators",
     "set_tensor",

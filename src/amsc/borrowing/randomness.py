@@ -7,9 +7,16 @@ import contextlib
 from collections.abc import Iterable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["devices_of", "forked", "generator_states", "seed_generators"]
+__all__ = [
+    "devices_of",
+    "forked",
+    "generator_states",
+    "generator_tensors",
+    "restore_generators",
+    "seed_generators",
+]
 
 WITHOUT_GENERATOR = ("cpu", "meta")
 """The CPU's generator is always meant, and meta tensors have no numbers."""
@@ -48,6 +55,21 @@ def seed_generators(seed: int, devices: Iterable[torch.device] = ()) -> None:
 
 def generator_states(devices: Iterable[torch.device] = ()) -> tuple[bytes, ...]:
     """Where the generators of the CPU and of these devices are; the same before and after a run that draws nothing."""
-    others = (device for device in devices if device.type not in WITHOUT_GENERATOR)
-    states = [torch.get_rng_state(), *(torch.get_device_module(one).get_rng_state(one) for one in others)]
-    return tuple(state.numpy().tobytes() for state in states)
+    return tuple(state.numpy().tobytes() for state in generator_tensors(devices))
+
+
+def generator_tensors(devices: Iterable[torch.device] = ()) -> tuple[Tensor, ...]:
+    """The same as tensors of bytes, for `restore_generators`."""
+    return torch.get_rng_state(), *(torch.get_device_module(one).get_rng_state(one) for one in _drawing(devices))
+
+
+def restore_generators(states: Iterable[Tensor], devices: Iterable[torch.device] = ()) -> None:
+    """Put the generators of the CPU and of these devices where they were; a device without a state is left as it is."""
+    first, *rest = states
+    torch.set_rng_state(first)
+    for device, state in zip(_drawing(devices), rest, strict=False):
+        torch.get_device_module(device).set_rng_state(state, device)
+
+
+def _drawing(devices: Iterable[torch.device]) -> list[torch.device]:
+    return [device for device in devices if device.type not in WITHOUT_GENERATOR]

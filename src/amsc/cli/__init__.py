@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from amsc.cli.stopping import INTERRUPTED, quiet_stop
+from amsc.cli.stopping import quiet_stop, stop_code
 
 __all__ = ["main"]
 
@@ -17,5 +17,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         with quiet_stop():
             from amsc.cli import commands
         return commands.main(argv)
-    except KeyboardInterrupt:  # before or after the command, which answers it itself
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:  # before or after the command, which answers it itself
+        return stop_code(stop)

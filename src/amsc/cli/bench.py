@@ -80,9 +80,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
                 recipe, networks, data, task, args.out, retry=args.retry, mixed=args.mix, hears=_Noting(score, console)
             )
         except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(
-                f"stopped; the same command goes on: amsc bench {args.recipe} --out {args.out}"
-            ) from stop
+            raise type(stop)(f"stopped; the same command goes on: amsc bench {args.recipe} --out {args.out}") from stop
     found = entries(store, recipe)
     text = table_text(found, recipe, is_share=score in SHARES)
     write_atomically(args.out / TABLE, text.encode())

@@ -15,8 +15,9 @@ import shtab
 
 from amsc.cli.console import Console
 from amsc.cli.parser import Parser, add_output_flags, parse
-from amsc.cli.stopping import INTERRUPTED, quiet_stop
+from amsc.cli.stopping import quiet_stop, stop_code
 from amsc.errors import AmscError, AmscWarning, RunFolderError
+from amsc.stopping import stoppable
 
 __all__ = ["COMMANDS", "EPILOG", "build_parser", "main"]
 
@@ -32,7 +33,8 @@ resnet50.
 DATA is digits, parquet:PATH, folder:PATH, or package.module:function.
 
 exit codes: 0 done, 1 unexpected, 2 usage or settings, 3 model or its inputs, 4 data,
-5 target, 6 cut or verification, 7 training, 8 run folder, 9 demo failed, 130 stopped.
+5 target, 6 cut or verification, 7 training, 8 run folder, 9 demo failed, 130 stopped
+by Ctrl-C, 143 by SIGTERM.
 
 `amsc COMMAND --help` explains a command. To begin: amsc demo
 """
@@ -127,7 +129,8 @@ def _run(words: Sequence[str], console: Console) -> int:
     if "run" not in args:
         parser.print_help(sys.stderr)
         return 2
-    return int(args.run(args, console))
+    with stoppable():
+        return int(args.run(args, console))
 
 
 def _meant(words: Sequence[str]) -> tuple[str, ...]:
@@ -149,7 +152,7 @@ def _words(error: BaseException) -> tuple[int, str]:
     if isinstance(error, AmscError):
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, str(error) or "stopped"
+        return stop_code(error), str(error) or "stopped"
     if isinstance(error, OSError):
         return RunFolderError.exit_code, f"cannot read or write: {error}"
     return 1, f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)"

@@ -1,4 +1,4 @@
-"""Ctrl-C while nothing has begun yet."""
+"""What is said of a command that was stopped, and Ctrl-C while nothing has begun yet."""
 
 import contextlib
 import os
@@ -6,10 +6,19 @@ import signal
 import threading
 from collections.abc import Iterator
 
-__all__ = ["INTERRUPTED", "quiet_stop"]
+from amsc.stopping import Terminated
+
+__all__ = ["INTERRUPTED", "TERMINATED", "quiet_stop", "stop_code"]
 
 INTERRUPTED = 130
-"""The exit code of what was stopped."""
+"""The exit code of what was stopped by Ctrl-C."""
+TERMINATED = 143
+"""The exit code of what was stopped by SIGTERM."""
+
+
+def stop_code(error: KeyboardInterrupt) -> int:
+    """The exit code of what this ended: 128 and the number of the signal, as shells have it."""
+    return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
 
 
 @contextlib.contextmanager

@@ -86,7 +86,7 @@ def _recorded(run: RunSettings, folder: Path, console: Console, work: Work) -> R
                 return work(model, data, run, _Announcing(reporter, folder, console)).record
         except KeyboardInterrupt as stop:
             hint = f"; to go on: amsc resume {folder}" if (folder / SETTINGS_FILE).is_file() else " before it began"
-            raise KeyboardInterrupt(f"stopped{hint}") from stop
+            raise type(stop)(f"stopped{hint}") from stop
 
 
 class _Announcing:

@@ -96,7 +96,7 @@ def _resumable(path: Path | None) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         if path is None or not (path / SETTINGS_FILE).is_file():
             raise
-        raise KeyboardInterrupt(f"stopped; to go on: the same call with resume=True, or amsc resume {path}") from stop
+        raise type(stop)(f"stopped; to go on: the same call with resume=True, or amsc resume {path}") from stop
 
 
 def job_of(
@@ -113,7 +113,7 @@ def job_of(
     `past`. `source` says where the model came from, `curves` are the losses of training before."""
     data = data_for(wanted.task, wanted.data, dense)
     speed = past.speed if past else None
-    losses = LossLog(listener, data.num_batches("train"), past.curves if past else curves)
+    losses = LossLog(listener, data.num_batches("train"), past.curves if past else curves, past.notes if past else ())
     return Job(
         dense,
         budget,

@@ -20,8 +20,8 @@ class RunState:
     `dense` are the dense network's weights, once trained; `score_before`, the mean of `scores_before` (on each test
     example), and `before` belong to it. `curves` are the losses of all training. `train` is the
     training under way, `walk` the path, `small` the weights of the finished network; `timing` is the model of the
-    latency, where the target needs one; `speed` is how training computes. `seconds` counts the time spent in each
-    stage, also before interruptions.
+    latency, where the target needs one; `speed` is how training computes; `notes` say what went wrong on the way.
+    `seconds` counts the time spent in each stage, also before interruptions.
     """
 
     stage: str = "dense"
@@ -38,6 +38,7 @@ class RunState:
     timing: Timing | None = None
     speed: Speed | None = None
     curves: tuple[TrainingCurve, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def removal_of(point: PathPoint) -> Removal:
@@ -62,6 +63,7 @@ def run_state_to_plain(state: RunState) -> dict[str, Any]:
         "timing": None if state.timing is None else to_json(state.timing),
         "speed": None if state.speed is None else vars(state.speed),
         "curves": [to_json(curve) for curve in state.curves],
+        "notes": list(state.notes),
     }
 
 
@@ -82,5 +84,6 @@ def run_state_from_plain(plain: Mapping[str, Any]) -> RunState:
             "timing": read(Timing, plain["timing"]),
             "speed": None if plain.get("speed") is None else Speed(**plain["speed"]),
             "curves": tuple(from_json(TrainingCurve, text) for text in plain.get("curves", ())),
+            "notes": tuple(plain.get("notes", ())),
         }
     )

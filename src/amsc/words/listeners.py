@@ -84,7 +84,7 @@ class _Seconds(ProgressColumn):
         return Text(words, style="progress.elapsed")
 
 
-TOLD_AT_ONCE = ("macs", "cost", "judged", "score")
+TOLD_AT_ONCE = ("macs", "cost", "judged", "score", "rolled_back")
 
 
 class LineProgress:
@@ -131,6 +131,7 @@ COUNTS = {
     "channels": "{:.0f} channels left",
     "tried": "priced {:.0f}",
     "judged": "judged {:.0f}",
+    "rolled_back": "the loss was no number: taken back, and on with the learning rate {:.3g}",
     "cost": "the network of {:.1%} of the cost",
 }
 

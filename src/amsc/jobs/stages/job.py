@@ -96,8 +96,8 @@ class Job:
 
 
 def saved(job: Job, state: RunState) -> RunState:
-    """The state with the seconds and losses until now, after it was written to the run's folder."""
-    state = replace(job.clock.lap(state), curves=job.losses.curves)
+    """The state with the seconds, losses and notes until now, after it was written to the run's folder."""
+    state = replace(job.clock.lap(state), curves=job.losses.curves, notes=job.losses.notes)
     job.folder.save(state)
     return state
 

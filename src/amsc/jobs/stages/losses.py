@@ -19,22 +19,35 @@ class LossLog:
     Args:
         listener: hears all of it.
         per_epoch: steps per epoch.
-        curves: those of the run before it was left.
+        curves, notes: those of the run before it was left.
     """
 
-    def __init__(self, listener: Progress, per_epoch: int, curves: Sequence[TrainingCurve] = ()) -> None:
-        self._listener, self._per_epoch, self._curves = listener, per_epoch, list(curves)
+    def __init__(
+        self, listener: Progress, per_epoch: int, curves: Sequence[TrainingCurve] = (), notes: Sequence[str] = ()
+    ) -> None:
+        self._listener, self._per_epoch = listener, per_epoch
+        self._curves, self._notes = list(curves), list(notes)
 
     @property
     def curves(self) -> tuple[TrainingCurve, ...]:
         """What was heard so far."""
         return tuple(self._curves)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What went wrong on the way, in words for the record."""
+        return tuple(self._notes)
+
     def update(self, phase: str, step: int, steps: int, **values: float) -> None:
         """Keep the loss, if there is one and the last that was kept is not too near, and a score beside it; hand
         everything on."""
         loss, score = values.get("loss", math.nan), values.get("score", math.nan)
         epoch = round(step / self._per_epoch, 4)
+        if rate := values.get("rolled_back"):
+            self._notes.append(
+                f"the loss of the {phase} phase was no finite number after step {step} of {steps}: "
+                f"training was taken back there, and went on with half the learning rate ({rate:.3g})"
+            )
         if math.isfinite(loss):
             apart = 0.0 if step == steps else steps / MOST / self._per_epoch
             self._add(phase, epoch, float(f"{loss:.4g}"), apart)

@@ -53,6 +53,7 @@ def record_of(job: Job, state: RunState, small: Shrunk) -> Record:
         seconds=state.seconds,
         judged_shares=judged_shares(job.structure, judged, job.task) if judged else (),
         warnings=(
+            *job.losses.notes,
             *words_after(job, state.score_before, test.score, small.model),
             *words_of_rejected(job, state.points[-1]),
         ),

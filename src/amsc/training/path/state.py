@@ -76,7 +76,8 @@ class WalkState:
     """A walk after `index` pieces, `first` of which lie before the present phase ("depth", "width" or "done").
 
     The phase began at `start_cost`. `depth_strength` is what the width phase holds on to; `control` steers the
-    strength of the phase; `error` is the largest relative error of all cuts made.
+    strength of the phase; `error` is the largest relative error of all cuts made. `halved` is how often the learning
+    rate was halved because a loss was no number.
     """
 
     phase: str
@@ -88,13 +89,13 @@ class WalkState:
     depth_strength: float = 0.0
     candidates: tuple[Candidate, ...] = ()
     error: float = 0.0
+    halved: int = 0
 
 
 def walk_state_to_plain(state: WalkState) -> dict[str, Any]:
     """The state as dictionaries, lists, tensors, numbers and strings; tensors are shared, not copied."""
-    plain = {
-        name: getattr(state, name) for name in ("phase", "index", "first", "start_cost", "depth_strength", "error")
-    }
+    numbers = ("phase", "index", "first", "start_cost", "depth_strength", "error", "halved")
+    plain = {name: getattr(state, name) for name in numbers}
     candidates = [
         {**vars(candidate), "snapshot": _snapshot_to_plain(candidate.snapshot)} for candidate in state.candidates
     ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from amsc.data import Data
-from amsc.errors import TrainingError
+from amsc.errors import NonFiniteLossError, TrainingError
 from amsc.penalty import Penalty
 from amsc.progress import NoProgress, Progress
 from amsc.records import NormTrace, PathPoint
@@ -29,8 +29,16 @@ from amsc.training.path.thinning import Cut, Thinning
 from amsc.training.removal.removed import Removal, Repair, Shrink, Shrunk, compose_removals
 from amsc.training.removal.to_cost import blocks_above, cut_to_target, cut_zeros
 from amsc.training.steps.evaluation import Evaluation, evaluate, mean_loss, reestimate_batchnorm
+from amsc.training.steps.finetune import MOST_HALVINGS, given_up
 from amsc.training.steps.loop import Batches, Stretch, train_steps
-from amsc.training.steps.optimizers import Moments, cut_moments, make_optimizer, moments_of, restore_moments
+from amsc.training.steps.optimizers import (
+    Moments,
+    OptimizerChoice,
+    cut_moments,
+    make_optimizer,
+    moments_of,
+    restore_moments,
+)
 from amsc.training.steps.proximal import ProximalStep
 from amsc.training.steps.step import device_of
 
@@ -94,8 +102,10 @@ def walk(
             rule "equal-cost" ask.
         thinning: in which order blocks go at equal cost, and which channels then; None: by what losing them costs.
 
+    Where a loss is no finite number a piece begins again, at half the learning rate, at most `MOST_HALVINGS` times.
+
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is still not finite then.
         TargetError: no removal reaches the target.
     """
     trail = Trail(model, structure, data, task, shrink, settings, repair, recovery, memo=memo)
@@ -157,10 +167,8 @@ class _Walk:
         """One piece: train and cut (or, on the gate path, cut and train), judge, decide how to go on."""
         if state.phase == "depth" and self.schedule.is_at_equal_cost:
             return self._at_equal_cost(state)
-        step = self._gate_step if self.settings.method == "gates" else self._proximal_step
-        speed, live = self.settings.speed, self.trail.rebuild(state.snapshot)
-        speed.arrange(live.model)
-        done = step(live, state)
+        speed = self.settings.speed
+        done, state = self._stepped(state)
         speed.arrange(done.cut.model)
         if not done.is_settled:
             reestimate_batchnorm(done.cut.model, self.trail.data, speed=speed)
@@ -179,6 +187,22 @@ class _Walk:
     @cached_property
     def _thinning(self) -> Thinning:
         return self.thinning or Thinning(self.trail, self.schedule.target_cost)
+
+    def _stepped(self, state: WalkState) -> tuple["_Step", WalkState]:
+        """What a piece does, and the state that it began with: where a loss is no number it begins again, at half the
+        learning rate."""
+        step = self._gate_step if self.settings.method == "gates" else self._proximal_step
+        live = self.trail.rebuild(state.snapshot)
+        self.settings.speed.arrange(live.model)
+        try:
+            return step(live, state), state
+        except NonFiniteLossError as error:
+            if state.halved == MOST_HALVINGS:
+                raise TrainingError(given_up(str(error), f"the path as it was after {state.index} pieces")) from error
+        state, sizes = replace(state, halved=state.halved + 1), self.schedule.sizes
+        rate = self._choice(state).learning_rate
+        self.progress.update(state.phase, sum(sizes[: state.index]), sum(sizes), rolled_back=rate)
+        return self._stepped(state)
 
     def _at_equal_cost(self, state: WalkState) -> tuple[PathPoint, Snapshot, WalkState]:
         """No piece: which blocks go is decided by what networks at the target are worth without them. Where nothing is
@@ -209,7 +233,7 @@ class _Walk:
     def _proximal_step(self, live: Shrunk, state: WalkState) -> "_Step":
         """Train with the penalty, then cut what it has emptied."""
         penalty = self._penalty(live, state)
-        optimizer = ProximalStep(self._optimizer(live.model, state.snapshot.moments), penalty)
+        optimizer = ProximalStep(self._optimizer(live.model, state.snapshot.moments, state), penalty)
         piece = Piece(
             state.phase,
             live.model,
@@ -261,7 +285,7 @@ class _Walk:
         goal = round(position.plan.at(position.first + position.active))
         removal = self._scanned_removal(live, goal, state.phase) if predicted_cost(live.structure) > goal else Removal()
         cut = self.trail.cut(live, removal)
-        optimizer = self._optimizer(cut.model, cut_moments(state.snapshot.moments, cut.slice_tensors))
+        optimizer = self._optimizer(cut.model, cut_moments(state.snapshot.moments, cut.slice_tensors), state)
         loss = self._train(cut.model, optimizer, state, {})
         return _Step(removal, cut, moments_of(cut.model, optimizer), loss, state.control)
 
@@ -273,9 +297,14 @@ class _Walk:
             return Removal(blocks_above(choice.structure, choice.block_order, goal))
         return choice.removal(goal)
 
-    def _optimizer(self, model: nn.Module, moments: Moments) -> Optimizer:
+    def _choice(self, state: WalkState) -> OptimizerChoice:
+        """How pieces train from `state` on."""
+        choice = self.settings.optimizer
+        return replace(choice, learning_rate=choice.learning_rate * 0.5**state.halved)
+
+    def _optimizer(self, model: nn.Module, moments: Moments, state: WalkState) -> Optimizer:
         """The optimiser of a network, with what it remembers."""
-        optimizer = make_optimizer(model, self.settings.optimizer, capture=self.settings.speed.capture)
+        optimizer = make_optimizer(model, self._choice(state), capture=self.settings.speed.capture)
         restore_moments(model, optimizer, moments)
         return optimizer
 
@@ -339,7 +368,9 @@ class _Walk:
         if now.index < self.schedule.depth_pieces and structure.outer_blocks and not has_failed:
             return replace(now, candidates=candidates)
         chosen = candidates[choice]
-        return self._start_of_width(now.index, chosen.snapshot, strength=chosen.depth_strength, error=now.error)
+        return self._start_of_width(
+            now.index, chosen.snapshot, strength=chosen.depth_strength, error=now.error, halved=now.halved
+        )
 
     def _depth_choice(self, candidates: tuple[Candidate, ...]) -> int:
         """Index of the candidate to go on from; 0 is the dense network."""
@@ -349,7 +380,7 @@ class _Walk:
         return one_standard_error_choice(depths, values, higher_is_better=self.trail.task.higher_is_better)
 
     def _start_of_width(
-        self, index: int, snapshot: Snapshot, *, strength: float = 0.0, error: float = 0.0
+        self, index: int, snapshot: Snapshot, *, strength: float = 0.0, error: float = 0.0, halved: int = 0
     ) -> WalkState:
         snapshot, own_error = self.trail.without_what_is_in_the_way(snapshot, self.schedule.target_cost)
         removal = snapshot.removal
@@ -362,4 +393,5 @@ class _Walk:
             control=StrengthControl(),
             depth_strength=strength,
             error=max(error, own_error),
+            halved=halved,
         )

@@ -9,18 +9,22 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from amsc.data import Data
+from amsc.errors import NonFiniteLossError, TrainingError
 from amsc.progress import NoProgress, Progress
 from amsc.tasks import Task
 from amsc.training.steps.captured import step_of
 from amsc.training.steps.loop import Batches, Stretch, cosine, set_learning_rate, train_steps
 from amsc.training.steps.optimizers import Moments, OptimizerChoice, make_optimizer, moments_of, restore_moments
+from amsc.training.steps.pause import pause_from_plain
 from amsc.training.steps.scoring import Often, ScoreWatch
 from amsc.training.steps.step import AS_IS, Speed, Teach, TrainingStep, as_it_is, device_of
 
-__all__ = ["TrainSettings", "TrainState", "finetune"]
+__all__ = ["MOST_HALVINGS", "TrainSettings", "TrainState", "finetune", "given_up"]
 
 WARMUP_SHARE = 0.05
 """Share of the steps in which the learning rate rises."""
+MOST_HALVINGS = 3
+"""How often the learning rate is halved because a loss was no finite number."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,17 @@ class TrainSettings:
 @dataclass(frozen=True)
 class TrainState:
     """Training after `epochs` passes: the network's state dict, the optimiser's moments, the averaged weights by
-    parameter name, and the mean loss of the last."""
+    parameter name, and the mean loss of the last. `halved` is how often the learning rate
+    was halved because a loss was no number. `pause` is where the next epoch was left, if it was: a `Pause` and weights,
+    moments and average as they were then, all as plain data."""
 
     epochs: int
     weights: Mapping[str, Tensor]
     moments: Moments
     loss: float
     average: Mapping[str, Tensor] = field(default_factory=dict)
+    halved: int = 0
+    pause: Mapping[str, Any] | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """As a dictionary; tensors are shared, not copied."""
@@ -67,42 +75,116 @@ def finetune(
 ) -> float:
     """Train `model` in place; the learning rate rises for 5 % of the steps and then falls in half a cosine.
 
-    `save` is called after every epoch with a state (of copies) from which the same training goes on identically.
+    `save` is called after every epoch, and within one where somebody wishes to stop (see `putting_off`), with a state
+    (of copies) from which the same training goes on identically.
     The last epoch may be a fraction. `teach` as in `train_steps`. With `settings.ema` the model ends with the moving
     average of its parameters, which starts at those it came with (its BatchNorm statistics are the last ones). Scores
     on the way (see `ScoreWatch`) change nothing: the last weights are taken, never the best. Returns the mean loss of
     the last epoch (0 if there is none).
 
+    A loss that is no finite number takes training back to the end of the epoch before, and on from there at half the
+    learning rate, at most `MOST_HALVINGS` times.
+
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is still not finite then; the model is as it was at the end of the last good epoch.
     """
-    per_epoch = data.num_batches("train")
-    steps = round(settings.epochs * per_epoch)
-    names = dict(model.named_parameters())
-    optimizer = make_optimizer(model, settings.optimizer, capture=settings.speed.capture)
-    if state is not None:
-        model.load_state_dict(dict(state.weights))
-        restore_moments(model, optimizer, state.moments)
-    step = step_of(TrainingStep(model, optimizer, task, teach, settings.speed))
-    average = _Average(names, settings.ema, state.average if state else {})
-    watch = ScoreWatch(model, data, task, settings.speed, often=settings.score_every, steps=steps)
-    batches, loss = Batches(data, settings.seed, settings.phase, device_of(model)), 0.0 if state is None else state.loss
-    for epoch in range(0 if state is None else state.epochs, -(-steps // per_epoch)):
-        first = epoch * per_epoch
+    course = _Course(model, data, task, settings, teach, progress)
+    here = course.begin(state)
+    while here.epochs < course.epochs:
+        try:
+            loss = course.epoch(here, save)
+        except NonFiniteLossError as error:
+            here = course.taken_back(here, error)
+            continue
+        here = course.after(here, loss)
+        save(here)
+    course.average.give()
+    return here.loss
 
-        def set_rate(number: int, first: int = first) -> None:
-            factor = cosine(first + number, steps, warmup=round(WARMUP_SHARE * steps))
-            set_learning_rate(optimizer, settings.optimizer.learning_rate * factor)
 
-        count = min(per_epoch, steps - first)
-        stretch = Stretch(settings.phase, first, steps)
-        taken = batches.take(count, first_epoch=epoch)
-        hooks: dict[str, Any] = {"before": set_rate, "after": average.update, "look": watch.since(first)}
-        how: dict[str, Any] = {"speed": settings.speed, "step": step, "progress": progress}
-        loss = train_steps(model, optimizer, taken, task, stretch, **hooks, **how)
-        save(replace(_state_of(model, optimizer, epoch + 1, loss), average=average.values()))
-    average.give()
-    return loss
+class _Course:
+    """A network in training, epoch by epoch."""
+
+    def __init__(
+        self, model: nn.Module, data: Data, task: Task, settings: TrainSettings, teach: Teach, progress: Progress
+    ) -> None:
+        self._model, self._data, self._task = model, data, task
+        self._settings, self._teach, self._progress = settings, teach, progress
+        self._per_epoch = data.num_batches("train")
+        self._steps = round(settings.epochs * self._per_epoch)
+        self.epochs = -(-self._steps // self._per_epoch)
+        self._watch = ScoreWatch(model, data, task, settings.speed, often=settings.score_every, steps=self._steps)
+
+    def begin(self, state: TrainState | None) -> TrainState:
+        """Put network, optimiser and average where `state` says, if there is one; the state that this is."""
+        names, settings = dict(self._model.named_parameters()), self._settings
+        self._optimizer = make_optimizer(self._model, settings.optimizer, capture=settings.speed.capture)
+        now: Mapping[str, Any] = {} if state is None else state.pause or vars(state)
+        if now:
+            self._model.load_state_dict(dict(now["weights"]))
+            restore_moments(self._model, self._optimizer, now["moments"])
+        step = TrainingStep(self._model, self._optimizer, self._task, self._teach, settings.speed)
+        self._step = step_of(step)
+        self.average = _Average(names, settings.ema, now.get("average", {}))
+        return state or TrainState(0, loss=0.0, **self._now())
+
+    def epoch(self, here: TrainState, save: Callable[[TrainState], object]) -> float:
+        """Train for the epoch after `here`, or what is left of it; the mean loss of all of it."""
+        first = here.epochs * self._per_epoch
+        count = min(self._per_epoch, self._steps - first)
+        batches = Batches(self._data, self._settings.seed, self._settings.phase, device_of(self._model))
+
+        def set_rate(number: int) -> None:
+            factor = cosine(first + number, self._steps, warmup=round(WARMUP_SHARE * self._steps))
+            set_learning_rate(self._optimizer, self._rate(here) * factor)
+
+        return train_steps(
+            self._model,
+            self._optimizer,
+            batches.take(count, first_epoch=here.epochs),
+            self._task,
+            Stretch(self._settings.phase, first, self._steps),
+            before=set_rate,
+            after=self.average.update,
+            look=self._watch.since(first),
+            speed=self._settings.speed,
+            step=self._step,
+            pause=pause_from_plain(here.pause),
+            leave=lambda pause: save(replace(here, pause={**pause.to_plain(), **self._now()})),
+            progress=self._progress,
+        )
+
+    def after(self, here: TrainState, loss: float) -> TrainState:
+        """The state one epoch after `here`."""
+        return replace(here, epochs=here.epochs + 1, loss=loss, pause=None, **self._now())
+
+    def _now(self) -> dict[str, Any]:
+        """A copy of the weights, of what the optimiser remembers, and of the average."""
+        weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._model.state_dict().items()}
+        return {
+            "weights": weights,
+            "moments": moments_of(self._model, self._optimizer),
+            "average": self.average.values(),
+        }
+
+    def taken_back(self, here: TrainState, error: NonFiniteLossError) -> TrainState:
+        """Back at the beginning of the epoch, to go on at half the learning rate.
+
+        Raises:
+            TrainingError: it has been halved often enough.
+        """
+        here = replace(here, pause=None)
+        self.begin(here)
+        if here.halved == MOST_HALVINGS:
+            raise TrainingError(given_up(str(error), f"the network as it was after {here.epochs} epochs")) from error
+        here = replace(here, halved=here.halved + 1)
+        first = here.epochs * self._per_epoch
+        self._progress.update(self._settings.phase, first, self._steps, rolled_back=self._rate(here))
+        return here
+
+    def _rate(self, here: TrainState) -> float:
+        """The learning rate that the schedule is a factor of."""
+        return self._settings.optimizer.learning_rate * 0.5**here.halved
 
 
 class _Average:
@@ -133,6 +215,8 @@ class _Average:
                 parameter.copy_(mean)
 
 
-def _state_of(model: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, loss: float) -> TrainState:
-    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    return TrainState(epochs, weights, moments_of(model, optimizer), loss)
+def given_up(why: str, kept: str) -> str:
+    """Words for training that was taken back often enough; `kept` is what is left of it."""
+    return (
+        f"{why}. It was taken back {MOST_HALVINGS} times, each time to go on at half the learning rate; {kept} is kept"
+    )

@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,12 @@ from torch.utils import _pytree as pytree
 from amsc.borrowing import forked, seed_generators
 from amsc.data import Data, batch_size, moved
 from amsc.data.protocol import alternates
-from amsc.errors import DataError, InputError, TrainingError
+from amsc.errors import DataError, InputError, NonFiniteLossError
 from amsc.progress import NoProgress, Progress
+from amsc.stopping import Wish, putting_off
 from amsc.tasks import Task
 from amsc.training.steps.captured import step_of
+from amsc.training.steps.pause import Pause, generators_now, gone_on
 from amsc.training.steps.step import AS_IS, Optimizer, Speed, Step, Teach, TrainingStep, as_it_is, device_of
 
 __all__ = [
@@ -100,6 +102,8 @@ def train_steps(
     teach: Teach = as_it_is,
     speed: Speed = AS_IS,
     step: Step | None = None,
+    pause: Pause | None = None,
+    leave: Callable[[Pause], object] | None = None,
     progress: Progress = NoProgress(),  # noqa: B008 - it has no state
 ) -> float:
     """Train `model` in place, one step for each batch; returns the mean loss.
@@ -109,14 +113,19 @@ def train_steps(
     place of the task's; `speed` says how to compute. A `step` of the same (see `step_of`) may be given, so that several
     calls share what it has recorded. The caller's random generators come back as they were.
 
+    With `leave`, a wish to stop (see `putting_off`) waits for the end of the step; `leave` then gets where this call
+    stands, beside what the model and the optimiser hold. A call with the same batches and that `pause` goes on there
+    identically; the first step of it has the number `pause.steps`.
+
     Raises:
-        TrainingError: a loss is not finite; the message names the step.
+        NonFiniteLossError: a loss is not finite; the message names the step.
     """
-    gauge, device = _LossGauge(optimizer, stretch), device_of(model)
+    device = device_of(model)
+    gauge, first = _LossGauge(optimizer, stretch, pause, device), 0 if pause is None else pause.steps
     step = step_of(TrainingStep(model, optimizer, task, teach, speed)) if step is None else step
     model.train()
-    with forked([device]):
-        for number, (inputs, target) in enumerate(ahead(batches, device)):
+    with forked([device]), putting_off() if leave else nullcontext(Wish()) as wish:
+        for number, (inputs, target) in enumerate(ahead(gone_on(batches, pause, device), device), start=first):
             before(number)
             loss = step(inputs, target)
             after(number)
@@ -124,6 +133,9 @@ def train_steps(
             if gauge.add(loss, is_asked=bool(seen)):
                 values = {"loss": gauge.recent, **watch(), **seen}
                 progress.update(stretch.phase, stretch.first + number + 1, stretch.steps, **values)
+            if wish.is_heard and leave is not None:
+                leave(gauge.pause(device))
+                break
     gauge.look()
     progress.update(stretch.phase, stretch.first + gauge.seen, stretch.steps, loss=gauge.recent, **watch())
     return gauge.total / max(1, gauge.seen)
@@ -157,10 +169,19 @@ def _arrived(batch: Any, event: torch.cuda.Event, device: torch.device) -> Any:
 class _LossGauge:
     """Collects losses on the device and looks at them every `LOSS_CHECK_STEPS` steps."""
 
-    def __init__(self, optimizer: Optimizer, stretch: Stretch) -> None:
+    def __init__(self, optimizer: Optimizer, stretch: Stretch, pause: Pause | None, device: torch.device) -> None:
         self.optimizer, self.stretch = optimizer, stretch
-        self.waiting: list[Tensor] = []
-        self.seen, self.total, self.recent = 0, 0.0, math.nan
+        self.waiting: list[Tensor] = [] if pause is None else list(pause.wait.to(device))
+        self.seen = 0 if pause is None else pause.steps - len(self.waiting)
+        self.total, self.recent = (0.0, math.nan) if pause is None else (pause.total, pause.recent)
+
+    def pause(self, device: torch.device) -> Pause:
+        """Where it stands. The losses that wait are not looked at, so that whoever goes on looks when it would have;
+        but if one of them is no number, there is nothing to go on with."""
+        wait = torch.stack(self.waiting).cpu() if self.waiting else torch.zeros(0)
+        if not bool(torch.isfinite(wait).all()):
+            self.look()
+        return Pause(self.seen + len(wait), self.total, self.recent, wait, generators_now(device))
 
     def add(self, loss: Tensor, *, is_asked: bool = False) -> bool:
         """Whether the losses were looked at, as it was time or somebody asked."""
@@ -176,7 +197,7 @@ class _LossGauge:
             if not math.isfinite(value):
                 step = self.stretch.first + self.seen + index + 1
                 rate = float(self.optimizer.param_groups[0]["lr"])
-                raise TrainingError(
+                raise NonFiniteLossError(
                     f"the loss became {value} at step {step} of {self.stretch.steps} of the {self.stretch.phase} phase "
                     f"(learning rate {rate:.3g}); lower that phase's learning rate, and check that the data and the "
                     "model's weights are finite"

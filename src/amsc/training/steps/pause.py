@@ -1,0 +1,55 @@
+"""Training that is left between two steps of an epoch, and gone on with as if it had not been."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amsc.borrowing import generator_tensors, restore_generators
+
+__all__ = ["Pause", "generators_now", "gone_on", "pause_from_plain"]
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Where training stands after `steps` steps of a call of `train_steps`: the sum of the losses that were looked at
+    (`total`), the mean of the last of them (`recent`), those that `wait`, and torch's random generators."""
+
+    steps: int
+    total: float
+    recent: float
+    wait: Tensor
+    generators: tuple[Tensor, ...]
+
+    def to_plain(self) -> dict[str, Any]:
+        """As a dictionary; tensors are shared, not copied."""
+        return dict(vars(self))
+
+
+def pause_from_plain(plain: Mapping[str, Any] | None) -> Pause | None:
+    """What `to_plain` gave, also after a way through a file."""
+    return None if plain is None else Pause(**{**plain, "generators": tuple(plain["generators"])})
+
+
+def gone_on(batches: Iterator[Any], pause: Pause | None, device: torch.device) -> Iterator[Any]:
+    """The batches that follow a pause, of the same `batches` from their beginning.
+
+    Those before are made again, since what makes them may draw random numbers; then the generators are as they were.
+    For CUDA one batch more had been fetched by then (see `ahead`)."""
+    if pause is None:
+        yield from batches
+        return
+    for _ in islice(batches, pause.steps):
+        pass
+    fetched = list(islice(batches, 1 if device.type == "cuda" else 0))
+    restore_generators(pause.generators, [device])
+    yield from fetched
+    yield from batches
+
+
+def generators_now(device: torch.device) -> tuple[Tensor, ...]:
+    """Where torch's generators are, those of the CPU and of the device."""
+    return generator_tensors([device])
