@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console as RichConsole
-from torch import nn
+from torch import Tensor, nn
 
 from amsc import surgery
 from amsc.cli import main
@@ -45,7 +45,7 @@ def test_inspect_shows_groups_blocks_and_cost(capsys: pytest.CaptureFixture[str]
 
 TRANSFORMER = """
 import torch
-from torch import nn
+from torch import Tensor, nn
 class Layer(nn.Module):
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ def build():
     return nn.Sequential(nn.Linear(3, 16), *[Layer() for _ in range(12)], nn.Linear(16, 5))
 """
 FIXED = """
-from torch import nn
+from torch import Tensor, nn
 class Fixed(nn.Module):
     def __init__(self):
         super().__init__()
@@ -305,3 +305,29 @@ def test_an_exported_run_is_timed_beside_its_dense_network(
     assert f"onnxruntime: {format_seconds(seconds)}, the dense network 1 ms ({1e3 * seconds:.2f} of it)" in told.out
     assert ("hardly faster" in told.err) == is_slow
     assert ("1 layers are no longer a multiple of 8 wide, such as layer1.0.conv1.weight" in told.err) == is_slow
+
+
+class FixedHeads(nn.Module):
+    """Attention whose heads and head sizes stay: its reshape names both, and the quotient of two widths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        q, k, v = self.qkv(x).reshape(batch, length, 3, 4, width // 4).permute(2, 0, 3, 1, 4)
+        mixed = ((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).reshape(batch, length, width)
+        read: Tensor = self.out(mixed)
+        return read
+
+
+def test_why_a_trial_failed_is_said_once() -> None:
+    """Heads and head sizes of two layers fail alike: their numbers differ, and nothing else."""
+    model, inputs = nn.Sequential(FixedHeads(), FixedHeads()).eval(), torch.randn(2, 5, 8)
+    structure = surgery.cuttable(model, trace(model, inputs), inputs)
+    stream = io.StringIO()
+    show(View("mine", structure), outline(model, structure), Console(stream, io.StringIO()))
+    text = stream.getvalue()
+    assert text.count("is invalid for input of size") == 1
+    assert "no: the trial failed, see below" in text

@@ -84,6 +84,7 @@ def test_several_limits_and_a_drop_in_one_text() -> None:
     ("text", "words"),
     [
         ("latency=5", "for 5 percent of them write latency=5%"),
+        ("macs=50", "for 50 percent of them write macs=50% or macs=0.5"),
         ("latency=5kg", "units of latency are us, ms, s"),
         ("params=5ms", "units of params are k, M, G, T"),
         ("bytes=5M", "units of bytes are B, kB"),

@@ -15,13 +15,17 @@ def listed(**choices: Any) -> set[str]:
 
 def test_of_a_usual_run_what_had_no_part_is_left_out() -> None:
     names = listed()
-    assert {"seed", "method", "path_points", "finetune_epochs", "finetune_learning_rate", "round_to"} <= names
+    assert {"seed", "path_points", "finetune_epochs", "finetune_learning_rate", "round_to"} <= names
     left_out = {
         "dense_learning_rate",
         "path_learning_rate",
         "theta_hat",
         "ema",
         "limit",
+        "method",
+        "criterion",
+        "block_criterion",
+        "criterion_spread",
         "keep",
         "streams",
         "temperature",
@@ -35,6 +39,11 @@ def test_of_a_usual_run_what_had_no_part_is_left_out() -> None:
         ({"dense_epochs": 2.0}, "dense_learning_rate"),
         ({"path_epochs": 2.0}, "path_learning_rate"),
         ({"path_epochs": 2.0}, "theta_hat"),
+        ({"path_epochs": 2.0}, "method"),
+        ({"method": "criterion", "criterion": "l1"}, "method"),
+        ({"method": "criterion", "criterion": "l1"}, "criterion"),
+        ({"method": "criterion", "criterion": "l1"}, "criterion_spread"),
+        ({"method": "criterion", "criterion": "l1", "block_criterion": "cka"}, "block_criterion"),
         ({"distillation": 0.5}, "temperature"),
         ({"path_learning_rate": 0.5}, "path_learning_rate"),
         ({"keep": ("fc",)}, "keep"),

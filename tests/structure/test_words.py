@@ -46,7 +46,7 @@ def test_a_structure_prints_what_a_person_wants(structure: amsc.Structure) -> No
     lines = small_lines(structure, 30)
     assert len(lines) >= 10
     assert lines[0] == "Structure: 269.7 K parameters, 40.55 M MACs"
-    assert "7 blocks, 327 of 336 channels in 9 groups, 15 of residual streams" in lines[1]
+    assert "7 blocks, 327 of 336 channels in 9 of 10 groups, 15 of residual streams" in lines[1]
     (filters,) = (line.split() for line in lines if line.startswith("  filter"))
     assert filters == ["filter", "9", "9", "336", "97.2%", "95.2%"]
     (blocks,) = (line for line in lines if "layer1.0-2 (3 alike)" in line)
@@ -87,7 +87,7 @@ def test_blocks_are_counted_once_and_those_inside_them_apart() -> None:
 
 def test_structures_of_any_model_print() -> None:
     empty = amsc.trace(nn.Linear(5, 2), ROWS)
-    assert "0 blocks, 0 of 0 channels in 0 groups" in "\n".join(small_lines(empty, 10))
+    assert "0 blocks, 0 of 0 channels in 0 of 0 groups" in "\n".join(small_lines(empty, 10))
     net = nn.Sequential(nn.Linear(5, 8), nn.Sigmoid(), nn.Linear(8, 2))
     group = amsc.trace(net, ROWS).channels[0]
     assert "a constant when zeroed, which moves into the bias of 2" in "\n".join(small_lines(group, 12))

@@ -41,7 +41,12 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
         "the path: a penalty empties what goes (proximal), cut and train in turns (gates), or by other people's prices"
         " (criterion)",
     ),
-    "criterion": (str, "", "what channels are priced by, with --method criterion"),
+    "criterion": (
+        str,
+        "",
+        "what channels are priced by, with --method criterion (hrank: by maps with two axes; batchnorm-scale: of layers"
+        " with BatchNorm; docs/criteria.md)",
+    ),
     "block_criterion": (str, "", "what blocks are priced by then; without it none goes"),
     "criterion_spread": (
         str,

@@ -15,6 +15,7 @@ from amsc.structure.words import (
     block_rows,
     block_words,
     cost_words,
+    could_not_be_cut,
     pin_rows,
     removable_words,
     stuck_lines,
@@ -29,6 +30,11 @@ __all__ = ["View", "show"]
 TREE_LINES, TABLE_LINES = 28, 12
 """Of the overview; --tree, --groups, --blocks and --pins show everything."""
 GROUPS_IN_A_LINE = 2
+LEGEND = """\
+group: channels of several layers that go together
+stream: those that residual layers add to
+fewest: how many of a group stay at the least
+exact: without a channel all is as with zeros in its place"""
 NARROW, VERY_NARROW = 100, 80
 """Below so many characters the tables have fewer columns, so that no number is cut off."""
 
@@ -169,6 +175,8 @@ def _show_groups(view: View, console: Console, limit: int | None) -> None:
     rows = [(found.label, *cells[found.indices[0]]) for found in alike([group.name for group in groups], cells)]
     columns, rows = [columns[i] for i in shown], [tuple(row[i] for i in shown) for row in rows]
     _limited(f"{len(groups)} channel groups", columns, rows, limit, f"amsc inspect {view.name} --groups", console)
+    if groups:
+        console.show(LEGEND)
 
 
 def _group_cells(view: View, group: ChannelGroup, parameters: int) -> tuple[str, ...]:
@@ -178,8 +186,16 @@ def _group_cells(view: View, group: ChannelGroup, parameters: int) -> tuple[str,
         str(view.rounding.fewest(group)),
         format_count(channel_macs(view.structure, group.name)),
         format_count(parameters - predicted_parameters(view.structure, {group.name: [0]})),
-        "yes" if group.exact else f"no: {in_words(group.reason or group.unproven).text}",
+        _exactness(group),
     )
+
+
+def _exactness(group: ChannelGroup) -> str:
+    if group.exact:
+        return "yes"
+    if could_not_be_cut(group):
+        return "no: the trial failed, see below"
+    return f"no: {in_words(group.reason or group.unproven).text}"
 
 
 def _show_blocks(view: View, console: Console, limit: int | None) -> None:
@@ -195,7 +211,7 @@ def _show_blocks(view: View, console: Console, limit: int | None) -> None:
 
 def _show_pins(view: View, console: Console, limit: int | None) -> None:
     """One row per reason and line of the user's code; `--explain` and the JSON name every axis."""
-    title = f"{len(view.structure.pins)} pinned axes"
+    title = f"{len(view.structure.pins)} pinned axes (axes of parameters that keep their length)"
     _limited(title, PIN_COLUMNS, pin_rows(view.structure), limit, f"amsc inspect {view.name} --pins", console)
     for line in uncut_lines(view.structure):
         console.show(line)

@@ -208,10 +208,14 @@ def _amount(cost: str, value: Any) -> Amount:
     share = number / 100 if unit == "%" else number
     if not 0 < share < 1:
         more = ", more than it costs" if share > 1 else ""
-        hint = f"for {value} percent of them write {cost}={value}%" if not unit and 1 < number < 100 else ""
+        hint = (
+            f"for {value} percent of them write {cost}={value}% or {cost}={number / 100:g}"
+            if not unit and 1 < number < 100
+            else ""
+        )
         raise TargetError(
             f"expected a target above 0 % and below 100 % of the dense network's {words}, got {cost}={value}, which is "
-            f"{100 * share:.6g} %{more}; {hint or f'for half of them write {cost}=50%'}"
+            f"{100 * share:.6g} %{more}; {hint or f'for half of them write {cost}=50% or {cost}=0.5'}"
         )
     return Amount(share, is_share=True, runtime=runtime)
 

@@ -18,6 +18,10 @@ def _has_penalty(settings: Plain) -> bool:
     return bool(settings["method"] == "proximal" and settings["path_epochs"])
 
 
+def _has_criterion(settings: Plain) -> bool:
+    return bool(settings["method"] == "criterion")
+
+
 NEEDS: Mapping[str, Callable[[Plain], Any]] = {
     "dense_learning_rate": lambda settings: settings["dense_epochs"],
     "path_learning_rate": lambda settings: settings["path_epochs"],
@@ -28,6 +32,10 @@ NEEDS: Mapping[str, Callable[[Plain], Any]] = {
     "ema": lambda settings: settings["ema"],
     "threads": lambda settings: settings["threads"],
     "min_channels": lambda settings: settings["min_channels"] > 1,
+    "method": lambda settings: settings["method"] != "proximal" or settings["path_epochs"],
+    "criterion": _has_criterion,
+    "block_criterion": lambda settings: settings["block_criterion"],
+    "criterion_spread": _has_criterion,
     "theta_hat": _has_penalty,
     "prices": lambda settings: settings["reconstruction"] and not _has_penalty(settings),
     "optimizer": _trains,

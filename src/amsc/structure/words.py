@@ -20,6 +20,7 @@ __all__ = [
     "block_rows",
     "block_words",
     "cost_words",
+    "could_not_be_cut",
     "exactness",
     "going_words",
     "group_page",
@@ -121,7 +122,8 @@ def going_words(structure: Structure, fewest: Fewest = _one_or_all, *, streams: 
     """How many blocks and channels can go, those of residual streams among them or not."""
     inside, others = _going(structure, fewest)
     total = sum(group.size for group in _groups_inside(structure))
-    channels = f"{sum(inside.values())} of {total} channels in {_counted(len(inside), 'group')}"
+    groups = f"{len(inside)} of {_counted(len(structure.channels), 'group')}"
+    channels = f"{sum(inside.values())} of {total} channels in {groups}"
     more = f", {sum(others.values())} of residual streams" if others and streams else ""
     return f"{block_words(structure)}, {channels}{more}"
 
@@ -172,12 +174,18 @@ def stuck_lines(structure: Structure) -> list[str]:
 
 
 def uncut_lines(structure: Structure) -> list[str]:
-    """The groups that the trial could not cut, by why."""
-    found: dict[str, list[str]] = {}
+    """The groups that the trial could not cut, by why; of reasons that differ in numbers alone the first stands."""
+    found: dict[str, tuple[str, list[str]]] = {}
     for group in structure.channels:
-        if not group.removable and group.reason.startswith("the cut model"):
-            found.setdefault(in_words(group.reason).text, []).append(group.name)
-    return [f"the trial could not cut {name_together(names, most=6)}: {why}" for why, names in found.items()]
+        if could_not_be_cut(group):
+            why = in_words(group.reason).text
+            found.setdefault(re.sub(r"\d+", "#", why), (why, []))[1].append(group.name)
+    return [f"the trial could not cut {name_together(names, most=6)}: {why}" for why, names in found.values()]
+
+
+def could_not_be_cut(group: ChannelGroup) -> bool:
+    """Whether it stays because a trial failed."""
+    return not group.removable and group.reason.startswith("the cut model")
 
 
 def block_parameters(structure: Structure, block: Block) -> int:

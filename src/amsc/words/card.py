@@ -46,7 +46,7 @@ def model_card(record: Record) -> str:
             "## Loading it",
             "",
             "Two files, `config.json` and `model.safetensors`; nothing is unpickled, and no code is downloaded.",
-            "A folder will do in place of `hf:OWNER/NAME`.",
+            "`hf:OWNER/NAME` is where they lie on the hub. The path of their folder on a disk will do in its place.",
             "",
             "```python",
             loading_code(record, ON_THE_HUB).strip(),

@@ -224,7 +224,7 @@ def record_page(record: Record) -> Page:
             *record.warnings,
             f"blocks removed: {name_together(record.removed_blocks, most=6) or 'none'}",
             *path_remarks(record),
-            f"path: {path_words(record)}; {epochs:g} epochs, {seconds}",
+            f"path: {path_words(record)}; with all training {epochs:g} epochs, {seconds}",
             verified_words(record),
             *unproven_words(record.unproven),
         ),

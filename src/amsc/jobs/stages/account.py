@@ -62,7 +62,7 @@ def layer_widths(job: Job, removal: Removal, path: Sequence[PathPoint]) -> tuple
     return tuple(
         LayerWidths(
             name=weight.removesuffix(".weight"),
-            kind=type(job.dense.get_submodule(costs[0].module)).__name__,
+            kind=type(job.dense.get_submodule(max((cost.module for cost in costs), key=len))).__name__,
             before=width(structure.shapes, weight),
             after=width(after, weight),
             macs_before=_macs(costs, structure.shapes),
