@@ -13,7 +13,7 @@ SOURCE = Path(amsc.errors.__file__).parent
 # From the ground up: a part (a path below amsc/) may import its own floor and those below it. Strangers do not know
 # each other: what one needs of another is handed over by limits/ or jobs/.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "progress", "stopping", "typing"),
+    ("errors", "parallel", "progress", "stopping", "typing"),
     ("borrowing", "storage", "records", "words", "models"),
     ("data", "imitation", "tasks"),
     (

@@ -11,6 +11,7 @@ __all__ = [
     "InputError",
     "ModelError",
     "NonFiniteLossError",
+    "ParallelError",
     "RunFolderError",
     "SettingsError",
     "TargetError",
@@ -105,3 +106,9 @@ class RunFolderError(AmscError):
     """The run folder exists already, cannot be written, or does not hold what was expected."""
 
     exit_code = 8
+
+
+class ParallelError(AmscError):
+    """The processes of one job do not hold the same, or cannot share its work."""
+
+    exit_code = 10

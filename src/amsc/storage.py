@@ -5,6 +5,7 @@ import errno
 import glob
 import os
 import pickle
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from amsc.errors import RunFolderError
+from amsc.parallel import by_first, told, told_of_failure, world
 
 __all__ = ["append_line", "clear_parts", "load_state", "save_state", "sync", "write_atomically", "written_whole"]
 
@@ -76,6 +78,10 @@ def append_line(path: Path, line: str) -> None:
     Raises:
         RunFolderError: it cannot be written.
     """
+    by_first(lambda: _append(path, line))
+
+
+def _append(path: Path, line: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
@@ -99,11 +105,37 @@ def written_whole(path: Path, *, make_folder: bool = False) -> Iterator[Path]:
     error it is gone.
 
     The file is on the disk before it gets its name, and the name before this returns: after a crash the folder holds
-    the old file or the new one.
+    the old file or the new one. Of several processes the first one writes, once all have come here; the others write
+    to a place that nobody reads, and hear whether it went well.
 
     Raises:
         RunFolderError: it cannot be written; what was there before is untouched.
     """
+    if world().is_alone:
+        with _written_here(path, make_folder=make_folder) as temporary:
+            yield temporary
+        return
+    told(lambda: None)  # all have come here
+    failure: Exception | None = None
+    try:
+        if world().is_first:
+            with _written_here(path, make_folder=make_folder) as temporary:
+                yield temporary
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                yield Path(folder) / path.name
+    except Exception as error:  # whatever it is, the others wait to hear of it
+        failure = error
+    told_of_failure(lambda: _raised(failure))
+
+
+def _raised(error: Exception | None) -> None:
+    if error is not None:
+        raise error
+
+
+@contextlib.contextmanager
+def _written_here(path: Path, *, make_folder: bool) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{PART}{path.suffix}")
     try:
         if make_folder:

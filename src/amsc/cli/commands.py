@@ -33,8 +33,8 @@ resnet50.
 DATA is digits, parquet:PATH, folder:PATH, or package.module:function.
 
 exit codes: 0 done, 1 unexpected, 2 usage or settings, 3 model or its inputs, 4 data,
-5 target, 6 cut or verification, 7 training, 8 run folder, 9 demo failed, 130 stopped
-by Ctrl-C, 143 by SIGTERM.
+5 target, 6 cut or verification, 7 training, 8 run folder, 9 demo failed, 10 processes
+that differ, 130 stopped by Ctrl-C, 143 by SIGTERM.
 
 `amsc COMMAND --help` explains a command. To begin: amsc demo
 """
@@ -89,8 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; never raises for what a user may do wrong."""
     words = list(sys.argv[1:] if argv is None else argv)
     stdout, as_json = sys.stdout, "--json" in words
-    console = Console(stdout, sys.stderr, as_json=as_json, quiet="--quiet" in words)
     with contextlib.ExitStack() as stack:
+        is_silent = not _is_first()
+        if is_silent:  # the first process speaks for all; only what goes wrong is said by each
+            stdout = stack.enter_context(open(os.devnull, "w"))
+        console = Console(stdout, sys.stderr, as_json=as_json, quiet="--quiet" in words or is_silent)
         if as_json:  # whatever a model or a data set of the user's prints must not get between
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         stack.enter_context(_warnings_in_words(console))
@@ -129,8 +132,29 @@ def _run(words: Sequence[str], console: Console) -> int:
     if "run" not in args:
         parser.print_help(sys.stderr)
         return 2
-    with stoppable():
-        return int(args.run(args, console))
+    with stoppable(), _with_others(args, words) as is_needed:
+        return int(args.run(args, console)) if is_needed else 0
+
+
+def _is_first() -> bool:
+    """Whether torchrun has not started this process as another one than the first."""
+    return int(os.environ.get("WORLD_SIZE", "1")) < 2 or os.environ.get("RANK", "0") == "0"
+
+
+TOGETHER = ("compress", "path", "pick", "resume", "scan")
+"""Commands that several processes do together; of others each process but the first does nothing."""
+
+
+@contextlib.contextmanager
+def _with_others(args: Any, words: Sequence[str]) -> Iterator[bool]:
+    """Whether this process has something to do; those that torchrun has started know each other inside."""
+    if not set(_meant(words)) & set(TOGETHER):
+        yield _is_first()
+        return
+    from amsc.parallel import all_together, joined
+
+    with joined(getattr(args, "device", None) or "cpu"), all_together():
+        yield True
 
 
 def _meant(words: Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from amsc.jobs.compress import compress
 from amsc.jobs.pick import pick
 from amsc.jobs.result import Result
 from amsc.limits.target import Target, format_target, parse_target
+from amsc.parallel import by_first
 from amsc.records import Record
 from amsc.report import before_after, group_rows, score_format
 from amsc.settings import RunSettings
@@ -35,7 +36,7 @@ def begin(run: RunSettings, out: Path | None, console: Console, *, name: str | N
     The target and the folder are checked before anything is opened.
     """
     target = parse_target(run.target or "")
-    folder = free_folder(out, name or run.model or "run")
+    folder = by_first(lambda: free_folder(out, name or run.model or "run"))
 
     def work(model: nn.Module, data: Data, run: RunSettings, listener: Progress) -> Result:
         return _compressed(model, data, run, target, folder, listener, resume=False)
@@ -47,7 +48,7 @@ def begin_pick(run: RunSettings, walked: Path, out: Path | None, console: Consol
     """Fine-tune the network of the path in `walked` that meets the target, in the new folder `out` or one beside it."""
     target = parse_target(run.target or "")
     name = re.sub(r"[^\w.]+", "-", format_target(target).replace("%", "-percent")).strip("-")
-    folder = free_folder(out or walked / "picks" / name, "")
+    folder = by_first(lambda: free_folder(out or walked / "picks" / name, ""))
 
     def work(model: nn.Module, data: Data, run: RunSettings, listener: Progress) -> Result:
         return pick(

@@ -1,6 +1,7 @@
 """Which data a run is of, in a few words, so that no run on other data goes on with its state."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from amsc.data import Data, some_examples
 
-__all__ = ["SPLITS", "fingerprint", "weights_fingerprint"]
+__all__ = ["SPLITS", "digest_of", "fingerprint", "weights_fingerprint"]
 
 FEW = slice(0, 8)
 """Examples of the validation split that are looked at."""
@@ -30,8 +31,12 @@ def fingerprint(data: Data) -> dict[str, Any]:
 
 def weights_fingerprint(model: nn.Module) -> str:
     """What tells a network from others: its tensors, by sums that are rounded."""
-    tensors = (tensor for tensor in model.state_dict().values() if isinstance(tensor, Tensor))
-    return _digest(*map(_words, tensors))
+    return digest_of(model.state_dict())
+
+
+def digest_of(weights: Mapping[str, Any]) -> str:
+    """The same of a state dict."""
+    return _digest(*(_words(tensor) for tensor in weights.values() if isinstance(tensor, Tensor)))
 
 
 def _few_examples(data: Data) -> list[str]:

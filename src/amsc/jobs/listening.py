@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from rich.console import Console
 
+from amsc.parallel import world
 from amsc.progress import NoProgress, Progress
 from amsc.words.listeners import LineProgress, listening_on
 
@@ -23,6 +24,8 @@ LOG = logging.getLogger("amsc")
 def listener_of(progress: Heard) -> Iterator[Progress]:
     """The listener that `progress` asks for, for the time of a job."""
     console = Console(stderr=True, highlight=False)
+    if not world().is_first:
+        progress = False
     if progress is None and (console.is_terminal or console.is_jupyter):
         progress = True
     if progress is None and LOG.isEnabledFor(logging.INFO):

@@ -20,6 +20,7 @@ from amsc.jobs.run_lock import claimed
 from amsc.jobs.run_state import RunState
 from amsc.jobs.stages import Job
 from amsc.jobs.stages.losses import LossLog
+from amsc.jobs.together import together
 from amsc.limits.budget import Budget
 from amsc.limits.target import Target
 from amsc.records import TrainingCurve
@@ -75,6 +76,7 @@ def opened(wanted: Request, *, resume: bool = False) -> Iterator[tuple[RunFolder
     """
     check_usable(wanted.out, resume=resume)
     with (
+        together(wanted.model, wanted.data, wanted.settings),
         claimed(
             wanted.out, is_needed=wanted.target.drop is not None
         ) as path,  # a search comes back to the path's points

@@ -13,10 +13,12 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from amsc.errors import RunFolderError
+from amsc.jobs.fingerprint import digest_of
 from amsc.jobs.run_identity import refuse_another_run
 from amsc.jobs.run_lock import HIDDEN
 from amsc.jobs.run_state import RunState, run_state_from_plain, run_state_to_plain
 from amsc.jobs.search_log import SearchLog
+from amsc.parallel import check_agreement, world
 from amsc.records import PathPoint, Record, to_json
 from amsc.report import render
 from amsc.settings import RunSettings, read_settings, write_settings
@@ -119,7 +121,15 @@ class RunFolder:
         return read_settings(self._inside() / SETTINGS_FILE)
 
     def save_point(self, point: PathPoint, weights: Mapping[str, Tensor], plan: CutPlan | None) -> PathPoint:
-        """Write the weights of a new structure and the plan that leads to it; the point with the file's name in it."""
+        """Write the weights of a new structure and the plan that leads to it; the point with the file's name in it.
+
+        Raises:
+            RunFolderError: it cannot be written.
+            ParallelError: the processes of this job do not have the same.
+        """
+        if not world().is_alone:
+            agreed = {"what goes": (point.removed_blocks, point.removed_channels), "the weights": digest_of(weights)}
+            check_agreement(agreed, "one of them computes differently; start again with --deterministic")
         if self.path is None:
             return point
         points = self._subfolder("points")

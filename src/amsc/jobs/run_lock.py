@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from amsc.errors import AmscWarning, RunFolderError
+from amsc.parallel import by_first
 from amsc.storage import clear_parts
 
 __all__ = ["HIDDEN", "claimed", "sole_writer"]
@@ -29,9 +30,17 @@ def claimed(out: Path | None, *, is_needed: bool) -> Iterator[Path | None]:
 
     Without `out` it is None, or a temporary folder if one `is_needed`.
 
+    Of several processes of one job the first one claims it for all.
+
     Raises:
         RunFolderError: another process is writing to it, or it cannot be written.
     """
+    with contextlib.ExitStack() as stack:
+        yield by_first(lambda: stack.enter_context(_claimed_here(out, is_needed=is_needed)))
+
+
+@contextlib.contextmanager
+def _claimed_here(out: Path | None, *, is_needed: bool) -> Iterator[Path | None]:
     if out is None:
         with tempfile.TemporaryDirectory() if is_needed else contextlib.nullcontext() as scratch:
             yield None if scratch is None else Path(scratch)
@@ -79,7 +88,7 @@ def _take_over(folder: Path, note: Path) -> None:
     try:
         if note.exists():
             text = f"{_writer(note)}, which wrote to {folder}, is gone: its lock is taken over"
-            warnings.warn(text, AmscWarning, stacklevel=9)  # nine calls below that of compress or pick
+            warnings.warn(text, AmscWarning, stacklevel=12)  # twelve calls below that of compress or pick
             for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
                 clear_parts(place)
         now = datetime.datetime.now().isoformat(" ", "seconds")

@@ -18,8 +18,10 @@ from amsc.jobs.scan_look import Look, LossCheck
 from amsc.jobs.scan_request import ScanRequest, checked_share
 from amsc.jobs.stages.job import recovery_of
 from amsc.jobs.stages.record import versions
+from amsc.jobs.together import together
 from amsc.measurement import machine_stamp
 from amsc.penalty import Coordinates
+from amsc.progress import NoProgress
 from amsc.records import ScanPoint, ScanRecord, to_json
 from amsc.report import frontier_page, render_scan
 from amsc.settings import Settings
@@ -166,8 +168,9 @@ def scan(
         model, example_inputs, data, examples, power, dimensions, shares, evaluate, latency, reconstruct
     )
     check_listener(progress)
-    with listener_of(progress) as listener:
-        return _scanned(wanted.checked(task, settings, listener, model_name))
+    ready = wanted.checked(task, settings, NoProgress(), model_name)
+    with together(model, data, ready.settings), listener_of(progress) as listener:
+        return _scanned(replace(ready, progress=listener))
 
 
 def _scanned(wanted: ScanRequest) -> Scan:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from amsc.errors import RunFolderError
+from amsc.parallel import by_first
 from amsc.storage import append_line
 
 __all__ = ["SearchLog"]
@@ -36,9 +37,10 @@ class SearchLog:
 
     def forget(self) -> None:
         """The search has ended: nothing of it is needed any more."""
-        if self._path is not None:
+        path = self._path
+        if path is not None:
             self._found.clear()
-            self._path.unlink(missing_ok=True)
+            by_first(lambda: path.unlink(missing_ok=True))
 
 
 def _read(path: Path) -> dict[str, Mapping[str, Any]]:

@@ -12,6 +12,7 @@ from torch.utils import benchmark
 
 from amsc.borrowing import borrowed, call_arguments, run_model
 from amsc.errors import SettingsError
+from amsc.parallel import by_first
 
 __all__ = ["calls_in_turns", "time_in_turns", "time_model"]
 
@@ -37,7 +38,7 @@ def time_model(model: nn.Module, example_inputs: Any, *, runs: int = 20) -> tupl
         for _ in range(WARM_UP_RUNS):
             run_model(model, example_inputs)
         timer = timeit.Timer(lambda: model(*args, **kwargs), timer=benchmark.timer)
-        seconds = torch.tensor(timer.repeat(repeat=runs, number=1), dtype=torch.float64)
+        seconds = torch.tensor(by_first(lambda: timer.repeat(repeat=runs, number=1)), dtype=torch.float64)
     low, middle, high = seconds.quantile(_QUARTILES).tolist()
     return middle, high - low
 
@@ -58,7 +59,12 @@ def time_in_turns(models: Sequence[nn.Module], example_inputs: Any, *, rounds: i
 
 
 def calls_in_turns(calls: Sequence[Callable[[], Any]], *, rounds: int = 20) -> list[tuple[float, float]]:
-    """Median and interquartile range, in seconds, of each call, one after the other in each of `rounds` rounds."""
+    """Median and interquartile range, in seconds, of each call, one after the other in each of `rounds` rounds. Of
+    several processes the first one times, and the others wait."""
+    return by_first(lambda: _timed_here(calls, rounds))
+
+
+def _timed_here(calls: Sequence[Callable[[], Any]], rounds: int) -> list[tuple[float, float]]:
     for _ in range(WARM_UP_RUNS):
         for call in calls:
             call()

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from amsc.borrowing import named_tensors
 from amsc.errors import DataError
-from amsc.reconstruction.batches import calibration, in_parts
+from amsc.parallel import told_of_failure
+from amsc.reconstruction.batches import calibration, in_parts, is_for_all, own_batches
 from amsc.reconstruction.calls import matrices
 from amsc.reconstruction.elimination import Layer, Reader, elimination
 from amsc.reconstruction.moments import Moments, exact
@@ -108,11 +109,18 @@ def _moments(model: nn.Module, batches: Sequence[Any], consumers: Sequence[Consu
     def positions(number: int, name: str, total: int) -> Tensor:
         return sampled(total, shares[name], seed * 1_000_003 + number)
 
-    with closing(read(model, batches, dict.fromkeys(by_name, Wanted()), positions, inputs=True)) as every:
-        for rows in every:
-            for name, row in rows.items():
-                inputs = _finite(name, row)
-                found[name].add(torch.cat([inputs, torch.ones_like(inputs[..., :1])], -1), inputs[..., :0])
+    def look() -> None:
+        wanted, own = dict.fromkeys(by_name, Wanted()), own_batches(batches)
+        with closing(read(model, own, wanted, positions, inputs=True)) as every:
+            for rows in every:
+                for name, row in rows.items():
+                    inputs = _finite(name, row)
+                    found[name].add(torch.cat([inputs, torch.ones_like(inputs[..., :1])], -1), inputs[..., :0])
+
+    told_of_failure(look)
+    if not is_for_all(batches):
+        for moments in found.values():
+            moments.pool()
     return found
 
 

@@ -13,8 +13,9 @@ from torch.utils import _pytree as pytree
 from amsc.borrowing import InputSpec, call_arguments, copied_inputs, run_model
 from amsc.data import Data, batch_size_of, moved, some_rows, spread_batches
 from amsc.errors import DataError, InputError
+from amsc.parallel import in_turn, world
 
-__all__ = ["Examples", "calibration", "in_parts", "ready", "run"]
+__all__ = ["Examples", "calibration", "in_parts", "is_for_all", "own_batches", "ready", "run"]
 
 MOST_BYTES = 2**30
 """Of what is kept of the layers that are looked at in one pass."""
@@ -43,6 +44,16 @@ def in_parts(layers: Sequence[Each], sizes: Sequence[float]) -> Iterator[list[Ea
         total += size
     if part:
         yield part
+
+
+def own_batches(batches: Sequence[Any]) -> list[tuple[int, Any]]:
+    """The numbered batches that this process looks at: all of them where there are fewer than processes."""
+    return list(enumerate(batches)) if is_for_all(batches) else list(in_turn(batches))
+
+
+def is_for_all(batches: Sequence[Any]) -> bool:
+    """Whether every process looks at all batches, so that nothing is to be summed."""
+    return world().is_alone or len(batches) < world().size
 
 
 def run(model: nn.Module, batch: Any, watch: Any) -> Any:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from amsc.borrowing import named_tensors
+from amsc.parallel import by_first, summed, told
+from amsc.reconstruction.batches import is_for_all, own_batches
 from amsc.reconstruction.calls import weight_change
 from amsc.reconstruction.moments import Moments, exact
 from amsc.reconstruction.reading import Rows, Wanted, read, sampled
@@ -102,11 +104,33 @@ class _Measured:
         self.center: Tensor | None = None
         self.scales = self._wanted = torch.zeros(())
 
+    def begin(self, row: Rows | None, target: Target | None) -> str:
+        """Look at the first batch, which the center is of; why no other is to be looked at, "" if it is."""
+        reason, center = by_first(lambda: self._first_look(row, target))
+        self.center = None if center is None or row is None else center.to(row.values.device)
+        return reason
+
+    def _first_look(self, row: Rows | None, target: Target | None) -> tuple[str, Tensor | None]:
+        if reason := _why_not(row, target):
+            return reason, None
+        assert row is not None
+        assert row.inputs is not None
+        assert target is not None
+        if self.columns.start == 0 and _is_as_before(row.values, target.values):
+            return NO_DIFFERENCE, None
+        center = exact(row.inputs[..., self.columns]).mean(1, keepdim=True) if self.job.has_shift else None
+        return "", center
+
+    def pool(self) -> None:
+        """Take in what the other processes have seen."""
+        self.fit.pool()
+        self.held.pool()
+        (self._wanted,) = summed([self._wanted])
+        self.scales = by_first(lambda: self.scales).to(self._wanted.device)
+
     def add(self, number: int, row: Rows, target: Target) -> None:
         """What one batch shows, some of its rows at a time."""
         assert row.inputs is not None
-        if self.job.has_shift and self.center is None:
-            self.center = exact(row.inputs[..., self.columns]).mean(1, keepdim=True)
         scale = exact(row.scale).where(exact(target.scale) != 0, 0.0)
         is_held, lacking = self._is_held(number, row).to(scale.device), exact(target.values) - exact(row.values)
         residual = (lacking / scale).where(scale != 0, 0.0).unflatten(1, (self.job.consumer.groups, -1)).movedim(1, 0)
@@ -152,17 +176,33 @@ def _measure(
     def positions(number: int, _: str, total: int) -> Tensor:
         return job.positions(number, total)
 
-    with closing(read(model, batches, {job.name: job.wanted}, positions, inputs=True, replay=replay)) as every:
-        for number, (rows, target) in enumerate(zip(every, targets, strict=True)):
+    own, reason = own_batches(batches), ""
+    with closing(read(model, own, {job.name: job.wanted}, positions, inputs=True, replay=replay)) as every:
+        for (number, _), rows, target in zip(own, every, targets, strict=True):
             row = rows.get(job.name)
-            if row is None or row.inputs is None or target is None or row.values.shape != target.values.shape:
-                return "the cut network does not run it as the dense one does"
-            if not all(bool(torch.isfinite(each).all()) for each in (row.inputs, row.values, target.values)):
-                return "what it reads or returns is not finite"
-            if number == 0 and measured.columns.start == 0 and _is_as_before(row.values, target.values):
-                return NO_DIFFERENCE
+            reason = _why_not(row, target)
+            if number == own[0][0]:
+                reason = measured.begin(row, target) or reason
+            if reason:
+                break
+            assert row is not None
+            assert target is not None
             measured.add(number, row, target)
-    return "" if measured.fit.count and measured.held.count else "there are too few examples to hold some out"
+    reason = next(filter(None, told(lambda: reason)), "")
+    if not reason and not is_for_all(batches):
+        measured.pool()
+    return reason or (
+        "" if measured.fit.count and measured.held.count else "there are too few examples to hold some out"
+    )
+
+
+def _why_not(row: Rows | None, target: Target | None) -> str:
+    """Why a batch says nothing of what the consumer lacks; "" if it does."""
+    if row is None or row.inputs is None or target is None or row.values.shape != target.values.shape:
+        return "the cut network does not run it as the dense one does"
+    if not all(bool(torch.isfinite(each).all()) for each in (row.inputs, row.values, target.values)):
+        return "what it reads or returns is not finite"
+    return ""
 
 
 def _is_as_before(values: Tensor, wanted: Tensor) -> bool:

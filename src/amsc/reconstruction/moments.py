@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from amsc.parallel import summed
+
 __all__ = ["Moments", "exact"]
 
 
@@ -32,6 +34,13 @@ class Moments:
         self.inputs.baddbmm_(read.mT, read)
         self.products.baddbmm_(lacking.mT, read)
         self.residuals.add_(lacking.square().sum(1))
+
+    def pool(self) -> None:
+        """Take in the rows of all processes."""
+        count, self.inputs, self.products, self.residuals = summed(
+            [torch.tensor(self.count, device=self.inputs.device), self.inputs, self.products, self.residuals]
+        )
+        self.count = int(count)
 
 
 def exact(tensor: Tensor) -> Tensor:

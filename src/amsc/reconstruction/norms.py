@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from amsc.borrowing import borrowed, unfused_attention
-from amsc.reconstruction.batches import run
+from amsc.parallel import summed
+from amsc.reconstruction.batches import is_for_all, own_batches, run
 from amsc.reconstruction.chain import argument
 from amsc.reconstruction.moments import exact
 from amsc.reconstruction.watch import Names, Watch
@@ -36,6 +37,13 @@ class _Norm:
         self.sums += rows.sum(0)
         self.squares += rows.square().sum(0)
 
+    def pool(self) -> None:
+        """Take in the batches of all processes."""
+        count, self.sums, self.squares = summed(
+            [torch.tensor(self.count, device=self.sums.device), self.sums, self.squares]
+        )
+        self.count = int(count)
+
     def settle(self) -> None:
         """Take on the new statistics, and give what they change to scale and shift."""
         off = self.sums / self.count
@@ -58,10 +66,12 @@ def settle(model: nn.Module, batches: Sequence[Any], means: Collection[str]) -> 
     stays as it is."""
     watch = _Statistics(Names.of(model), means)
     with borrowed(model), unfused_attention():
-        for batch in batches:
+        for _, batch in own_batches(batches):
             run(model, batch, watch)
     with torch.no_grad():
         for norm in watch.found.values():
+            if not is_for_all(batches):
+                norm.pool()
             if norm.count:
                 norm.settle()
 

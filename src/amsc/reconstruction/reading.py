@@ -53,20 +53,20 @@ def sampled(total: int, share: float, seed: int) -> Tensor:
 
 def read(
     model: nn.Module,
-    batches: Iterable[Any],
+    batches: Iterable[tuple[int, Any]],
     wanted: Mapping[str, Wanted],
     positions: Positions,
     *,
     inputs: bool,
     replay: Replay | None = None,
 ) -> Generator[dict[str, Rows], None, None]:
-    """For each batch the rows of the consumers `wanted` by their names.
+    """For each of the numbered batches the rows of the consumers `wanted` by their names.
 
     The model runs no further than they need, and is given back when the generator is closed. With a `replay` each pass
     goes on from the first of the consumers that the last one read."""
     reader = _Reader(Names.of(model), wanted, positions, inputs)
     with borrowed(model), unfused_attention():
-        for number, batch in enumerate(batches):
+        for number, batch in batches:
             yield reader.rows_of(number, model, batch, replay)
 
 

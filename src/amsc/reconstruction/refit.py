@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from amsc.borrowing import copied, named_tensors
 from amsc.errors import CutError, ModelError, SettingsError
-from amsc.reconstruction.batches import calibration, in_parts
+from amsc.reconstruction.batches import calibration, in_parts, own_batches
 from amsc.reconstruction.fitting import Job, Target, refit
 from amsc.reconstruction.norms import settle
 from amsc.reconstruction.planning import Sample, narrower_layers, planned
@@ -151,17 +151,17 @@ def _plan(small: nn.Module, dense: nn.Module, plan: CutPlan | None) -> CutPlan:
 def _refitted(
     model: nn.Module, dense: nn.Module, batches: Sequence[Any], jobs: Sequence[Job]
 ) -> Iterator[tuple[Job, RefittedLayer]]:
-    replay = Replay(model)
-    sizes = [min(1.0, job.share) * job.consumer.positions * len(batches) * len(job.kept) * 8 for job in jobs]
+    replay, own = Replay(model), own_batches(batches)
+    sizes = [min(1.0, job.share) * job.consumer.positions * len(own) * len(job.kept) * 8 for job in jobs]
     for part in in_parts(jobs, sizes):
-        targets = _targets(dense, batches, part)
+        targets = _targets(dense, own, part)
         for job in part:
             layer = refit(model, batches, job, [target.pop(job.name, None) for target in targets], replay)
             if layer is not None:
                 yield job, layer
 
 
-def _targets(dense: nn.Module, batches: Sequence[Any], jobs: Sequence[Job]) -> list[dict[str, Target]]:
+def _targets(dense: nn.Module, batches: Sequence[tuple[int, Any]], jobs: Sequence[Job]) -> list[dict[str, Target]]:
     """What the dense network has in each batch for each of the jobs."""
     by_name = {job.name: job for job in jobs}
     wanted = {job.name: job.dense_wanted for job in jobs}

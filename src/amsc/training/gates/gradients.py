@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from amsc.borrowing import borrowed
 from amsc.data import Data, batch_size, spread_batches
 from amsc.errors import DataError, TrainingError
+from amsc.parallel import in_turn, shared
 from amsc.penalty import Coordinates
 from amsc.progress import NoProgress, Progress
 from amsc.structure.structure import Structure
@@ -108,27 +109,42 @@ def _rows(runs: GateRuns, data: Data, batches: BatchSource, limit: int, progress
 
 
 def _rows_of_examples(runs: GateRuns, data: Data, batches: BatchSource, limit: int, progress: Progress) -> Tensor:
-    parts: list[Tensor] = []
-    done, smallest = 0, max(1, data.num_examples("train") // data.num_batches("train"))
-    for inputs, target in batches(-(-limit // smallest)):
-        for part in runs.rows(inputs, target, min(limit - done, batch_size(target))):
-            parts.append(part)
-            done += len(part)
-            progress.update("gates", done, limit)
-        if done >= limit:
-            break
-    return torch.cat(parts)
+    smallest = max(1, data.num_examples("train") // data.num_batches("train"))
+
+    def wanted() -> Iterator[tuple[Any, Any, int, int]]:
+        """Batches, how many of their examples are looked at, and how many came before."""
+        done = 0
+        for inputs, target in batches(-(-limit // smallest)):
+            count = min(limit - done, batch_size(target))
+            yield inputs, target, count, done
+            done += count
+            if done >= limit:
+                return
+
+    def own_rows() -> Iterator[tuple[int, Tensor]]:
+        for number, (inputs, target, count, done) in in_turn(wanted()):
+            parts: list[Tensor] = []
+            for part in runs.rows(inputs, target, count):
+                parts.append(part)
+                done += len(part)
+                progress.update("gates", done, limit)
+            yield number, torch.cat(parts)
+
+    return torch.cat(shared(own_rows))
 
 
 def _rows_of_means(runs: GateRuns, data: Data, batches: BatchSource, limit: int, progress: Progress) -> Tensor:
     """Rows from the mean losses of batches: as many as examples were asked for, at most `MEANS`."""
-    means: list[Tensor] = []
-    count, sizes = min(limit, MEANS, data.num_batches("train")), 0
-    for inputs, target in batches(count):
-        means += runs.rows(inputs, target, 0)
-        sizes += batch_size(target)
-        progress.update("gates", len(means), count)
-    return _rows_like_examples(torch.cat(means), sizes / len(means))
+    count = min(limit, MEANS, data.num_batches("train"))
+
+    def own_means() -> Iterator[tuple[int, tuple[Tensor, int]]]:
+        for number, (inputs, target) in in_turn(batches(count)):
+            yield number, (torch.cat([*runs.rows(inputs, target, 0)]), batch_size(target))
+            progress.update("gates", number + 1, count)
+
+    found = shared(own_means)
+    means = torch.cat([mean for mean, _ in found])
+    return _rows_like_examples(means, sum(size for _, size in found) / len(means))
 
 
 def _rows_like_examples(means: Tensor, size: float) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from amsc.borrowing import borrowed
 from amsc.data import Data, batch_size, moved, some_examples, some_rows
+from amsc.parallel import in_turn, shared
 from amsc.penalty import Penalty, gates_from_gradients
 from amsc.tasks import Task
 from amsc.training.gates.apart import can_split_inputs
@@ -42,13 +43,17 @@ def gate_sensitivities(
         size = batch_size(target)
         is_split = size > CHUNK and can_split_inputs(model, task, inputs, target)
         count = BATCHES if is_split else min(WHOLE_BATCHES, BATCHES * -(-size // CHUNK))
-        gradients = []
-        for inputs, target in _pieces(derivative_batches(data, task, count), is_split=is_split):
-            model.zero_grad()
-            with speed.computing(device):
-                loss = task.loss(forward(model, inputs, device), moved(target, device))
-            loss.backward()
-            gradients.append(torch.cat(gates_from_gradients(penalty.groups)))
+
+        def own_gradients() -> Iterator[tuple[int, Tensor]]:
+            pieces = _pieces(derivative_batches(data, task, count), is_split=is_split)
+            for number, (inputs, target) in in_turn(pieces):
+                model.zero_grad()
+                with speed.computing(device):
+                    loss = task.loss(forward(model, inputs, device), moved(target, device))
+                loss.backward()
+                yield number, torch.cat(gates_from_gradients(penalty.groups))
+
+        gradients = [gradient.to(device) for gradient in shared(own_gradients)]
     squares = _sum_of_squares(gradients, chunks=1 if is_split else max(1.0, size / CHUNK))
     return squares[: len(penalty.channels)], squares[len(penalty.channels) :]
 

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from amsc.borrowing import borrowed
 from amsc.data import Data, batch_size, inputs_of, moved, spread_batches
 from amsc.errors import DataError, UndefinedScoreError
+from amsc.parallel import in_turn, shared
 from amsc.tasks import Task
 from amsc.training.steps.loop import told_of
 from amsc.training.steps.step import AS_IS, Speed, device_of, forward
@@ -34,17 +35,20 @@ class Evaluation:
 
 def evaluate(model: nn.Module, data: Data, split: str, task: Task, *, speed: Speed = AS_IS) -> Evaluation:
     """Scores of `model` in eval mode on a split of the data; the model is left as it was. `speed` says how to compute.
+    Several processes take batches in turn.
 
     Raises:
         DataError: the split is empty, the model fails on a batch of it, or a score is not finite, or there is not one
             for each example.
     """
     device = device_of(model)
-    with borrowed(model), speed.computing(device), told_of(f"a batch of the {split} split of {data.name}"):
-        parts = [
-            scores_of(task, forward(model, inputs, device), moved(target, device))
-            for inputs, target in data.batches(split)
-        ]
+
+    def own_scores() -> Iterator[tuple[int, Tensor]]:
+        with borrowed(model), speed.computing(device), told_of(f"a batch of the {split} split of {data.name}"):
+            for number, (inputs, target) in in_turn(data.batches(split)):
+                yield number, scores_of(task, forward(model, inputs, device), moved(target, device))
+
+    parts = shared(own_scores)
     if not parts or not sum(len(part) for part in parts):
         raise DataError(
             f"the {split} split of {data.name} is empty; amsc needs at least one example to judge a network"

@@ -16,6 +16,7 @@ from amsc.borrowing import forked, seed_generators
 from amsc.data import Data, batch_size, moved
 from amsc.data.protocol import alternates
 from amsc.errors import DataError, InputError, NonFiniteLossError
+from amsc.parallel import any_of, world
 from amsc.progress import NoProgress, Progress
 from amsc.stopping import Wish, putting_off
 from amsc.tasks import Task
@@ -52,12 +53,13 @@ class Batches:
     def epoch(self, number: int) -> Iterator[tuple[Any, Tensor]]:
         """One pass over the training data; torch's generators on the CPU and `device` are seeded as well, for dropout.
 
-        A single example that is left over at the end is skipped: BatchNorm has no deviation for it."""
+        A single example that is left over at the end is skipped: BatchNorm has no deviation for it. So are fewer than
+        there are processes."""
         second = number % 2 if alternates(self.data) else 0
         seed = derived_seed(self.seed, self.phase, number - second) ^ second
         seed_generators(seed, [self.device])
         for index, (inputs, target) in enumerate(self.data.batches("train", seed=seed)):
-            if index == 0 or batch_size(target) > 1:
+            if index == 0 or batch_size(target) >= max(2, world().size):
                 yield inputs, target
 
     def take(self, steps: int, *, first_epoch: int = 0) -> Iterator[tuple[Any, Tensor]]:
@@ -130,15 +132,25 @@ def train_steps(
             loss = step(inputs, target)
             after(number)
             seen = look(number)
-            if gauge.add(loss, is_asked=bool(seen)):
+            is_looked_at = gauge.add(loss, is_asked=bool(seen))
+            if is_looked_at:
                 values = {"loss": gauge.recent, **watch(), **seen}
                 progress.update(stretch.phase, stretch.first + number + 1, stretch.steps, **values)
-            if wish.is_heard and leave is not None:
+            if leave is not None and _is_to_stop(wish, is_looked_at):
                 leave(gauge.pause(device))
                 break
     gauge.look()
     progress.update(stretch.phase, stretch.first + gauge.seen, stretch.steps, loss=gauge.recent, **watch())
     return gauge.total / max(1, gauge.seen)
+
+
+def _is_to_stop(wish: Wish, is_looked_at: bool) -> bool:
+    """Whether somebody wants training to stop. Several processes ask each other, when they look at the losses."""
+    if world().is_alone:
+        return wish.is_heard
+    if is_looked_at and any_of(wish.is_heard):
+        wish.kind = wish.kind or KeyboardInterrupt
+    return is_looked_at and wish.is_heard
 
 
 def ahead(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """One training step: forward, loss, backward and the optimiser's step on a batch."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from amsc.borrowing import call_arguments, forward_failed
-from amsc.data import moved
-from amsc.errors import AmscError
+from amsc.data import batch_size, may_be_split, moved, some_examples, some_rows
+from amsc.errors import AmscError, DataError
+from amsc.parallel import SharedNorms, share_gradients, world
 from amsc.tasks import Task
 
 __all__ = ["AS_IS", "Optimizer", "Speed", "Step", "Teach", "TrainingStep", "as_it_is", "device_of", "forward"]
@@ -64,7 +66,10 @@ AS_IS = Speed()
 
 @dataclass(frozen=True, eq=False)
 class TrainingStep:
-    """A step of `optimizer` on the loss of a batch, which `teach` may mix with another; a `Step`."""
+    """A step of `optimizer` on the loss of a batch, which `teach` may mix with another; a `Step`.
+
+    Several processes take a part of the batch each, and the same step: BatchNorm and gradients are those of all of it.
+    """
 
     model: nn.Module
     optimizer: Optimizer
@@ -76,12 +81,36 @@ class TrainingStep:
         """Take the step."""
         device = device_of(self.model)
         self.optimizer.zero_grad()
-        with self.speed.computing(device):
+        inputs, target, weight = own_part(inputs, target)
+        with self.speed.computing(device), nullcontext() if world().is_alone else SharedNorms():
             output = forward(self.model, inputs, device)
             loss = self.teach(inputs, output, self.task.loss(output, moved(target, device)))
+            loss = loss if weight == 1 else loss * weight
         loss.backward()
+        loss = share_gradients(self.model.parameters(), loss)
         self.optimizer.step()
         return loss.detach()
+
+
+def own_part(inputs: Any, target: Any) -> tuple[Any, Any, float]:
+    """The part of a batch that this process takes, and what its mean loss weighs, so that the mean over processes is
+    that of the whole batch.
+
+    Raises:
+        DataError: the batch cannot be shared.
+    """
+    here, count = world(), batch_size(target)
+    if here.is_alone:
+        return inputs, target, 1.0
+    if count < here.size or not may_be_split(inputs, target):
+        raise DataError(
+            f"{here.size} processes share the examples of each batch, and one of {count} cannot be shared: all inputs "
+            "need the examples along their first axis, and a batch as many as there are processes; use one process, "
+            "or other batches"
+        )
+    edges = [count * rank // here.size for rank in (here.rank, here.rank + 1)]
+    rows = slice(*edges)
+    return some_rows(inputs, rows), some_examples(target, rows), here.size * (edges[1] - edges[0]) / count
 
 
 def forward(model: nn.Module, inputs: Any, device: torch.device) -> Any:

@@ -1,0 +1,25 @@
+"""Several processes that do one job together: each makes the same calls, and the work on examples is shared."""
+
+from amsc.parallel.agreement import check_agreement
+from amsc.parallel.gradients import share_gradients
+from amsc.parallel.norms import SharedNorms
+from amsc.parallel.sharing import any_of, by_first, in_turn, shared, summed, told, told_of_failure
+from amsc.parallel.world import World, all_together, is_called_by_many, joined, world
+
+__all__ = [
+    "SharedNorms",
+    "World",
+    "all_together",
+    "any_of",
+    "by_first",
+    "check_agreement",
+    "in_turn",
+    "is_called_by_many",
+    "joined",
+    "share_gradients",
+    "shared",
+    "summed",
+    "told",
+    "told_of_failure",
+    "world",
+]

@@ -1,0 +1,111 @@
+"""Work that processes share, and what one of them does for all. Alone, everything is as if nothing were here."""
+
+import contextlib
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from amsc.parallel.world import alone, world
+
+__all__ = ["any_of", "by_first", "in_turn", "shared", "summed", "told", "told_of_failure"]
+
+T = TypeVar("T")
+Numbered = tuple[int, T]
+
+
+def in_turn(items: Iterable[T]) -> Iterator[Numbered[T]]:
+    """Those of the items that are this process's, with their numbers: every process takes one after the other."""
+    here = world()
+    yield from ((number, item) for number, item in enumerate(items) if number % here.size == here.rank)
+
+
+def shared(work: Callable[[], Iterable[Numbered[T]]]) -> list[T]:
+    """What all processes have made together, each its own numbered part of it, in the order of the numbers.
+
+    Raises:
+        Exception: what the first of the processes raised in which it failed, in all of them.
+    """
+    parts = told(lambda: list(work()))
+    return [item for _, item in sorted((pair for part in parts for pair in part), key=lambda pair: pair[0])]
+
+
+def by_first(work: Callable[[], T]) -> T:
+    """What the first process makes, in all of them: what is measured, drawn or read from a disk is the same for all.
+
+    It begins when all have come here, so that whatever each of them has read from a disk before is as it was.
+
+    Raises:
+        Exception: what the first process raised, in all of them.
+    """
+    if world().is_alone:
+        return work()
+    told(lambda: None)  # all have come here
+    first: T = told(lambda: alone(work) if world().is_first else None)[0]  # type: ignore[assignment]
+    return first
+
+
+def told_of_failure(work: Callable[[], T]) -> T:
+    """What this process makes, once all have come to the end of it.
+
+    Raises:
+        Exception: what the first of the processes raised in which it failed, in all of them.
+    """
+    if world().is_alone:
+        return work()
+    mine: list[T] = []
+    told(lambda: mine.append(work()))
+    return mine[0]
+
+
+def any_of(here: bool) -> bool:
+    """Whether it is so in one of the processes."""
+    return any(told(lambda: here))
+
+
+def summed(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The sums over all processes of tensors that have the same shapes in each."""
+    if world().is_alone:
+        return list(tensors)
+    found = [tensor.detach().clone() for tensor in tensors]
+    for tensor in found:
+        dist.all_reduce(tensor)
+    return found
+
+
+def told(work: Callable[[], T]) -> list[T]:
+    """What each process made, told to all. One that fails must tell, or the others would wait for it.
+
+    Raises:
+        Exception: what the first of the processes raised in which it failed, in all of them.
+    """
+    if world().is_alone:
+        return [work()]
+    mine: tuple[bool, Any]
+    failure: BaseException | None = None
+    try:
+        mine = True, _on_cpu(work())
+    except Exception as error:
+        failure, mine = error, (False, _tellable(error))
+    every: list[tuple[bool, Any]] = [(False, None)] * world().size
+    dist.all_gather_object(every, mine)
+    for is_done, value in every:
+        if not is_done:
+            raise value from failure
+    return [value for _, value in every]
+
+
+def _tellable(error: Exception) -> Exception:
+    """The error, or one with its words where it cannot be sent."""
+    with contextlib.suppress(Exception):
+        pickle.loads(pickle.dumps(error))
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _on_cpu(value: T) -> T:
+    found: T = pytree.tree_map_only(Tensor, lambda tensor: tensor.detach().cpu(), value)
+    return found
