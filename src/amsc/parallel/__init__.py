@@ -3,14 +3,13 @@
 from amsc.parallel.agreement import check_agreement
 from amsc.parallel.gradients import share_gradients
 from amsc.parallel.norms import SharedNorms
-from amsc.parallel.sharing import any_of, by_first, in_turn, shared, summed, told, told_of_failure
+from amsc.parallel.sharing import by_first, in_turn, shared, summed, told, told_of_failure
 from amsc.parallel.world import World, all_together, is_called_by_many, joined, world
 
 __all__ = [
     "SharedNorms",
     "World",
     "all_together",
-    "any_of",
     "by_first",
     "check_agreement",
     "in_turn",

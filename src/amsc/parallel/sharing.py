@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from amsc.parallel.world import alone, world
 
-__all__ = ["any_of", "by_first", "in_turn", "shared", "summed", "told", "told_of_failure"]
+__all__ = ["by_first", "in_turn", "shared", "summed", "told", "told_of_failure"]
 
 T = TypeVar("T")
 Numbered = tuple[int, T]
@@ -59,11 +59,6 @@ def told_of_failure(work: Callable[[], T]) -> T:
     mine: list[T] = []
     told(lambda: mine.append(work()))
     return mine[0]
-
-
-def any_of(here: bool) -> bool:
-    """Whether it is so in one of the processes."""
-    return any(told(lambda: here))
 
 
 def summed(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -16,7 +16,7 @@ from amsc.borrowing import forked, seed_generators
 from amsc.data import Data, batch_size, moved
 from amsc.data.protocol import alternates
 from amsc.errors import DataError, InputError, NonFiniteLossError
-from amsc.parallel import any_of, world
+from amsc.parallel import told, world
 from amsc.progress import NoProgress, Progress
 from amsc.stopping import Wish, putting_off
 from amsc.tasks import Task
@@ -148,8 +148,8 @@ def _is_to_stop(wish: Wish, is_looked_at: bool) -> bool:
     """Whether somebody wants training to stop. Several processes ask each other, when they look at the losses."""
     if world().is_alone:
         return wish.is_heard
-    if is_looked_at and any_of(wish.is_heard):
-        wish.kind = wish.kind or KeyboardInterrupt
+    if is_looked_at:
+        wish.kind = next(filter(None, told(lambda: wish.kind)), None)
     return is_looked_at and wish.is_heard
 
 

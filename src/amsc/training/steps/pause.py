@@ -1,7 +1,7 @@
 """Training that is left between two steps of an epoch, and gone on with as if it had not been."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any
 
@@ -30,8 +30,11 @@ class Pause:
 
 
 def pause_from_plain(plain: Mapping[str, Any] | None) -> Pause | None:
-    """What `to_plain` gave, also after a way through a file."""
-    return None if plain is None else Pause(**{**plain, "generators": tuple(plain["generators"])})
+    """What `to_plain` gave, also after a way through a file, whatever else lies beside it."""
+    if plain is None:
+        return None
+    own = {each.name: plain[each.name] for each in fields(Pause)}
+    return Pause(**{**own, "generators": tuple(own["generators"])})
 
 
 def gone_on(batches: Iterator[Any], pause: Pause | None, device: torch.device) -> Iterator[Any]:
