@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import amsc
 from amsc.data import LoaderData, open_data
 from amsc.errors import AmscError
-from amsc.jobs.together import together
+from amsc.jobs.processes import together
 from amsc.parallel import all_together, by_first, joined, told_of_failure, world
 from amsc.settings import Settings
 from amsc.stopping import stoppable

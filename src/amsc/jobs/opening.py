@@ -13,6 +13,7 @@ from amsc.jobs.fastest import fastest_speed
 from amsc.jobs.imitating import data_for
 from amsc.jobs.listening import Heard, listener_of
 from amsc.jobs.preparation import laddered, settings_used, taught, threads_and_determinism
+from amsc.jobs.processes import together
 from amsc.jobs.request import Request
 from amsc.jobs.run_folder import SETTINGS_FILE, RunFolder, check_usable
 from amsc.jobs.run_identity import run_identity
@@ -20,7 +21,6 @@ from amsc.jobs.run_lock import claimed
 from amsc.jobs.run_state import RunState
 from amsc.jobs.stages import Job
 from amsc.jobs.stages.losses import LossLog
-from amsc.jobs.together import together
 from amsc.limits.budget import Budget
 from amsc.limits.target import Target
 from amsc.records import TrainingCurve

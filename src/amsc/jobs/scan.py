@@ -14,11 +14,11 @@ from amsc.errors import TargetError
 from amsc.jobs.checks import check_data, check_listener
 from amsc.jobs.listening import Heard, listener_of
 from amsc.jobs.preparation import removable, threads_and_determinism
+from amsc.jobs.processes import together
 from amsc.jobs.scan_look import Look, LossCheck
 from amsc.jobs.scan_request import ScanRequest, checked_share
 from amsc.jobs.stages.job import recovery_of
 from amsc.jobs.stages.record import versions
-from amsc.jobs.together import together
 from amsc.measurement import machine_stamp
 from amsc.penalty import Coordinates
 from amsc.progress import NoProgress

@@ -3,8 +3,8 @@
 from amsc.parallel.agreement import check_agreement
 from amsc.parallel.gradients import share_gradients
 from amsc.parallel.norms import SharedNorms
+from amsc.parallel.processes import World, all_together, is_called_by_many, joined, world
 from amsc.parallel.sharing import by_first, in_turn, shared, summed, told, told_of_failure
-from amsc.parallel.world import World, all_together, is_called_by_many, joined, world
 
 __all__ = [
     "SharedNorms",

@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Mapping
 
 from amsc.errors import ParallelError
+from amsc.parallel.processes import world
 from amsc.parallel.sharing import told
-from amsc.parallel.world import world
 
 __all__ = ["check_agreement"]
 

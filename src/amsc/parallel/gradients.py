@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from amsc.parallel.world import world
+from amsc.parallel.processes import world
 
 __all__ = ["share_gradients"]
 

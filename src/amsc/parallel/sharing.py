@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from amsc.parallel.world import alone, world
+from amsc.parallel.processes import alone, world
 
 __all__ = ["by_first", "in_turn", "shared", "summed", "told", "told_of_failure"]
 

@@ -81,7 +81,7 @@ class TrainingStep:
         """Take the step."""
         device = device_of(self.model)
         self.optimizer.zero_grad()
-        inputs, target, weight = own_part(inputs, target)
+        inputs, target, weight = _own_part(inputs, target)
         with self.speed.computing(device), nullcontext() if world().is_alone else SharedNorms():
             output = forward(self.model, inputs, device)
             loss = self.teach(inputs, output, self.task.loss(output, moved(target, device)))
@@ -92,7 +92,7 @@ class TrainingStep:
         return loss.detach()
 
 
-def own_part(inputs: Any, target: Any) -> tuple[Any, Any, float]:
+def _own_part(inputs: Any, target: Any) -> tuple[Any, Any, float]:
     """The part of a batch that this process takes, and what its mean loss weighs, so that the mean over processes is
     that of the whole batch.
 
