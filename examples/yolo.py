@@ -112,7 +112,7 @@ def draw(chooser: np.random.Generator) -> tuple[np.ndarray, list[str]]:
 
 def write_data(folder: Path, examples: int) -> Path:
     """The pictures of three splits with their labels, and the file that describes them to ultralytics."""
-    counts = {"train": examples, "val": max(16, examples // 5), "test": max(16, examples // 4)}
+    counts = {"train": examples, "val": max(16, examples // 5), "test": max(16, examples)}
     for number, (split, count) in enumerate(counts.items()):
         chooser = np.random.default_rng(number)
         images, labels = folder / "images" / split, folder / "labels" / split
@@ -202,7 +202,7 @@ def main(
         finetune_learning_rate=rate / 2,
         path_points=1,
         depth_share=0,  # channels alone: the search for blocks takes longer than all else here
-        reconstruction=128,
+        reconstruction=320,
     )
     result = amsc.compress(
         model, data.example_inputs(), data, task=task, target=amsc.Target(macs=0.6), settings=settings
