@@ -17,6 +17,7 @@ from amsc.cli.parser import UsageError
 from amsc.data import Data, open_data
 from amsc.errors import RunFolderError, SettingsError
 from amsc.jobs.preparation import settings_used, threads_and_determinism
+from amsc.jobs.run_folder import is_as_new
 from amsc.models import ZOO, open_model, usual_inputs
 from amsc.settings import RunSettings, Settings, read_settings
 from amsc.surgery import load
@@ -229,7 +230,7 @@ def free_folder(wanted: Path | None, name: str) -> Path:
     """
     folder = wanted or _dated_folder(name)
     try:
-        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        taken = folder.exists() and (not folder.is_dir() or not is_as_new(folder))
     except OSError as error:
         raise RunFolderError(f"cannot read {folder}: {error.strerror or error}; name another --out") from error
     if taken:
