@@ -4,9 +4,9 @@
 
 One run is left alone. Others are started again and again, and each is struck at a random moment: killed (SIGKILL),
 asked to end (SIGTERM, Ctrl-C), killed and its newest state damaged (bits turned over, cut off, removed, a piece of the
-search log torn off), or run until its disk is full: root gives it a tmpfs with little room left, others a limit on the size of its
-files. Then it is resumed, until it ends. Its record must be that of the run that was left alone, but for the times, and
-so must the bytes of its model, and no file may be missing. Result: benchmarks/results/NAME.json.
+search log torn off), or run until its disk is full: root gives it a tmpfs with little room left, others a limit on
+the size of its files. Then it is resumed, until it ends. Its record must be that of the run that was left alone, but
+for the times, and so must the bytes of its model, and no file may be missing. Result: benchmarks/results/NAME.json.
 """
 
 import argparse
@@ -203,9 +203,9 @@ def disturbed(
     job: list[str], folder: Path, chance: random.Random, pace: float, tally: Tally, disk: Disk, most: int
 ) -> None:
     """A run that is struck until it ends."""
-    begun, fresh = folder / "settings.toml", [*job, "--out", str(folder)]
+    fresh, again = [*job, "--out", str(folder)], ["resume", str(folder), "--quiet"]
     for _ in range(100):
-        words = ["resume", str(folder), "--quiet"] if (folder / "state").exists() and begun.exists() else fresh
+        words = again if list(folder.glob("state/state*.pt")) else fresh
         if sum(tally.faults.values()) >= most:
             if (code := end_of(started(words, log_of(folder)))) != 0:
                 tally.wrong_ends.append(f"at the end: exit code {code}")
@@ -215,7 +215,7 @@ def disturbed(
             if (code := end_of(started(words, log_of(folder)))) != 0:
                 tally.wrong_ends.append(f"of a run that had ended: exit code {code}")
             return
-    end_of(started(["resume", str(folder), "--quiet"], log_of(folder)))
+    end_of(started(again, log_of(folder)))
 
 
 def compared(calm: Path, folder: Path, name: str, tally: Tally) -> bool:
@@ -238,7 +238,7 @@ def soak(options: argparse.Namespace, disk: Disk) -> Tally:
     for name, job in JOBS.items():
         start, calm = time.monotonic(), disk.place / name
         assert end_of(started([*job, "--out", str(calm)], log_of(calm))) == 0, "the calm run failed"
-        pace[name] = 0.6 * (time.monotonic() - start)
+        pace[name] = 0.25 * (time.monotonic() - start)
     end = time.monotonic() + 60 * options.minutes
     while time.monotonic() < end and sum(tally.faults.values()) < options.faults:
         name = chance.choice(tuple(JOBS))
