@@ -61,6 +61,9 @@ def putting_off() -> Iterator[Wish]:
     _waiting.append(wish)
     try:
         yield wish
+    except KeyboardInterrupt:  # the second one
+        wish.kind = None
+        raise
     finally:
         _waiting.remove(wish)
         if wish.kind is not None:

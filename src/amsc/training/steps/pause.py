@@ -1,11 +1,10 @@
 """Training that is left between two steps of an epoch, and gone on with as if it had not been."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from amsc.borrowing import generator_tensors, restore_generators
@@ -30,8 +29,11 @@ class Pause:
 
 
 def pause_from_plain(plain: Mapping[str, Any] | None) -> Pause | None:
-    """What `to_plain` gave, also after a way through a file."""
-    return None if plain is None else Pause(**{**plain, "generators": tuple(plain["generators"])})
+    """What `to_plain` gave, also after a way through a file, and with more beside it."""
+    if plain is None:
+        return None
+    own = {field.name: plain[field.name] for field in fields(Pause)}
+    return Pause(**{**own, "generators": tuple(plain["generators"])})
 
 
 def gone_on(batches: Iterator[Any], pause: Pause | None, device: torch.device) -> Iterator[Any]:
