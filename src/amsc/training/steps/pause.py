@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from amsc.borrowing import generator_tensors, restore_generators
