@@ -6,6 +6,7 @@ import glob
 import os
 import pickle
 import shutil
+import stat
 import uuid
 import warnings
 import zipfile
@@ -24,6 +25,7 @@ __all__ = [
     "clear_parts",
     "has_state",
     "load_state",
+    "read_text",
     "save_state",
     "sync",
     "write_atomically",
@@ -139,7 +141,7 @@ def _read_state(path: Path) -> dict[str, Any]:
     except DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _DamagedError(f"the saved state {path} is damaged ({reason})") from error
-    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT or not isinstance(saved.get("state"), dict):
         raise RunFolderError(
             f"{path} is not a state of this version of amsc (format {FORMAT}); start again in a new folder"
         )
@@ -164,6 +166,26 @@ def write_atomically(path: Path, content: bytes, *, make_folder: bool = False) -
         temporary.write_bytes(content)
 
 
+MOST_TEXT = 64 << 20
+"""Bytes of a text file; records of large networks have some hundred thousand."""
+
+
+def read_text(path: Path, *, most: int = MOST_TEXT) -> str:
+    """What a text file (UTF-8) holds.
+
+    Raises:
+        OSError: it cannot be read, is no file, or has more than `most` bytes.
+        UnicodeDecodeError: it is no text.
+    """
+    with path.open("rb") as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "it is no file", str(path))
+        if facts.st_size > most:
+            raise OSError(errno.EFBIG, f"it has {facts.st_size:,} bytes, and may have {most:,}", str(path))
+        return file.read(most).decode("utf-8")
+
+
 def append_line(path: Path, line: str) -> None:
     """Add a line to a file, in a folder that is made if it is not there.
 
@@ -174,6 +196,8 @@ def append_line(path: Path, line: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():  # it may lead anywhere
+            raise OSError(errno.ELOOP, "it is a symbolic link")
         with path.open("ab+") as file:
             if file.tell() and not _ends_a_line(file):
                 file.write(b"\n")

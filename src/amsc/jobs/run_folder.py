@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from amsc.errors import RunFolderError
+from amsc.errors import AmscError, RunFolderError
 from amsc.jobs.run_identity import refuse_another_run
 from amsc.jobs.run_lock import HIDDEN
 from amsc.jobs.run_state import RunState, run_state_from_plain, run_state_to_plain
@@ -21,7 +21,7 @@ from amsc.storage import has_state, load_state, save_state, write_atomically, wr
 from amsc.surgery import CutPlan
 from amsc.tensor_files import load_tensors, save_tensors
 
-__all__ = ["RunFolder", "check_usable", "is_as_new"]
+__all__ = ["RunFolder", "check_usable", "is_as_new", "refuse_links"]
 
 SETTINGS_FILE = "settings.toml"
 STATE_FILE = Path("state", "state.pt")
@@ -44,6 +44,7 @@ def check_usable(path: Path | None, *, resume: bool) -> None:
     if path.exists() and not path.is_dir():
         raise RunFolderError(f"{path} is a file; name a folder for the run")
     present = sorted(item.name for item in path.iterdir() if item.name not in HIDDEN) if path.is_dir() else []
+    refuse_links(path)
     words = f"{', '.join(present[:3])}{' ...' if len(present) > 3 else ''}"
     if resume and not has_state(path / STATE_FILE):
         found = f"it holds {words}, but no {STATE_FILE}" if present else "there is nothing in it"
@@ -52,6 +53,18 @@ def check_usable(path: Path | None, *, resume: bool) -> None:
         is_run = has_state(path / STATE_FILE)
         resume_it = f", or go on with the run in it: resume=True in Python, or amsc resume {path}" if is_run else ""
         raise RunFolderError(f"{path} already holds {words}; name another folder{resume_it}")
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a run folder from which a symbolic link leads out: a stranger's could have another file read or written.
+
+    Raises:
+        RunFolderError: there is one.
+    """
+    inside = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise RunFolderError(f"{path} is a link that leads out of the run folder; put the file itself in its place")
 
 
 def is_as_new(path: Path) -> bool:
@@ -98,16 +111,20 @@ class RunFolder:
             RunFolderError: there is none, it is damaged, or of another run.
         """
         path = self._inside()
+        refuse_links(path)
         if not has_state(path / STATE_FILE):
             raise RunFolderError(
                 f"{path} holds no run to pick from or go on with: there is no {path / STATE_FILE}, which every run of "
                 "compress writes"
             )
         saved = load_state(path / STATE_FILE)
-        refuse_another_run(path, saved.pop("run", {}), self.identity)
+        was = saved.pop("run", {})
+        if not isinstance(was, Mapping):
+            raise RunFolderError(f"the saved state {path / STATE_FILE} does not say of which run it is; start again")
+        refuse_another_run(path, was, self.identity)
         try:
             return run_state_from_plain(saved)
-        except (TypeError, KeyError, ValueError) as error:
+        except (AmscError, TypeError, LookupError, ValueError, AttributeError, RuntimeError) as error:
             raise RunFolderError(f"the saved state {path / STATE_FILE} does not fit ({error}); start again") from error
 
     def read_weights(self, point: PathPoint) -> dict[str, Tensor]:

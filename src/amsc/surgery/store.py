@@ -1,6 +1,5 @@
 """A model in a folder, without pickle: config.json says what was cut, model.safetensors holds the tensors."""
 
-import json
 import os
 import shutil
 import uuid
@@ -14,11 +13,12 @@ from torch import Tensor, nn
 from amsc.borrowing import set_tensor
 from amsc.errors import AmscError, ModelError, RunFolderError
 from amsc.records import from_json, to_json
-from amsc.storage import sync
+from amsc.storage import read_text, sync
 from amsc.surgery.apply import apply_plan, misfit, plan_of
 from amsc.surgery.hub import HUB, from_hub
 from amsc.surgery.plan import CutPlan
 from amsc.tensor_files import load_tensors, save_tensors
+from amsc.words.json_text import plain_json
 
 __all__ = ["ModelConfig", "StoredTensor", "load", "save"]
 
@@ -243,8 +243,8 @@ def _put_in_place(temporary: Path, target: Path) -> None:
 def _read_config(folder: Path) -> ModelConfig:
     path = folder / CONFIG_FILE
     try:
-        text = path.read_text(encoding="utf-8")
-        head = json.loads(text)
+        text = read_text(path)
+        head = plain_json(text)
     except FileNotFoundError as error:
         inner = folder / MODEL_FOLDER
         hint = f"; the run in it has one: {inner}" if (inner / CONFIG_FILE).is_file() else ""
