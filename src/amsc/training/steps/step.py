@@ -1,7 +1,7 @@
 """One training step: forward, loss, backward and the optimiser's step on a batch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -11,9 +11,12 @@ from amsc.borrowing import call_arguments, forward_failed
 from amsc.data import moved
 from amsc.errors import AmscError
 from amsc.tasks import Task
+from amsc.training.steps.parts import Parts
 
 __all__ = ["AS_IS", "Optimizer", "Speed", "Step", "Teach", "TrainingStep", "as_it_is", "device_of", "forward"]
 
+OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""What torch says, in a plain RuntimeError, where the memory of the CPU is used up."""
 Step = Callable[[Any, Any], Tensor]
 """Takes (inputs, targets) and returns the loss, detached and still on the device."""
 Teach = Callable[[Any, Any, Tensor], Tensor]
@@ -64,23 +67,46 @@ AS_IS = Speed()
 
 @dataclass(frozen=True, eq=False)
 class TrainingStep:
-    """A step of `optimizer` on the loss of a batch, which `teach` may mix with another; a `Step`."""
+    """A step of `optimizer` on the loss of a batch, which `teach` may mix with another; a `Step`. Where memory runs out
+    the batch is computed in `parts`, see there."""
 
     model: nn.Module
     optimizer: Optimizer
     task: Task
     teach: Teach = as_it_is
     speed: Speed = AS_IS
+    parts: Parts = field(default_factory=Parts)
 
     def __call__(self, inputs: Any, target: Any) -> Tensor:
         """Take the step."""
-        device = device_of(self.model)
+        loss = self._gradients(inputs, target)
+        while loss is None:
+            loss = self._gradients(inputs, target)
+        self.optimizer.step()
+        return loss
+
+    def _gradients(self, inputs: Any, target: Any) -> Tensor | None:
+        """The loss of a batch, with whose gradients the parameters are left; None where memory ran out, and the batch
+        has to be tried in more parts."""
         self.optimizer.zero_grad()
+        try:
+            losses = [self._backward(*part) for part in self.parts.of(inputs, target)]
+        except torch.OutOfMemoryError as error:
+            why = str(error)  # not the error itself, which would keep alive what there is no room for
+        else:
+            return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        self.parts.double(inputs, target, why)
+        return None
+
+    def _backward(self, inputs: Any, target: Any, share: float) -> Tensor:
+        """Add the gradients of this share of a batch to what there is; its share of the loss."""
+        device = device_of(self.model)
         with self.speed.computing(device):
             output = forward(self.model, inputs, device)
             loss = self.teach(inputs, output, self.task.loss(output, moved(target, device)))
+        if share != 1.0:
+            loss = loss * share
         loss.backward()
-        self.optimizer.step()
         return loss.detach()
 
 
@@ -93,9 +119,11 @@ def forward(model: nn.Module, inputs: Any, device: torch.device) -> Any:
     args, kwargs = call_arguments(inputs)
     try:
         return model(*moved(args, device), **moved(kwargs, device))
-    except AmscError:
+    except (AmscError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the user's forward may raise anything
+        if OUT_OF_MEMORY in str(error):
+            raise torch.OutOfMemoryError(str(error)) from error
         raise forward_failed(model, "a batch", (args, kwargs), error) from error
 
 
