@@ -20,6 +20,14 @@ def test_what_is_written_comes_back_also_for_others(tmp_path: Path) -> None:
         assert torch.equal(found["turned"], TENSORS["a"].T)
 
 
+def test_the_same_tensors_are_the_same_bytes(tmp_path: Path) -> None:
+    found = set()
+    for number in range(8):  # safetensors itself writes what is said of a file in any order
+        save_tensors(tmp_path / f"{number}", TENSORS)
+        found.add((tmp_path / f"{number}").read_bytes())
+    assert len(found) == 1
+
+
 def test_one_bit_that_turned_over_is_seen(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     save_tensors(file, TENSORS)

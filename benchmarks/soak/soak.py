@@ -32,6 +32,7 @@ from amsc.cli import resume as _resume  # noqa: F401
 from amsc.measurement import machine_stamp
 
 JOB = ["compress", "digits_resnet", "--data", "digits", "--target", "macs=50%", "--quiet", "--threads", "1"]
+JOB += ["--limit", "400"]
 TRAINED = ["--dense-epochs", "2", "--path-epochs", "2", "--path-points", "3", "--depth-rule", "share"]
 TRAINED += ["--finetune-epochs", "3"]
 SEARCHED = ["--dense-epochs", "3", "--finetune-epochs", "2", "--path-points", "1"]
@@ -102,7 +103,7 @@ class Disk:
 
     def filled(self, words: list[str], log: Path, chance: random.Random) -> int:
         """The exit code of a command that runs until there is no room any more."""
-        left = chance.randrange(1_000, 8_000_000)
+        left = chance.randrange(1_000, 4_000_000)
         if not self.is_own:
             return end_of(started(words, log, most_bytes=left))
         full = shutil.disk_usage(self.place).used + left
@@ -238,7 +239,7 @@ def soak(options: argparse.Namespace, disk: Disk) -> Tally:
     for name, job in JOBS.items():
         start, calm = time.monotonic(), disk.place / name
         assert end_of(started([*job, "--out", str(calm)], log_of(calm))) == 0, "the calm run failed"
-        pace[name] = 0.25 * (time.monotonic() - start)
+        pace[name] = 0.15 * (time.monotonic() - start)
     end = time.monotonic() + 60 * options.minutes
     while time.monotonic() < end and sum(tally.faults.values()) < options.faults:
         name = chance.choice(tuple(JOBS))

@@ -38,9 +38,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise OSError(str(error)) from error
     with path.open("r+b") as file:
         header = _header(file)
-        digest = digest_of(file)
-        file.seek(8 + header.index(UNKNOWN.encode()))
-        file.write(digest.encode())
+        said = {CHECKSUM: digest_of(file), "format": "pt"}
+        begin = header.index(b"{", header.index(b'"__metadata__"'))
+        file.seek(8 + begin)  # as long as what is there, and in an order that does not change from run to run
+        file.write(json.dumps(said, separators=(",", ":")).encode())
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
