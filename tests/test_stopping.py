@@ -76,3 +76,16 @@ def test_an_error_inside_does_not_swallow_the_wish() -> None:
     with pytest.raises(Terminated) as caught:
         work()
     assert isinstance(caught.value.__context__, ZeroDivisionError)
+
+
+def test_what_comes_of_an_import_that_swallowed_it_is_taken_for_it() -> None:
+    def work() -> None:
+        with stoppable():
+            try:
+                _send(signal.SIGINT)
+            except KeyboardInterrupt:  # as the machinery of imports does
+                raise AttributeError("module has no attribute") from None
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        work()
+    assert isinstance(caught.value.__cause__, AttributeError)
