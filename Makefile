@@ -8,7 +8,7 @@ CODE := $(wildcard src tests benchmarks examples .ci)
 # Small tensors: more threads than one only get in each other's way, and timings spread.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test browser check docs dist bench
+.PHONY: setup demo test browser check docs dist bench soak
 
 setup: $(STAMP)
 
@@ -52,3 +52,7 @@ dist: setup
 bench: setup
 	$(BIN)/pytest -q -m slow
 	set -e; for script in benchmarks/*/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+# Thirty minutes of runs that are killed, stopped, damaged and resumed at random; options: make soak ARGS="--minutes 5"
+soak: setup
+	$(BIN)/python benchmarks/soak/soak.py $(ARGS)

@@ -14,7 +14,7 @@ SOURCE = Path(amsc.errors.__file__).parent
 # each other: what one needs of another is handed over by limits/ or jobs/.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "parallel", "progress", "stopping", "typing"),
-    ("borrowing", "storage", "records", "words", "models"),
+    ("borrowing", "tensor_files", "storage", "records", "words", "models"),
     ("data", "imitation", "tasks"),
     (
         "structure/labels",

@@ -4,13 +4,15 @@ import contextlib
 import errno
 import os
 import stat
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from amsc.errors import RunFolderError
+from amsc.errors import AmscWarning, RunFolderError
 from amsc.storage import clear_parts, write_atomically, written_whole
 from amsc.training import load_state, save_state
 
@@ -47,7 +49,7 @@ def test_a_full_disk_leaves_the_state_of_before(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(RunFolderError, match=r"No space left.*untouched"):
             save_state(tmp_path / "state.pt", {"step": 2})
     assert load_state(tmp_path / "state.pt") == {"step": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+    assert {path.name for path in tmp_path.iterdir()} <= {"state.pt", "state.before.pt"}
 
 
 def test_missing_damaged_and_foreign_states_are_told_apart(tmp_path: Path) -> None:
@@ -122,3 +124,53 @@ def test_what_killed_writers_left_can_be_cleared(tmp_path: Path) -> None:
         clear_parts(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
         temporary.write_bytes(b"")
+
+
+def _saved_twice(folder: Path) -> Path:
+    path = folder / "state.pt"
+    for step in (1, 2):
+        save_state(path, {"step": step, "tensor": torch.full((50,), float(step))})
+    return path
+
+
+@pytest.mark.parametrize("way", ["cut off", "one bit", "empty", "gone"])
+def test_where_the_newest_state_is_torn_the_one_before_is_read(tmp_path: Path, way: str) -> None:
+    path = _saved_twice(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.full((50,), 2.0).numpy().tobytes()) + 99] ^= 1  # no reader of zip files would see it
+    path.unlink()
+    if way != "gone":
+        path.write_bytes({"cut off": content[:-300], "one bit": content, "empty": b""}[way])
+    with pytest.warns(AmscWarning, match="gone on with from the state saved before it"):
+        assert load_state(path)["step"] == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_state(path)["step"] == 1, "it has taken its place"
+
+
+def test_where_both_are_torn_there_is_nothing_to_go_on_with(tmp_path: Path) -> None:
+    path = _saved_twice(tmp_path)
+    for file in tmp_path.iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(RunFolderError, match=r"damaged.*and so is state.before.pt; start again"):
+        load_state(path)
+
+
+def test_the_one_before_is_kept_also_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.link", _full_disk)
+    path = _saved_twice(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["state.before.pt", "state.pt"]
+    path.unlink()
+    with pytest.warns(AmscWarning, match="damaged"):
+        assert load_state(path)["step"] == 1
+
+
+def test_a_state_that_is_compressed_is_refused(tmp_path: Path) -> None:
+    path = _saved_twice(tmp_path)
+    (tmp_path / "state.before.pt").unlink()
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "bomb", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for entry in whole.infolist():
+            bomb.writestr(entry.filename, whole.read(entry))
+    os.replace(tmp_path / "bomb", path)
+    with pytest.raises(RunFolderError, match="compressed"):
+        load_state(path)

@@ -1,7 +1,7 @@
 """Data and networks of the recipes: CIFAR-10 JPEG and trained CIFAR ResNets, in folders that the environment names.
 
     export AMSC_IMAGES=FOLDER_WITH_TRAIN_AND_TEST_PARQUET AMSC_WEIGHTS=FOLDER_WITH_RESNET20-....TH
-    PYTHONPATH=benchmarks amsc bench benchmarks/recipes/resnet20.toml --out benches/resnet20
+    PYTHONPATH=benchmarks amsc bench benchmarks/recipes/resnet20.toml --allow-functions --out benches/resnet20
 
 Validation and test images are two parts of the test file, as in `benchmarks/evidence/cifar10_jpeg.py`: the given
 weights were trained on all training images, so that none of those can tell how good a choice is.

@@ -28,13 +28,16 @@ class Wish:
 
 _waiting: list[Wish] = []
 """Who wants to put something away first, the innermost last: signals belong to the whole process."""
+_raised: list[type[KeyboardInterrupt]] = []
+"""What signals have raised at once, inside the present `stoppable`."""
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
     """Ctrl-C raises KeyboardInterrupt inside and SIGTERM `Terminated`: at once, or where `putting_off` ends.
 
-    Handlers that somebody else has set are left alone, and signals reach the main thread alone.
+    In the middle of an import the exception may be swallowed there, and another one come out much later: that is taken
+    for it. Handlers that somebody else has set are left alone, and signals reach the main thread alone.
     """
     mine = {
         signal.SIGINT: signal.getsignal(signal.SIGINT) is signal.default_int_handler,
@@ -43,8 +46,13 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         mine = {}
     before = {number: signal.signal(number, _heard) for number, is_mine in mine.items() if is_mine}
+    _raised.clear()
     try:
         yield
+    except Exception as error:
+        if _raised:
+            raise _raised[-1]("stopped") from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -61,6 +69,9 @@ def putting_off() -> Iterator[Wish]:
     _waiting.append(wish)
     try:
         yield wish
+    except KeyboardInterrupt:  # the second one
+        wish.kind = None
+        raise
     finally:
         _waiting.remove(wish)
         if wish.kind is not None:
@@ -70,5 +81,6 @@ def putting_off() -> Iterator[Wish]:
 def _heard(number: int, frame: Any) -> None:
     kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
     if not _waiting or _waiting[-1].is_heard:
+        _raised.append(kind)
         raise kind
     _waiting[-1].kind = kind

@@ -5,8 +5,12 @@ import errno
 import glob
 import os
 import pickle
+import shutil
+import stat
 import tempfile
 import uuid
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,19 +18,33 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from amsc.errors import RunFolderError
+from amsc.errors import AmscWarning, RunFolderError
 from amsc.parallel import by_first, told, told_of_failure, world
+from amsc.tensor_files import digest_of
 
-__all__ = ["append_line", "clear_parts", "load_state", "save_state", "sync", "write_atomically", "written_whole"]
+__all__ = [
+    "append_line",
+    "clear_parts",
+    "has_state",
+    "load_state",
+    "read_text",
+    "save_state",
+    "sync",
+    "write_atomically",
+    "written_whole",
+]
 
 PART = ".part"
 FORMAT = 1
+SEAL = b"\namsc blake2b "
+"""What is between a state and its checksum, at the end of the file."""
+SEAL_SIZE = len(SEAL) + 64
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write `state` (nested dictionaries, lists and tuples of tensors, numbers, strings and None) to `path`.
 
-    If anything fails, what `path` held before is still there.
+    If anything fails, what `path` held before is still there. What it held before is kept beside it, for `load_state`.
 
     Raises:
         RunFolderError: the file cannot be written, for example because the disk is full.
@@ -34,30 +52,111 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     try:
         with written_whole(path) as temporary:
             torch.save({"format": FORMAT, "state": _on_cpu(state)}, temporary)
+            _seal(temporary)
+            if world().is_first:
+                _keep(path)
     except (RunFolderError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         words = str(error) if isinstance(error, RunFolderError) else f"cannot write {path}: {error}"
         raise RunFolderError(f"{words}; what was saved before is untouched, so make room and resume") from error
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """What `save_state` wrote, with all tensors on the CPU.
+    """What `save_state` wrote last, with all tensors on the CPU. Where that is damaged it is the state before, which
+    takes its place, and an `AmscWarning` says so.
 
     Raises:
-        RunFolderError: there is no such file, it is damaged, or it was written by another version.
+        RunFolderError: there is no such file, both are damaged, or it was written by another version.
     """
-    if not path.is_file():
+    if not has_state(path):
         raise RunFolderError(f"there is no saved state {path}; is this the folder of an amsc run?")
     try:
+        return _read_state(path)
+    except _DamagedError as error:
+        before = _before(path)
+        if not before.is_file():
+            raise RunFolderError(f"{error}; start again in a new folder") from error
+        try:
+            state = _read_state(before)
+        except _DamagedError as other:
+            raise RunFolderError(f"{error}, and so is {before.name}; start again in a new folder") from other
+        with contextlib.suppress(OSError):  # a folder that may only be read
+            by_first(lambda: os.replace(before, path))
+        warnings.warn(f"{error}: it is gone on with from the state saved before it", AmscWarning, stacklevel=2)
+        return state
+
+
+def has_state(path: Path) -> bool:
+    """Whether `load_state` finds something to read."""
+    return path.is_file() or _before(path).is_file()
+
+
+class _DamagedError(RunFolderError):
+    """A saved state is not what was written."""
+
+
+def _before(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.before{path.suffix}")
+
+
+def _keep(path: Path) -> None:
+    """Give what is at `path` a second name, under which it stays."""
+    if not path.is_file():
+        return
+    name = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{PART}{path.suffix}")
+    try:
+        try:
+            os.link(path, name)
+        except OSError:  # there are file systems without links
+            shutil.copyfile(path, name)
+        os.replace(name, _before(path))
+    finally:
+        name.unlink(missing_ok=True)
+
+
+def _seal(path: Path) -> None:
+    """Add the checksum of a file to its end, where readers of zip files pass it over."""
+    with path.open("r+b") as file:
+        digest = digest_of(file)
+        file.write(SEAL + digest.encode())
+
+
+def _check_seal(path: Path) -> None:
+    """Refuse what is not what was written, and what is no zip file of plain entries: `torch.save` does not compress,
+    so that a file cannot be larger in memory than it is on the disk. States of before there were seals have none."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - SEAL_SIZE))
+        seal = file.read()
+        if seal.startswith(SEAL):
+            file.seek(0)
+            if digest_of(file, size - SEAL_SIZE) != seal.removeprefix(SEAL).decode(errors="replace"):
+                raise ValueError("its checksum is not that of what was written")
+        file.seek(0)
+        with zipfile.ZipFile(file) as content:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in content.infolist()):
+                raise ValueError("it is compressed, as no state of amsc is")
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        _check_seal(path)
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunFolderError(f"the saved state {path} is damaged ({reason}); start again in a new folder") from error
-    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+        raise _DamagedError(f"the saved state {path} is damaged ({reason})") from error
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT or not isinstance(saved.get("state"), dict):
         raise RunFolderError(
             f"{path} is not a state of this version of amsc (format {FORMAT}); start again in a new folder"
         )
     state: dict[str, Any] = saved["state"]
     return state
+
+
+DAMAGED = (
+    *(OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, MemoryError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, RecursionError, NotImplementedError, OverflowError, AssertionError),
+)
+"""What reading a file that somebody has changed may end with."""
 
 
 def write_atomically(path: Path, content: bytes, *, make_folder: bool = False) -> None:
@@ -68,6 +167,26 @@ def write_atomically(path: Path, content: bytes, *, make_folder: bool = False) -
     """
     with written_whole(path, make_folder=make_folder) as temporary:
         temporary.write_bytes(content)
+
+
+MOST_TEXT = 64 << 20
+"""Bytes of a text file; records of large networks have some hundred thousand."""
+
+
+def read_text(path: Path, *, most: int = MOST_TEXT) -> str:
+    """What a text file (UTF-8) holds.
+
+    Raises:
+        OSError: it cannot be read, is no file, or has more than `most` bytes.
+        UnicodeDecodeError: it is no text.
+    """
+    with path.open("rb") as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "it is no file", str(path))
+        if facts.st_size > most:
+            raise OSError(errno.EFBIG, f"it has {facts.st_size:,} bytes, and may have {most:,}", str(path))
+        return file.read(most).decode("utf-8")
 
 
 def append_line(path: Path, line: str) -> None:
@@ -84,6 +203,8 @@ def append_line(path: Path, line: str) -> None:
 def _append(path: Path, line: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():  # it may lead anywhere
+            raise OSError(errno.ELOOP, "it is a symbolic link")
         with path.open("ab+") as file:
             if file.tell() and not _ends_a_line(file):
                 file.write(b"\n")

@@ -104,13 +104,23 @@ def test_settings_of_a_run_with_objects_say_what_has_to_be_given(
     assert one["before"]["macs"] == two["before"]["macs"]
 
 
-def test_it_is_picked_from_and_the_pick_needs_no_more_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_picked_from_and_of_the_pick_no_function_is_called_but_by_the_command_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["pick", str(folder), "--target", "macs=85%", *BOTH, "--quiet"]) == 0
     picked = folder / "picks" / "macs-0.85"
     noted = read_settings(picked / "settings.toml")
     assert (noted.model, noted.data, noted.python) == ("handed_over:build", "handed_over:loaders", {})
-    assert main(["measure", str(picked), "--runs", "1"]) == 0
-    assert main(["resume", str(picked), "--quiet"]) == 0
+    capsys.readouterr()
+    for words in (
+        ["measure", str(picked)],
+        ["resume", str(picked)],
+        ["compress", "--settings", f"{picked}/settings.toml"],
+    ):
+        assert main(words) == 2
+        assert "handed_over:build" in capsys.readouterr().err
+    assert main(["measure", str(picked), *MODEL, "--runs", "1"]) == 0
+    assert main(["resume", str(picked), *BOTH, "--quiet"]) == 0
     assert (picked / "report.html").is_file()
 
 

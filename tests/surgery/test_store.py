@@ -293,7 +293,7 @@ def test_full_disk_leaves_the_old_model_and_no_litter(tmp_path: Path, monkeypatc
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    for place in ("amsc.surgery.store.save_file", "pathlib.Path.write_text"):
+    for place in ("amsc.tensor_files.save_file", "pathlib.Path.write_text"):
         with monkeypatch.context() as patch:
             patch.setattr(place, full)
             with pytest.raises(RunFolderError, match="No space left on device"):

@@ -19,6 +19,7 @@ from amsc.jobs.compress import compress
 from amsc.jobs.preparation import taught
 from amsc.measurement import count_macs, time_in_turns
 from amsc.settings import Settings, plain_settings
+from amsc.storage import has_state
 from amsc.surgery import load, plan_of, save
 from amsc.tasks import Task
 from amsc.training import (
@@ -145,7 +146,7 @@ class Lab:
                 settings=settings,
                 out=folder,
                 model_name=cell.network,
-                resume=(folder / "state" / "state.pt").is_file(),
+                resume=has_state(folder / "state" / "state.pt"),
                 progress=False,
             )
             self._cuts = {folder: (result.model, sum(result.record.seconds.values()))}  # the next cells need no other

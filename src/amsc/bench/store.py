@@ -17,7 +17,8 @@ from torch import Tensor
 from amsc.bench.recipe import Cell, Recipe
 from amsc.errors import RunFolderError
 from amsc.settings import plain_settings
-from amsc.storage import write_atomically
+from amsc.storage import read_text, write_atomically
+from amsc.words.json_text import plain_json
 
 __all__ = ["Outcome", "Store", "digest", "plain_name", "slug"]
 
@@ -157,7 +158,7 @@ def _as(cell: Cell, method: str) -> Cell:
 
 def _outcome(file: Path) -> Outcome:
     try:
-        plain: dict[str, Any] = json.loads(file.read_text())
+        plain: dict[str, Any] = plain_json(read_text(file))
         cell = Cell(**plain.pop("cell"))
         return Outcome(cell, **{**plain, "removed_blocks": tuple(plain["removed_blocks"])})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

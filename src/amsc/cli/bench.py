@@ -12,7 +12,8 @@ from amsc.bench.page import render_bench
 from amsc.bench.table import entries, table_text
 from amsc.cli.console import Console
 from amsc.cli.opening import open_both, task_of, torch_as_set
-from amsc.cli.parser import add_command, add_output_flags
+from amsc.cli.parser import UsageError, add_command, add_output_flags
+from amsc.cli.trust import functions_in
 from amsc.data import Data
 from amsc.settings import RunSettings
 from amsc.storage import write_atomically
@@ -66,12 +67,17 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--mix", action="store_true", help="go on beside cells of other versions and machines, told apart"
     )
+    parser.add_argument(
+        "--allow-functions", action="store_true", help="call the functions, package.module:function, that it names"
+    )
     add_output_flags(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Make what is missing, show the table, write it and the page, and return 0."""
     recipe: Recipe = read_recipe(args.recipe)
+    if not args.allow_functions:
+        _refuse_functions(args.recipe, recipe)
     with torch_as_set(recipe.settings):
         networks, data, task = _opened(recipe)
         score = task.name if task is not None else "accuracy"
@@ -89,6 +95,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
     console.show(f"table: {args.out / TABLE}, page: {args.out / PAGE}")
     console.json({"out": str(args.out), "entries": [dataclasses.asdict(entry) for entry in found]})
     return 0
+
+
+def _refuse_functions(file: Path, recipe: Recipe) -> None:
+    """Raises UsageError where the recipe names functions: a file does not say which code is run."""
+    runs = (RunSettings(network.model, data=recipe.data, task=recipe.task) for network in recipe.networks.values())
+    named = sorted({name for run in runs for name in functions_in(run).values()})
+    if named:
+        raise UsageError(f"{file} names functions of Python: {', '.join(named)}; if you know them: --allow-functions")
 
 
 def _opened(recipe: Recipe) -> tuple[dict[str, nn.Module], Data, Task | None]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amsc.cli.parser import UsageError
+from amsc.cli.trust import refuse_functions
 from amsc.settings import CHOICES, EFFORTS, RunSettings, Settings, read_settings
 
 __all__ = [
@@ -253,14 +254,17 @@ def run_settings(args: argparse.Namespace, *, defaults: Settings | None = None) 
 
     Raises:
         SettingsError: the file cannot be read, or a value is impossible.
-        UsageError: an effort is given beside a file.
+        UsageError: an effort is given beside a file, or the file names a function that the flags do not.
     """
     given = vars(args)
     if given.get("effort"):
         if given.get("settings"):
             raise UsageError("--effort and --settings both say all choices: give one of them, and flags for the rest")
         defaults = Settings.of(given["effort"])
-    run = read_settings(given["settings"]) if given.get("settings") else RunSettings(settings=defaults or Settings())
+    run = RunSettings(settings=defaults or Settings())
+    if given.get("settings"):
+        run = read_settings(given["settings"])
+        refuse_functions(given["settings"], run, given, model="")
     names = [*COMMON_SETTINGS, *SETTING_FLAGS, *LIMITS]
     choices = {FIELDS.get(name, name): given.get(name) for name in names}
     choices |= {name: tuple(value) for name, value in choices.items() if isinstance(value, list)}

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from amsc.borrowing import map_tensors, random_inputs
 from amsc.cli.flags import required
 from amsc.cli.parser import UsageError
+from amsc.cli.trust import functions_in, refuse_functions
 from amsc.data import Data, open_data
 from amsc.errors import RunFolderError, SettingsError
 from amsc.jobs.preparation import settings_used, threads_and_determinism
+from amsc.jobs.run_folder import is_as_new
 from amsc.models import ZOO, open_model, usual_inputs
 from amsc.settings import RunSettings, Settings, read_settings
 from amsc.surgery import load
@@ -100,13 +102,16 @@ OBJECTS = {
 }
 
 
-def named(run: RunSettings, args: argparse.Namespace, needs: Sequence[str] = tuple(OBJECTS)) -> RunSettings:
-    """A run that was written down, with what --model, --data and --task say on top.
+def named(file: Path, args: argparse.Namespace, needs: Sequence[str] = tuple(OBJECTS)) -> RunSettings:
+    """The run that is written down in a file, with what --model, --data and --task say on top.
 
     Raises:
-        UsageError: it was started from Python with objects, and one that is needed is not named.
+        SettingsError: the file cannot be read.
+        UsageError: it names a function, or was started from Python with objects, and one that is needed is not named.
     """
+    run = read_settings(file)
     given = {"model": getattr(args, "network", None), **{key: getattr(args, key, None) for key in ("data", "task")}}
+    refuse_functions(file, run, given, needs)
     run = run.changed(given, {})
     missing = [key for key in needs if key in run.python and getattr(run, key) is None]
     if missing:
@@ -197,11 +202,13 @@ def _saved_run(folder: Path, run: RunSettings, args: argparse.Namespace) -> tupl
         )
     if run.weights is not None:
         raise UsageError(f"--weights does not go with the saved model in {model_folder}: it has its own")
-    saved = named(read_settings(file) if file.is_file() else RunSettings(), args, ("model",))
+    saved = named(file, args, ("model",)) if file.is_file() else RunSettings(model=args.network)
     if saved.model is None:
         raise RunFolderError(f"{file} does not name the model; give it: --model package.module:function")
     dense = dataclasses.replace(saved, weights=None, settings=run.settings)
-    return model_folder, dataclasses.replace(dense, data=run.data or saved.data)
+    return model_folder, dataclasses.replace(
+        dense, data=run.data or (None if "data" in functions_in(saved) else saved.data)
+    )
 
 
 def _usual_inputs(model: nn.Module, name: str, run: RunSettings) -> Any:
@@ -229,7 +236,7 @@ def free_folder(wanted: Path | None, name: str) -> Path:
     """
     folder = wanted or _dated_folder(name)
     try:
-        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        taken = folder.exists() and (not folder.is_dir() or not is_as_new(folder))
     except OSError as error:
         raise RunFolderError(f"cannot read {folder}: {error.strerror or error}; name another --out") from error
     if taken:

@@ -11,7 +11,7 @@ from amsc.cli.parser import UsageError, add_command, add_output_flags
 from amsc.cli.working import begin_pick, payload, show_outcome
 from amsc.errors import RunFolderError
 from amsc.limits.target import parse_target
-from amsc.settings import Settings, read_settings
+from amsc.settings import Settings
 
 __all__ = ["add_parser", "run"]
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError("--out names one folder, but there are several targets; leave it out, or pick one at a time")
     for target in args.target:
         parse_target(target)
-    walked = named(read_settings(folder / SETTINGS_FILE), args)
+    walked = named(folder / SETTINGS_FILE, args)
     given = {name: getattr(args, name, None) for name in (*COMMON_SETTINGS, *NAMES)}
     if not walked.settings.finetune_epochs and given["finetune_epochs"] is None:  # the path itself has none
         given["finetune_epochs"] = Settings().finetune_epochs

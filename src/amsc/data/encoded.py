@@ -1,6 +1,7 @@
 """Encoded images (JPEG, PNG ...) from any source, and what turns them into `ImageData`."""
 
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,12 @@ from amsc.data.images import ImageData, ImageSplit
 from amsc.data.splits import SplitRows, carve_validation, check_count, check_labels, some_of_each, split_in_three
 from amsc.errors import DataError
 
-__all__ = ["EncodedImages", "image_data", "one_set_split_in_three"]
+__all__ = ["EncodedImages", "image_data", "memory_bytes", "one_set_split_in_three"]
 
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "WEBP")
+"""What pillow may take an image for: others run other programs (EPS) or hold more than an image."""
+_MOST_PIXELS = 1 << 25
+"""Of one image: 5,800 on a side. It is told from the head of the file, before anything is unpacked."""
 # The usual constants for photographs (those of ImageNet), also of the published CIFAR weights.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -90,6 +95,7 @@ def _decoded(images: EncodedImages, device: torch.device | str) -> ImageSplit:
     for row, (source, name) in enumerate(zip(images.sources, images.names, strict=True)):
         image = _pixels(source, name)
         if row == 0:
+            _check_fits(len(images.sources), image.nbytes)
             pixels = np.empty((len(images.sources), *image.shape), np.uint8)
         elif image.shape != pixels.shape[1:]:
             raise DataError(
@@ -102,6 +108,23 @@ def _decoded(images: EncodedImages, device: torch.device | str) -> ImageSplit:
     return ImageSplit(channels_first.to(device), labels)
 
 
+def _check_fits(count: int, size: int) -> None:
+    """Refuse images that would not fit in memory, where a data set lies as a whole."""
+    if count * size > memory_bytes():
+        raise DataError(
+            f"{count:,} images of {size:,} bytes need {count * size / 2**30:,.1f} GiB, and this machine has "
+            f"{memory_bytes() / 2**30:,.1f}; scale them down, take fewer, or give loaders: package.module:function"
+        )
+
+
+def memory_bytes() -> int:
+    """The memory of this machine; a terabyte where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 40
+
+
 def _pixels(source: bytes | Path, name: str) -> NDArray[np.uint8]:
     """(height, width, 3) from an encoded image."""
     try:
@@ -109,7 +132,9 @@ def _pixels(source: bytes | Path, name: str) -> NDArray[np.uint8]:
     except ImportError as error:
         raise DataError("images need the package pillow; install it with: pip install 'amsc[parquet]'") from error
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise ValueError(f"it has {image.width}x{image.height} pixels, more than {_MOST_PIXELS:,}")
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # on foreign bytes pillow's readers fail with whatever they stumble on
         raise DataError(f"cannot decode {name} as an image: {error}") from error

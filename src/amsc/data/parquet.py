@@ -7,12 +7,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from amsc.data.encoded import EncodedImages, image_data, one_set_split_in_three
+from amsc.data.encoded import EncodedImages, image_data, memory_bytes, one_set_split_in_three
 from amsc.data.images import ImageData
 from amsc.errors import DataError
 
 __all__ = ["read_parquet"]
 
+_AT_ONCE = 64
+"""Rows that are read together."""
 _IMAGE_COLUMNS = ("img", "image")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 
@@ -88,21 +90,41 @@ def _read_file(file: Path) -> EncodedImages:
         from pyarrow import parquet as arrow_parquet
     except ImportError as error:
         raise DataError("parquet: needs the package pyarrow; install it with: pip install 'amsc[parquet]'") from error
+    images: list[bytes] = []
+    values: list[Any] = []
     try:
-        present = arrow_parquet.read_schema(file).names
-        image_column = _image_column(file, present)
-        label_column = next((name for name in _LABEL_COLUMNS if name in present), None)
-        columns = [image_column] if label_column is None else [image_column, label_column]
-        table = arrow_parquet.read_table(file, columns=columns)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"cannot read {file} as Parquet: {str(error).splitlines()[0]}") from error
-    if table.num_rows == 0:
+        with arrow_parquet.ParquetFile(file) as table:
+            present = table.schema_arrow.names
+            image_column = _image_column(file, present)
+            label_column = next((name for name in _LABEL_COLUMNS if name in present), None)
+            columns = [image_column] if label_column is None else [image_column, label_column]
+            _check_size(file, table.metadata)
+            size = 0
+            for batch in table.iter_batches(_AT_ONCE, columns=columns):
+                found = _bytes(batch.column(image_column).to_pylist(), file, len(images))
+                size += sum(map(len, found))
+                _check_room(file, size)  # a short file may say the same image a million times
+                images += found
+                values += [] if label_column is None else batch.column(label_column).to_pylist()
+    except DataError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError) as error:
+        raise DataError(f"cannot read {file} as Parquet: {(str(error).splitlines() or [''])[0]}") from error
+    if not images:
         raise DataError(f"{file} has no rows")
-    labels = None
-    if label_column is not None:
-        labels = _labels(table.column(label_column).to_pylist(), f"{file}, column {label_column}")
-    names = [f"row {row} of {file}" for row in range(table.num_rows)]
-    return EncodedImages(_bytes(table.column(image_column).to_pylist(), names), labels, names)
+    labels = None if label_column is None else _labels(values, f"{file}, column {label_column}")
+    return EncodedImages(images, labels, [f"row {row} of {file}" for row in range(len(images))])
+
+
+def _check_size(file: Path, metadata: Any) -> None:
+    """Refuse what would not fit in memory once it is unpacked, by what the file says of itself."""
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    _check_room(file, max(metadata.num_rows, sum(group.total_byte_size for group in groups)))
+
+
+def _check_room(file: Path, size: int) -> None:
+    if size > memory_bytes():
+        raise DataError(f"{file} needs {size:,} bytes once it is unpacked, more than this machine has")
 
 
 def _image_column(file: Path, present: list[str]) -> str:
@@ -116,14 +138,18 @@ def _labels(values: list[Any], where: str) -> NDArray[np.int64]:
     for row, value in enumerate(values):
         if not isinstance(value, int):
             raise DataError(f"{where}: expected integer labels, row {row} holds {value!r}")
-    return np.array(values, np.int64)
+    try:
+        return np.array(values, np.int64)
+    except OverflowError as error:
+        raise DataError(f"{where}: a label is too large for 64 bits") from error
 
 
-def _bytes(values: list[Any], names: list[str]) -> list[bytes]:
+def _bytes(values: list[Any], file: Path, first: int) -> list[bytes]:
+    """The encoded images of rows of a file, of which the first has this number."""
     found: list[bytes] = []
-    for name, value in zip(names, values, strict=True):
+    for row, value in enumerate(values, start=first):
         encoded = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(encoded, bytes):
-            raise DataError(f"{name}: expected encoded image bytes, found {type(encoded).__name__}")
+            raise DataError(f"row {row} of {file}: expected encoded image bytes, found {type(encoded).__name__}")
         found.append(encoded)
     return found

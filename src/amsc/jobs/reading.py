@@ -1,11 +1,11 @@
 """The record of a run from its folder, and words for a folder that has none, or one that cannot be read."""
 
-import json
 from pathlib import Path
 
 from amsc.errors import AmscError, RunFolderError
 from amsc.records import Record, from_json
-from amsc.words.json_text import UnknownFieldsError
+from amsc.storage import read_text
+from amsc.words.json_text import UnknownFieldsError, plain_json
 
 __all__ = ["RECORD_FILE", "read_record"]
 
@@ -24,7 +24,7 @@ def read_record(folder: Path, version: str) -> Record:
     if not file.is_file():
         raise RunFolderError(_why_none(folder))
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
     except (OSError, UnicodeDecodeError) as error:
         raise RunFolderError(f"cannot read {file}: {error}") from error
     try:
@@ -62,7 +62,7 @@ def _why_unreadable(file: Path, text: str, error: AmscError, version: str) -> st
             f"{file} is damaged, or was changed by hand: {error}; take it back from a copy, or render the report of a "
             "copy of the run"
         )
-    plain = json.loads(text)
+    plain = plain_json(text)
     versions = plain.get("versions", {}) if isinstance(plain, dict) else {}
     writer = versions.get("amsc", "unknown") if isinstance(versions, dict) else "unknown"
     return (

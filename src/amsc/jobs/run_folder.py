@@ -7,12 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load as from_safetensors
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from amsc.errors import RunFolderError
+from amsc.errors import AmscError, RunFolderError
 from amsc.jobs.fingerprint import digest_of
 from amsc.jobs.run_identity import refuse_another_run
 from amsc.jobs.run_lock import HIDDEN
@@ -22,18 +19,22 @@ from amsc.parallel import check_agreement, world
 from amsc.records import PathPoint, Record, to_json
 from amsc.report import render
 from amsc.settings import RunSettings, read_settings, write_settings
-from amsc.storage import load_state, save_state, write_atomically
+from amsc.storage import has_state, load_state, save_state, write_atomically, written_whole
 from amsc.surgery import CutPlan
+from amsc.tensor_files import load_tensors, save_tensors
 
-__all__ = ["RunFolder", "check_usable"]
+__all__ = ["RunFolder", "check_usable", "is_as_new", "refuse_links"]
 
 SETTINGS_FILE = "settings.toml"
 STATE_FILE = Path("state", "state.pt")
 SEARCH_FILE = Path("state", "search.jsonl")
+PATH_FILE = "path.jsonl"
+FIRST = {SETTINGS_FILE, PATH_FILE, STATE_FILE.parent.name}
+"""What a run writes until it has a state: without one nothing of it counts."""
 
 
 def check_usable(path: Path | None, *, resume: bool) -> None:
-    """Refuse a folder that cannot be used; one that holds nothing but its settings counts as new.
+    """Refuse a folder that cannot be used; one that `is_as_new` counts as new.
 
     Raises:
         RunFolderError: it holds something and `resume` is not set, or there is nothing to resume.
@@ -45,14 +46,33 @@ def check_usable(path: Path | None, *, resume: bool) -> None:
     if path.exists() and not path.is_dir():
         raise RunFolderError(f"{path} is a file; name a folder for the run")
     present = sorted(item.name for item in path.iterdir() if item.name not in HIDDEN) if path.is_dir() else []
+    refuse_links(path)
     words = f"{', '.join(present[:3])}{' ...' if len(present) > 3 else ''}"
-    if resume and not (path / STATE_FILE).is_file():
+    if resume and not has_state(path / STATE_FILE):
         found = f"it holds {words}, but no {STATE_FILE}" if present else "there is nothing in it"
         raise RunFolderError(f"there is no run to resume in {path}: {found}; start one without resume, in a new folder")
-    if not resume and set(present) - {SETTINGS_FILE}:
-        is_run = (path / STATE_FILE).is_file()
+    if not resume and not is_as_new(path):
+        is_run = has_state(path / STATE_FILE)
         resume_it = f", or go on with the run in it: resume=True in Python, or amsc resume {path}" if is_run else ""
         raise RunFolderError(f"{path} already holds {words}; name another folder{resume_it}")
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a run folder from which a symbolic link leads out: a stranger's could have another file read or written.
+
+    Raises:
+        RunFolderError: there is one.
+    """
+    inside = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise RunFolderError(f"{path} is a link that leads out of the run folder; put the file itself in its place")
+
+
+def is_as_new(path: Path) -> bool:
+    """Whether there is nothing in the folder, or no more than a run leaves that was stopped before it had a state."""
+    present = {item.name for item in path.iterdir()} - HIDDEN if path.is_dir() else set()
+    return present <= FIRST and not has_state(path / STATE_FILE)
 
 
 @dataclass(frozen=True)
@@ -64,16 +84,22 @@ class RunFolder:
     identity: Mapping[str, Any]
 
     def begin(self, state: RunState, run: RunSettings) -> None:
-        """Write the first state, and settings.toml, unless whoever made the folder has done so.
+        """Write settings.toml, unless it is there, and the first state. If that fails, nothing of a new run is left.
 
         Raises:
             RunFolderError: it cannot be written.
         """
         if self.path is None:
             return
-        self.save(state)
-        if not (self.path / SETTINGS_FILE).exists():
-            write_settings(self.path / SETTINGS_FILE, run)
+        try:
+            if not (self.path / SETTINGS_FILE).exists() or not has_state(self.path / STATE_FILE):
+                write_settings(self.path / SETTINGS_FILE, run)
+            self.save(state)
+        except BaseException:
+            if not has_state(self.path / STATE_FILE):
+                for name in (SETTINGS_FILE, PATH_FILE):
+                    (self.path / name).unlink(missing_ok=True)
+            raise
 
     @cached_property
     def search_log(self) -> SearchLog:
@@ -87,16 +113,20 @@ class RunFolder:
             RunFolderError: there is none, it is damaged, or of another run.
         """
         path = self._inside()
-        if not (path / STATE_FILE).is_file():
+        refuse_links(path)
+        if not has_state(path / STATE_FILE):
             raise RunFolderError(
                 f"{path} holds no run to pick from or go on with: there is no {path / STATE_FILE}, which every run of "
                 "compress writes"
             )
         saved = load_state(path / STATE_FILE)
-        refuse_another_run(path, saved.pop("run", {}), self.identity)
+        was = saved.pop("run", {})
+        if not isinstance(was, Mapping):
+            raise RunFolderError(f"the saved state {path / STATE_FILE} does not say of which run it is; start again")
+        refuse_another_run(path, was, self.identity)
         try:
             return run_state_from_plain(saved)
-        except (TypeError, KeyError, ValueError) as error:
+        except (AmscError, TypeError, LookupError, ValueError, AttributeError, RuntimeError) as error:
             raise RunFolderError(f"the saved state {path / STATE_FILE} does not fit ({error}); start again") from error
 
     def read_weights(self, point: PathPoint) -> dict[str, Tensor]:
@@ -106,10 +136,12 @@ class RunFolder:
             RunFolderError: the file is not there, or damaged.
         """
         assert point.weights is not None, "only asked of points with weights"
+        if Path(point.weights).name != point.weights:
+            raise RunFolderError(f"the weights of point {point.index} are not in the run folder: {point.weights!r}")
         file = self._inside() / "points" / point.weights
         try:
-            return from_safetensors(file.read_bytes())
-        except (OSError, SafetensorError) as error:
+            return load_tensors(file)
+        except RunFolderError as error:
             raise RunFolderError(f"cannot read the weights of point {point.index}, {file}: {error}") from error
 
     def read_settings(self) -> RunSettings:
@@ -134,8 +166,8 @@ class RunFolder:
             return point
         points = self._subfolder("points")
         name = f"{point.index:03d}.safetensors"
-        tensors = {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in weights.items()}
-        write_atomically(points / name, to_safetensors(tensors))
+        with written_whole(points / name) as temporary:
+            save_tensors(temporary, weights)
         if plan is not None:
             write_atomically(points / f"{point.index:03d}.json", (to_json(plan, indent=1) + "\n").encode())
         return dataclasses.replace(point, weights=name)
@@ -149,7 +181,7 @@ class RunFolder:
         if self.path is None:
             return
         lines = "".join(to_json(point) + "\n" for point in state.points)
-        write_atomically(self.path / "path.jsonl", lines.encode())
+        write_atomically(self.path / PATH_FILE, lines.encode())
         if state.record is not None:
             write_atomically(self.path / "record.json", (to_json(state.record, indent=1) + "\n").encode())
         self._subfolder("state")

@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 
 from amsc.errors import AmscWarning, RunFolderError
 from amsc.parallel import by_first
-from amsc.storage import clear_parts
+from amsc.storage import clear_parts, read_text
+from amsc.words.json_text import plain_json
 
 __all__ = ["HIDDEN", "claimed", "sole_writer"]
 
@@ -92,7 +93,9 @@ def _take_over(folder: Path, note: Path) -> None:
             for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
                 clear_parts(place)
         now = datetime.datetime.now().isoformat(" ", "seconds")
-        note.write_bytes(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}).encode())
+        said = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+        note.unlink(missing_ok=True)  # it may be a link that leads elsewhere
+        note.write_bytes(json.dumps(said).encode())
     except OSError as error:
         raise _unwritable(folder, error) from error
 
@@ -100,7 +103,7 @@ def _take_over(folder: Path, note: Path) -> None:
 def _writer(note: Path) -> str:
     """Who wrote the note, in words."""
     try:
-        writer = json.loads(note.read_text(encoding="utf-8"))
+        writer = plain_json(read_text(note))
         return f"process {writer['pid']} on {writer['host']} (since {writer['since']})"
     except (OSError, ValueError, KeyError, TypeError):  # not written yet, or by something else
         return "another process"

@@ -8,6 +8,7 @@ from typing import Any
 from amsc.errors import RunFolderError
 from amsc.parallel import by_first
 from amsc.storage import append_line
+from amsc.words.json_text import plain_json
 
 __all__ = ["SearchLog"]
 
@@ -51,7 +52,7 @@ def _read(path: Path) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for line in lines:
         try:
-            entry = json.loads(line)
+            entry = plain_json(line)
             found[str(entry["key"])] = dict(entry["found"])
         except (ValueError, TypeError, KeyError):
             continue

@@ -106,7 +106,8 @@ def _from_transformers(package: Any, name: str, num_classes: int | None, in_chan
 def _class_of(package: Any, config: Any) -> Any:
     """The class that a config was written by, or the one that transformers takes for it where it does not say."""
     for architecture in getattr(config, "architectures", None) or ():
-        if (made := getattr(package, architecture, None)) is not None:
+        made = getattr(package, str(architecture), None)
+        if isinstance(made, type) and issubclass(made, package.PreTrainedModel):
             return made
     return package.AutoModel
 

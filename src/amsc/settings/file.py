@@ -16,7 +16,7 @@ import tomli_w
 from amsc.errors import SettingsError, UnknownSettingError
 from amsc.settings.allowed import check_type
 from amsc.settings.choices import Settings, plain_settings
-from amsc.storage import write_atomically
+from amsc.storage import read_text, write_atomically
 from amsc.words.arguments import answers_typos
 from amsc.words.nearest import nearest
 
@@ -80,6 +80,10 @@ def read_settings(path: Path) -> RunSettings:
         raise SettingsError(f"{path}: {error}") from error
 
 
+MOST = 1 << 20
+"""Bytes of a settings file or a recipe."""
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file.
 
@@ -87,10 +91,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         SettingsError: there is no such file, or it is not TOML.
     """
     try:
-        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables: dict[str, Any] = tomllib.loads(read_text(path, most=MOST))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read the settings file {path}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise SettingsError(f"the settings file {path} is nested too deeply") from error
+    except (tomllib.TOMLDecodeError, ValueError) as error:
         raise SettingsError(f"the settings file {path} is not valid TOML: {error}") from error
     return tables
 

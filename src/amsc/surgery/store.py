@@ -1,6 +1,5 @@
 """A model in a folder, without pickle: config.json says what was cut, model.safetensors holds the tensors."""
 
-import json
 import os
 import shutil
 import uuid
@@ -9,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from amsc.borrowing import set_tensor
 from amsc.errors import AmscError, ModelError, RunFolderError
 from amsc.records import from_json, to_json
-from amsc.storage import sync
+from amsc.storage import read_text, sync
 from amsc.surgery.apply import apply_plan, misfit, plan_of
 from amsc.surgery.hub import HUB, from_hub
 from amsc.surgery.plan import CutPlan
+from amsc.tensor_files import load_tensors, save_tensors
+from amsc.words.json_text import plain_json
 
 __all__ = ["ModelConfig", "StoredTensor", "load", "save"]
 
@@ -76,7 +75,7 @@ def save(model: nn.Module, folder: str | os.PathLike[str], *, card: str = "") ->
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
-        save_file(state, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+        save_tensors(temporary / WEIGHTS_FILE, state)
         (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
         if card:
             (temporary / CARD_FILE).write_text(card, encoding="utf-8")
@@ -85,7 +84,7 @@ def save(model: nn.Module, folder: str | os.PathLike[str], *, card: str = "") ->
             sync(written)
         _put_in_place(temporary, target)
         sync(target.parent)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise RunFolderError(
             f"the model could not be written to {target} ({error}); what was there is unchanged."
             " Check that the disk has room and that the folder may be written"
@@ -174,10 +173,8 @@ def _other(source: Path) -> str:
 def _described(model: nn.Module) -> tuple[dict[str, Tensor], ModelConfig]:
     """The tensors to store, each once, and what config.json says about them."""
     named, tied = _once(model)
-    # A copy of each: the weights file takes neither tensors that share memory nor strided ones.
-    state = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in named.items()}
-    table = {name: StoredTensor(_dtype_name(tensor), tuple(tensor.shape)) for name, tensor in state.items()}
-    return state, ModelConfig(FORMAT, FORMAT_VERSION, plan_of(model), table, tied)
+    table = {name: StoredTensor(_dtype_name(tensor), tuple(tensor.shape)) for name, tensor in named.items()}
+    return named, ModelConfig(FORMAT, FORMAT_VERSION, plan_of(model), table, tied)
 
 
 def _config_text(config: ModelConfig) -> str:
@@ -237,7 +234,7 @@ def _put_in_place(temporary: Path, target: Path) -> None:
     os.replace(target, old)
     try:
         os.replace(temporary, target)
-    except OSError:
+    except BaseException:  # of a signal too
         os.replace(old, target)
         raise
     shutil.rmtree(old, ignore_errors=True)
@@ -246,8 +243,8 @@ def _put_in_place(temporary: Path, target: Path) -> None:
 def _read_config(folder: Path) -> ModelConfig:
     path = folder / CONFIG_FILE
     try:
-        text = path.read_text(encoding="utf-8")
-        head = json.loads(text)
+        text = read_text(path)
+        head = plain_json(text)
     except FileNotFoundError as error:
         inner = folder / MODEL_FOLDER
         hint = f"; the run in it has one: {inner}" if (inner / CONFIG_FILE).is_file() else ""
@@ -272,8 +269,8 @@ def _read_weights(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
     if not path.is_file():
         raise RunFolderError(f"{folder} holds no {WEIGHTS_FILE}; save the model again")
     try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
+        state = load_tensors(path)
+    except RunFolderError as error:
         raise RunFolderError(f"{path} is damaged ({error}); save the model again") from error
     found = {name: StoredTensor(_dtype_name(tensor), tuple(tensor.shape)) for name, tensor in state.items()}
     differing = sorted(name for name in {*found, *config.tensors} if found.get(name) != config.tensors.get(name))

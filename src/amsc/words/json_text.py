@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from amsc.errors import AmscError
 
-__all__ = ["UnknownFieldsError", "from_json", "to_json"]
+__all__ = ["UnknownFieldsError", "from_json", "plain_json", "to_json"]
 
 T = TypeVar("T")
 
@@ -30,11 +30,40 @@ def from_json(kind: type[T], text: str) -> T:
         AmscError: the text is not JSON or does not have the fields of `kind`.
     """
     try:
-        return typing.cast(T, _build(kind, json.loads(text), ""))
-    except RecursionError as error:
-        raise AmscError(f"expected a saved {kind.__name__}, but the JSON is nested too deeply") from error
+        return typing.cast(T, _build(kind, plain_json(text), ""))
     except (TypeError, KeyError, ValueError) as error:
         raise AmscError(f"expected a saved {kind.__name__}, but the JSON does not fit: {error}") from error
+
+
+def plain_json(text: str) -> Any:
+    """What JSON text says, as dictionaries, lists, text and numbers.
+
+    Raises:
+        ValueError: it is not JSON, or nested more deeply than `DEEPEST`.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return _shallow(value)
+
+
+DEEPEST = 50
+"""Levels of lists and objects in JSON; what amsc writes has fewer than twenty."""
+
+
+def _shallow(value: Any) -> Any:
+    """The value, if it is not nested too deeply."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level if isinstance(outer, dict | list) for inner in _inside(outer)]
+        if not level:
+            return value
+    raise ValueError("it is nested too deeply")
+
+
+def _inside(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _build(kind: Any, value: Any, place: str) -> Any:

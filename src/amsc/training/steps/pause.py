@@ -30,11 +30,11 @@ class Pause:
 
 
 def pause_from_plain(plain: Mapping[str, Any] | None) -> Pause | None:
-    """What `to_plain` gave, also after a way through a file, whatever else lies beside it."""
+    """What `to_plain` gave, also after a way through a file, and with more beside it."""
     if plain is None:
         return None
-    own = {each.name: plain[each.name] for each in fields(Pause)}
-    return Pause(**{**own, "generators": tuple(own["generators"])})
+    own = {field.name: plain[field.name] for field in fields(Pause)}
+    return Pause(**{**own, "generators": tuple(plain["generators"])})
 
 
 def gone_on(batches: Iterator[Any], pause: Pause | None, device: torch.device) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -10,12 +10,15 @@ from torch import Tensor, nn
 
 from amsc.borrowing import call_arguments, forward_failed
 from amsc.data import batch_size, may_be_split, moved, some_examples, some_rows
-from amsc.errors import AmscError, DataError
+from amsc.errors import AmscError, DataError, TrainingError
 from amsc.parallel import SharedNorms, share_gradients, world
 from amsc.tasks import Task
+from amsc.training.steps.parts import Parts
 
 __all__ = ["AS_IS", "Optimizer", "Speed", "Step", "Teach", "TrainingStep", "as_it_is", "device_of", "forward"]
 
+OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""What torch says, in a plain RuntimeError, where the memory of the CPU is used up."""
 Step = Callable[[Any, Any], Tensor]
 """Takes (inputs, targets) and returns the loss, detached and still on the device."""
 Teach = Callable[[Any, Any, Tensor], Tensor]
@@ -66,7 +69,8 @@ AS_IS = Speed()
 
 @dataclass(frozen=True, eq=False)
 class TrainingStep:
-    """A step of `optimizer` on the loss of a batch, which `teach` may mix with another; a `Step`.
+    """A step of `optimizer` on the loss of a batch, which `teach` may mix with another; a `Step`. Where memory runs out
+    the batch is computed in `parts`, see there.
 
     Several processes take a part of the batch each, and the same step: BatchNorm and gradients are those of all of it.
     """
@@ -76,19 +80,42 @@ class TrainingStep:
     task: Task
     teach: Teach = as_it_is
     speed: Speed = AS_IS
+    parts: Parts = field(default_factory=Parts)
 
     def __call__(self, inputs: Any, target: Any) -> Tensor:
         """Take the step."""
-        device = device_of(self.model)
+        loss = self._gradients(inputs, target)
+        while loss is None:
+            loss = self._gradients(inputs, target)
+        loss = share_gradients(self.model.parameters(), loss)
+        self.optimizer.step()
+        return loss
+
+    def _gradients(self, inputs: Any, target: Any) -> Tensor | None:
+        """The loss of a batch, with whose gradients the parameters are left; None where memory ran out, and the batch
+        has to be tried in more parts."""
         self.optimizer.zero_grad()
         inputs, target, weight = _own_part(inputs, target)
+        try:
+            losses = [self._backward(*part, share * weight) for *part, share in self.parts.of(inputs, target)]
+        except torch.OutOfMemoryError as error:
+            why = str(error)  # not the error itself, which would keep alive what there is no room for
+        else:
+            return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        if not world().is_alone:  # the others cannot know
+            raise TrainingError(f"out of memory: {why}; take a smaller batch_size, or more processes")
+        self.parts.double(inputs, target, why)
+        return None
+
+    def _backward(self, inputs: Any, target: Any, share: float) -> Tensor:
+        """Add the gradients of this share of a batch to what there is; its share of the loss."""
+        device = device_of(self.model)
         with self.speed.computing(device), nullcontext() if world().is_alone else SharedNorms():
             output = forward(self.model, inputs, device)
             loss = self.teach(inputs, output, self.task.loss(output, moved(target, device)))
-            loss = loss if weight == 1 else loss * weight
+        if share != 1.0:
+            loss = loss * share
         loss.backward()
-        loss = share_gradients(self.model.parameters(), loss)
-        self.optimizer.step()
         return loss.detach()
 
 
@@ -99,9 +126,10 @@ def _own_part(inputs: Any, target: Any) -> tuple[Any, Any, float]:
     Raises:
         DataError: the batch cannot be shared.
     """
-    here, count = world(), batch_size(target)
+    here = world()
     if here.is_alone:
         return inputs, target, 1.0
+    count = batch_size(target)
     if count < here.size or not may_be_split(inputs, target):
         raise DataError(
             f"{here.size} processes share the examples of each batch, and one of {count} cannot be shared: all inputs "
@@ -122,9 +150,11 @@ def forward(model: nn.Module, inputs: Any, device: torch.device) -> Any:
     args, kwargs = call_arguments(inputs)
     try:
         return model(*moved(args, device), **moved(kwargs, device))
-    except AmscError:
+    except (AmscError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the user's forward may raise anything
+        if OUT_OF_MEMORY in str(error):
+            raise torch.OutOfMemoryError(str(error)) from error
         raise forward_failed(model, "a batch", (args, kwargs), error) from error
 
 
