@@ -97,7 +97,8 @@ class TrainingStep:
         self.optimizer.zero_grad()
         inputs, target, weight = _own_part(inputs, target)
         try:
-            losses = [self._backward(*part, share * weight) for *part, share in self.parts.of(inputs, target)]
+            parts = self.parts.of(inputs, target)
+            losses = [self._backward(own, wanted, share * weight) for own, wanted, share in parts]
         except torch.OutOfMemoryError as error:
             why = str(error)  # not the error itself, which would keep alive what there is no room for
         else:
