@@ -18,6 +18,7 @@ __all__ = ["run_sections"]
 
 PHASE_WORDS = {
     "dense": "the dense network",
+    "regularized": "trained under the regularizer",
     "depth": "after blocks went",
     "width": "after channels went",
     "finetune": "fine-tuned",
