@@ -203,7 +203,7 @@ def test_an_outsider_that_is_not_there_fails_with_the_cure(tmp_path: Path, monke
         RECIPE, methods={"theirs": Method(outsider="torch-pruning:taylor")}, seeds=(0,), epochs=(0.0,)
     )
     (one,) = run(tmp_path / "out", recipe).outcomes
-    assert "pip install --no-deps torch-pruning==1.6.1" in one.failed
+    assert "pip install 'amsc[rivals]'" in one.failed
 
 
 def test_networks_with_weights_of_no_known_beginning_have_no_scratch(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ STEPS = 200
 """Steps from the whole network to nothing: as many channels go in each, and importances are asked anew."""
 EXAMPLES = 512
 """Training examples that gradients are taken of, as in amsc's own prices."""
-PACKAGE = "torch-pruning==1.6.1"
 MAGNITUDE, TAYLOR = "torch-pruning:magnitude", "torch-pruning:taylor"
 
 Importance = Callable[[Any], Any]
@@ -84,7 +83,7 @@ def _library() -> Any:
         return importlib.import_module("torch_pruning")
     except ImportError as error:
         raise SettingsError(
-            f"this outsider needs Torch-Pruning, which is not installed: pip install --no-deps {PACKAGE} ({error})"
+            f"this outsider needs Torch-Pruning 1.6.1, which is not installed: pip install 'amsc[rivals]' ({error})"
         ) from error
 
 
