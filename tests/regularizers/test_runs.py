@@ -70,7 +70,9 @@ def test_a_regularizer_leads_to_a_proven_network_at_the_target(dense: nn.Module,
         ("finetune", 2.5),
     ]
     assert [curve.phase for curve in record.training] == ["regularize", "finetune"]
-    assert "trained under the regularizer" in render(record)
+    page = render(record)
+    assert "trained under the regularizer" in page
+    assert f"The regularizer {name} was at work before the path" in page
 
 
 def test_what_growing_emptied_is_what_goes_and_costs_nothing(finished: tuple[Path, Result]) -> None:
@@ -127,6 +129,13 @@ def test_the_strength_that_is_given_is_taken(dense: nn.Module) -> None:
         for strength in (1e-9, 1.0)
     )
     assert weak.score > strong.score
+
+
+def test_with_adamw_the_pull_is_beside_its_steps(dense: nn.Module) -> None:
+    adamw = {"optimizer": "adamw", "path_learning_rate": 1e-3, "finetune_epochs": 0.0}
+    record = run(dense, settings=replace(SETTINGS, **adamw)).record  # type: ignore[arg-type]
+    assert record.path[2].removed_channels
+    assert record.path[2].score == pytest.approx(record.path[1].score, abs=0.03), "what goes is near zero as well"
 
 
 def test_every_kind_of_network_can_be_pulled_at() -> None:

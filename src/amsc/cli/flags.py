@@ -51,7 +51,7 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     "regularization": (
         _number_or_auto,
         "R",
-        "its strength (auto: what brings those near zero that go at the target, if the loss had no say)",
+        "its strength (auto: what the channels need that go at the target, in these epochs)",
     ),
     "criterion_spread": (
         str,

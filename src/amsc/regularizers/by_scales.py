@@ -12,6 +12,8 @@ from amsc.regularizers.regularizer import Course, Regularizer
 
 __all__ = ["Polarization", "Slimming", "polarized", "soft_threshold"]
 
+SHARE = 0.25
+"""How far slimming takes the largest scale that goes, of its way to zero: all scales fall alike, those that stay too."""
 L1 = 1.2
 """t of the polarization: how much the L1 norm counts beside the distance from the mean."""
 
@@ -54,8 +56,8 @@ class Slimming(_OfScales):
     and so comes near zero only."""
 
     def needed(self, going: Going) -> float:
-        """What takes the largest scale among them to zero."""
-        return self._largest(going) / (self.course.steps * self.course.step_size)
+        """What takes the largest scale among them a quarter of its way to zero, and smaller ones to it."""
+        return SHARE * self._largest(going) / (self.course.steps * self.course.step_size)
 
     def apply(self, step: int, step_size: float) -> None:
         """gamma <- soft_threshold(gamma, strength * step size)."""

@@ -10,6 +10,8 @@ from amsc.regularizers.regularizer import Regularizer
 
 __all__ = ["Dependency", "Growing", "shrinkage"]
 
+LEFT = 0.75
+"""What is left of a channel that goes: all channels are shrunk, and a short training cannot make up for more."""
 ALPHA = 4.0
 """The cheapest channel of a group is shrunk 2^alpha times as strongly as the dearest."""
 
@@ -21,9 +23,9 @@ class Dependency(Regularizer):
     Fang, Ma, Song, Mi and Wang 2023 (DepGraph), their group sparse learning; norms are taken anew in every step."""
 
     def needed(self, going: Going) -> float:
-        """What leaves about a hundredth of the one that is shrunk least."""
+        """What leaves about three quarters of the one that is shrunk least; the largest that stays keeps nearly all."""
         found = [shrinkage(group).cpu()[going[group.name]] for group in self.groups]
-        return self.course.strength(0.01, min((float(each.min()) for each in found if len(each)), default=1.0))
+        return self.course.strength(LEFT, min((float(each.min()) for each in found if len(each)), default=1.0))
 
     def apply(self, step: int, step_size: float) -> None:
         """w_k <- w_k / (1 + strength * step size * gamma_k)."""

@@ -39,8 +39,8 @@ class Regularizer(ABC):
         strength: how strongly.
 
     Args:
-        strength: None: as strong as what goes at the target needs to be brought near zero in this course, if the loss
-            had no say.
+        strength: None: what brings the channels that go at the target so far in this course as each regularizer says,
+            if the loss had no say.
     """
 
     def __init__(self, groups: Sequence[GroupParts], course: Course, strength: float | None = None) -> None:
@@ -49,7 +49,7 @@ class Regularizer(ABC):
 
     @abstractmethod
     def needed(self, going: Going) -> float:
-        """The strength that brings these channels near zero."""
+        """The strength that these channels need."""
 
     @abstractmethod
     def apply(self, step: int, step_size: float) -> None:

@@ -73,8 +73,8 @@ class Settings:
     With the method "criterion" channels go by the prices of `criterion`, and blocks by those of `block_criterion`, on a
     path that does not train. With a `regularizer` the dense network is trained under it before, for `path_epochs` at
     `path_learning_rate`, and without a `criterion` channels go by the prices of the regularizer's own paper;
-    `regularization` is its strength ("auto": what brings the channels near zero that go at the target, if the loss had
-    no say).
+    `regularization` is its strength ("auto": what the channels need that go at the target, in the epochs there are, see
+    `amsc.regularizers`).
 
     Raises:
         SettingsError: a value has the wrong type or is impossible, or (`UnknownSettingError`) there is no such setting.
