@@ -46,6 +46,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("reconstruction",),
     ("criteria",),
+    ("regularizers",),
     ("limits",),
     ("jobs",),
     ("bench",),

@@ -12,8 +12,8 @@ class Progress(Protocol):
     def update(self, phase: str, step: int, steps: int, **values: float) -> None:
         """`step` of `steps` (0: nobody knows how many) of `phase` are done.
 
-        A run has the phases "prepare", "dense", "search", "depth", "width", "finetune" and "measure", a scan "prepare",
-        "gates" and "look".
+        A run has the phases "prepare", "dense", "regularize", "search", "depth", "width", "finetune" and "measure", a
+        scan "prepare", "gates" and "look".
 
         `values` are the latest of `loss`, `blocks`, `channels`, `macs` and `score`, as far as they are known; a score
         beside a loss is one on the way of training, by which nothing is chosen. `cost` is that of the network being

@@ -100,8 +100,8 @@ class NormTrace:
 @dataclasses.dataclass(frozen=True)
 class TrainingCurve:
     """The loss of a stretch of training, each over the last few steps, after so many `epochs` of its `phase`: "dense",
-    "depth" and "width" (which count on together), or "finetune" (one curve for each network that was). The `scores` are
-    those on the validation split on the way, after `score_epochs`; nothing was chosen by them."""
+    "regularize", "depth" and "width" (which count on together), or "finetune" (one curve for each network that was).
+    The `scores` are those on the validation split on the way, after `score_epochs`; nothing was chosen by them."""
 
     phase: str
     epochs: tuple[float, ...]
@@ -114,8 +114,8 @@ class TrainingCurve:
 class PathPoint:
     """One point of the path: what is left of the network at one strength and how well it does.
 
-    `phase` is "dense", "depth", "width" or "finetune"; `strength` is lambda0 in the depth phase, lambda1 in the width
-    phase; `epochs` counts all training so far, in passes over the training data; `score` is the
+    `phase` is "dense", "regularized", "depth", "width" or "finetune"; `strength` is lambda0 in the depth phase, lambda1
+    in the width phase; `epochs` counts all training so far, in passes over the training data; `score` is the
     validation metric after BatchNorm re-estimation. `removed_blocks` and `removed_channels`
     (group name -> indices) refer to the dense network. `weights` names a file under `points/`, or None; `repaired` says
     how what the cut cost was given back, if it was. `candidates` are the networks among which depth was chosen at equal

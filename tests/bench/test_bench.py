@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 from amsc import Settings
 from amsc.bench import Method, Network, Recipe, bench, making
 from amsc.bench.making import Lab
+from amsc.bench.outsiders import cut_outside
 from amsc.bench.page import render_bench
-from amsc.bench.store import Store
+from amsc.bench.store import Store, said_settings
 from amsc.bench.table import entries, table_text
 from amsc.cli import main
-from amsc.errors import DataError, RunFolderError
+from amsc.errors import DataError, RunFolderError, TargetError
 from amsc.measurement import count_macs
 from amsc.surgery import load
 from amsc.training import evaluate
@@ -145,6 +147,63 @@ def test_a_path_is_walked_for_its_share_of_the_epochs(tmp_path: Path) -> None:
     assert (one.cell.epochs, one.failed) == (0.5, "")
     record = json.loads(next((tmp_path / "out" / "cuts").glob("*/record.json")).read_text())
     assert (record["settings"]["path_epochs"], record["settings"]["finetune_epochs"]) == (0.25, 0.0)
+
+
+def test_a_regularizer_has_its_share_of_the_epochs(tmp_path: Path) -> None:
+    growing = Method({"method": "criterion", "regularizer": "growing"}, walked=0.5)
+    found = run(tmp_path / "out", dataclasses.replace(RECIPE, methods={"growing": growing}, seeds=(0,)))
+    (one,) = found.outcomes
+    assert (one.cell.epochs, one.failed) == (0.5, "")
+    record = json.loads(next((tmp_path / "out" / "cuts").glob("*/record.json")).read_text())
+    assert [point["epochs"] for point in record["path"]][-1] == 0.25
+
+
+def test_cells_that_are_older_than_a_setting_hold() -> None:
+    assert not {"regularizer", "regularization"} & set(said_settings(Settings()))
+    chosen = said_settings(Settings(method="criterion", regularizer="growing", path_epochs=1.0, regularization=0.1))
+    assert (chosen["regularizer"], chosen["regularization"]) == ("growing", 0.1)
+    assert chosen.keys() - said_settings(Settings()).keys() == {"regularizer", "regularization"}
+
+
+def test_an_outsider_cuts_and_all_else_is_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("torch_pruning")
+    names = ("torch-pruning:magnitude", "torch-pruning:taylor")
+    methods = {"first": METHODS["L1-like"], **{name: Method(outsider=name) for name in names}}
+    found = run(tmp_path / "out", dataclasses.replace(RECIPE, methods=methods, seeds=(0,)))
+    assert [one.failed for one in found.outcomes] == [""] * 6
+    for one in (one for one in found.outcomes if one.cell.method in names):
+        assert 0.6 < one.macs_share <= 0.7  # type: ignore[operator]
+        assert (one.removed_blocks, one.dense_score) == ((), found.outcomes[0].dense_score)
+    untrained, trained = (
+        {one.cell.method: found.scores(one.cell) for one in found.outcomes if one.cell.epochs == epochs}
+        for epochs in (0.0, 0.5)
+    )
+    assert not torch.equal(untrained[names[0]], untrained[names[1]]), "each has its own importance"
+    assert all(not torch.equal(untrained[name], trained[name]) for name in names)
+
+
+def test_an_outsider_leaves_alone_what_amsc_would() -> None:
+    pytest.importorskip("torch_pruning")
+    net = small_net()
+    cut = cut_outside("torch-pruning:magnitude", net, "macs=70%", DATA, TASK, Settings(keep=("layer1.*",)))
+    before, after = ({name: p.shape for name, p in one.named_parameters()} for one in (net, cut))
+    changed = {name for name, shape in before.items() if after[name] != shape}
+    assert changed
+    assert all(name.startswith(("layer2", "layer3")) for name in changed)
+    assert all(after[name][0] == before[name][0] for name in before if name.endswith("conv2.weight")), "the stream"
+    with pytest.raises(TargetError, match=r"macs=5% cannot be reached by torch-pruning:magnitude: it stops at"):
+        cut_outside("torch-pruning:magnitude", net, "macs=5%", DATA, TASK, Settings())
+    with pytest.raises(TargetError, match="makes channels that may go"):
+        cut_outside("torch-pruning:magnitude", net, "macs=50%", DATA, TASK, Settings(keep=("*",)))
+
+
+def test_an_outsider_that_is_not_there_fails_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    recipe = dataclasses.replace(
+        RECIPE, methods={"theirs": Method(outsider="torch-pruning:taylor")}, seeds=(0,), epochs=(0.0,)
+    )
+    (one,) = run(tmp_path / "out", recipe).outcomes
+    assert "pip install 'amsc[rivals]'" in one.failed
 
 
 def test_networks_with_weights_of_no_known_beginning_have_no_scratch(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from amsc.criteria import CHANNELS, channel_prices
 from amsc.criteria.by_weights import filters
 from amsc.errors import SettingsError
-from criteria.small import net, scene
+from criteria.small import DATA, net, scene
 
 GROUP = "first.conv1"
 
@@ -49,6 +49,24 @@ def test_lamp_divides_by_all_that_are_no_smaller() -> None:
     by_hand = [one / sum(other for other in squares if other >= one) for one in squares]
     assert prices.tolist() == pytest.approx(by_hand)
     assert max(prices) == 1
+
+
+def test_group_norm_counts_what_makes_reads_and_scales_a_channel() -> None:
+    model, prices = net(), channel_prices(scene(), "group-norm")[GROUP]
+    for channel in range(5):
+        makes = sum(w * w for w in model.first.conv1.weight[channel].flatten().tolist())
+        reads = sum(w * w for w in model.first.conv2.weight[:, channel].flatten().tolist())
+        scales = float(model.first.bn1.weight.detach()[channel]) ** 2
+        assert float(prices[channel]) == pytest.approx((makes + reads + scales) / 3)
+
+
+def test_group_norm_agrees_with_torch_pruning() -> None:
+    tp = pytest.importorskip("torch_pruning")
+    model, prices = net(), channel_prices(scene(), "group-norm")[GROUP]
+    graph = tp.DependencyGraph().build_dependency(model, example_inputs=DATA.example_inputs())
+    group = graph.get_pruning_group(model.first.conv1, tp.prune_conv_out_channels, idxs=list(range(5)))
+    theirs = tp.importance.GroupMagnitudeImportance(p=2)(group)
+    torch.testing.assert_close((prices / prices.mean()).float(), theirs)
 
 
 def test_random_prices_are_those_of_the_seed() -> None:

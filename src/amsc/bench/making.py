@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amsc.bench.recipe import Cell, Method, Recipe
-from amsc.bench.store import digest, plain_name
+from amsc.bench.outsiders import cut_outside
+from amsc.bench.recipe import TUNING, Cell, Method, Recipe
+from amsc.bench.store import digest, plain_name, said_settings
 from amsc.borrowing import copied
 from amsc.data import Data
 from amsc.errors import ModelError
@@ -18,7 +19,7 @@ from amsc.jobs.checks import chosen_task
 from amsc.jobs.compress import compress
 from amsc.jobs.preparation import taught
 from amsc.measurement import count_macs, time_in_turns
-from amsc.settings import Settings, plain_settings
+from amsc.settings import Settings
 from amsc.storage import has_state
 from amsc.surgery import load, plan_of, save
 from amsc.tasks import Task
@@ -103,7 +104,7 @@ class Lab:
     def dense(self, name: str) -> tuple[nn.Module, float]:
         """The dense network of a name, trained, and its test score."""
         if name not in self._dense:
-            said = [self._facts[name], self._recipe.dense_epochs, plain_settings(self._recipe.settings)]
+            said = [self._facts[name], self._recipe.dense_epochs, said_settings(self._recipe.settings)]
             folder = self._folder / "dense" / f"{plain_name(name)}-{digest(said)}"
             network = self._networks[name]
             if folder.is_dir():
@@ -124,8 +125,18 @@ class Lab:
             small, _ = self._cut(replace(cell, method=method.like))
             torch.manual_seed(cell.seed)
             return _forgotten(copied(small)), 0.0
-        small, seconds = self._cut(cell)
+        small, seconds = self._outside(cell, method.outsider) if method.outsider else self._cut(cell)
         return copied(small), seconds
+
+    def _outside(self, cell: Cell, outsider: str) -> tuple[nn.Module, float]:
+        """The network that an outsider has cut, and the seconds it took."""
+        key = self._folder / "outside" / plain_name(f"{cell.network}-{outsider}-{cell.budget}")
+        if key not in self._cuts:
+            settings, start = self._recipe.settings, time.perf_counter()
+            dense = self.dense(cell.network)[0]
+            model = cut_outside(outsider, dense, cell.budget, self._data, self._task, settings)
+            self._cuts = {key: (model, time.perf_counter() - start)}
+        return self._cuts[key]
 
     def _cut(self, cell: Cell) -> tuple[nn.Module, float]:
         """The network of a cell before its fine-tuning, and the seconds it took; from a run in a folder of its own,
@@ -134,7 +145,7 @@ class Lab:
         settings = recipe.settings_of(cell)
         if not recipe.methods[cell.method].walked:
             settings = replace(settings, **{name: getattr(recipe.settings, name) for name in TUNING})
-        said = [self._facts[cell.network], recipe.dense_epochs, cell.budget, plain_settings(settings)]
+        said = [self._facts[cell.network], recipe.dense_epochs, cell.budget, said_settings(settings)]
         folder = self._folder / "cuts" / digest(said)
         if folder not in self._cuts:
             result = compress(
@@ -196,10 +207,6 @@ class Lab:
             (whole, _), (small, _) = time_in_turns([dense, model], inputs, rounds=ROUNDS[batch])
             found[str(batch)] = small / whole
         return found
-
-
-TUNING = ("distillation", "temperature", "ema", "finetune_learning_rate")
-"""What a method may say of its own fine-tuning; all else is common."""
 
 
 def _parameters(model: nn.Module) -> int:

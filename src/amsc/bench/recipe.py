@@ -11,11 +11,15 @@ from amsc.limits.target import parse_target
 from amsc.settings import Settings, read_toml
 from amsc.words.nearest import nearest
 
-__all__ = ["CONTROLS", "Cell", "Method", "Network", "Recipe", "read_recipe"]
+__all__ = ["CONTROLS", "OUTSIDERS", "TUNING", "Cell", "Method", "Network", "Recipe", "read_recipe"]
 
 CONTROLS = ("dense", "scratch")
 """Methods that remove nothing: the dense network trained as long, and another method's small network trained as long
 from random weights."""
+OUTSIDERS = ("torch-pruning:magnitude", "torch-pruning:taylor")
+"""Other people's libraries, and what they rank channels by; `amsc.bench.outsiders` calls them."""
+TUNING = ("distillation", "temperature", "ema", "finetune_learning_rate")
+"""What a method may say of its own fine-tuning; all else is common."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,13 @@ class Network:
 class Method:
     """How a network is made smaller: by `compress` with these `changes` of the common settings, of whose epochs it
     trains for the share `walked` on its path; or a `control` (see `CONTROLS`), for which "scratch" takes the small
-    networks of the method `like`."""
+    networks of the method `like`; or an `outsider` cuts (see `OUTSIDERS`)."""
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     walked: float = 0.0
     control: str = ""
     like: str = ""
+    outsider: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,9 +111,14 @@ class Recipe:
             raise SettingsError(
                 f"methods.{name}: the control scratch, and it alone, says whose networks: like = METHOD"
             )
-        if method.like and (method.like not in self.methods or self.methods[method.like].control):
+        like = self.methods.get(method.like, Method(control="none"))
+        if method.like and (like.control or like.outsider):
             known = nearest(method.like, self.methods)
-            raise SettingsError(f"methods.{name}: like names {method.like!r}, which is no method that cuts{known}")
+            raise SettingsError(
+                f"methods.{name}: like names {method.like!r}, which is no method by which amsc cuts{known}"
+            )
+        if method.outsider:
+            self._check_outsider(name, method)
         _check_number(f"methods.{name}: walked", method.walked)
         if not 0 <= method.walked < 1:
             raise SettingsError(f"methods.{name}: walked is a share of the epochs, from 0 to below 1: {method.walked}")
@@ -116,6 +126,22 @@ class Recipe:
             self.settings_of(Cell("", name, "", 0, 1.0))
         except SettingsError as error:
             raise SettingsError(f"methods.{name}: {error}") from error
+
+    def _check_outsider(self, name: str, method: Method) -> None:
+        if method.outsider not in OUTSIDERS:
+            known = nearest(method.outsider, OUTSIDERS)
+            raise SettingsError(
+                f"methods.{name}: outsider is one of {', '.join(OUTSIDERS)}, not {method.outsider!r}{known}"
+            )
+        others = [*(key for key in method.changes if key not in TUNING)]
+        others += [key for key in ("control", "walked") if getattr(method, key)]
+        if others:
+            raise SettingsError(
+                f"methods.{name}: an outsider cuts by itself, and {others[0]} has no part in that; leave it out (of "
+                f"its fine-tuning may be said: {', '.join(TUNING)})"
+            )
+        if costs := [budget for budget in self.budgets if list(parse_target(budget).limits) != ["macs"]]:
+            raise SettingsError(f"methods.{name}: an outsider cuts to multiply-adds alone, not to {costs[0]!r}")
 
     def settings_of(self, cell: Cell) -> Settings:
         """The settings with which a cell's network is cut; fine-tuning is no part of that."""
@@ -192,7 +218,7 @@ def _networks(given: Any, folder: Path) -> dict[str, Network]:
 def _method(name: str, table: Any) -> Method:
     if not isinstance(table, dict):
         raise SettingsError(f"methods.{name} is a table, as in [methods.{name}]")
-    own = {key: table[key] for key in ("walked", "control", "like") if key in table}
+    own = {key: table[key] for key in ("walked", "control", "like", "outsider") if key in table}
     return Method({key: value for key, value in table.items() if key not in own}, **own)
 
 

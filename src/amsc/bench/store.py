@@ -16,11 +16,11 @@ from torch import Tensor
 
 from amsc.bench.recipe import Cell, Recipe
 from amsc.errors import RunFolderError
-from amsc.settings import plain_settings
+from amsc.settings import Settings, plain_settings
 from amsc.storage import read_text, write_atomically
 from amsc.words.json_text import plain_json
 
-__all__ = ["Outcome", "Store", "digest", "plain_name", "slug"]
+__all__ = ["Outcome", "Store", "digest", "plain_name", "said_settings", "slug"]
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,11 @@ class Store:
         """A short text that differs where the cell would be made with other settings, network or data."""
         recipe = self._recipe
         method = recipe.methods[cell.method]
-        like = plain_settings(recipe.settings_of(_as(cell, method.like))) if method.like else {}
+        like = said_settings(recipe.settings_of(_as(cell, method.like))) if method.like else {}
         said = [
             *(self._facts[cell.network], recipe.task, recipe.dense_epochs),
-            *(method.control, method.walked, plain_settings(recipe.settings_of(cell)), like),
+            *(method.control, method.walked, said_settings(recipe.settings_of(cell)), like),
+            *([method.outsider] if method.outsider else []),
         ]
         return digest(said)
 
@@ -145,6 +146,16 @@ def slug(cell: Cell) -> str:
 def plain_name(words: str) -> str:
     """Words as a part of a file's name."""
     return re.sub(r"[^\w.=%+-]+", "-", words).strip("-")[:80]
+
+
+LATER: Mapping[str, Any] = {"regularizer": "", "regularization": "auto"}
+"""Settings that are younger than the first cells, by what they were before there was a choice."""
+
+
+def said_settings(settings: Settings) -> dict[str, Any]:
+    """The settings as plain data, without younger ones that are as everything was before, so that older cells hold."""
+    plain = plain_settings(settings)
+    return {key: value for key, value in plain.items() if key not in LATER or value != LATER[key]}
 
 
 def digest(said: Any) -> str:

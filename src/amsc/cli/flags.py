@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-def _epochs_or_auto(text: str) -> float | str:
+def _number_or_auto(text: str) -> float | str:
     """A number, or the word for the usual ones."""
     try:
         return text if text == "auto" else float(text)
@@ -49,12 +49,26 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
         " with BatchNorm; docs/criteria.md)",
     ),
     "block_criterion": (str, "", "what blocks are priced by then; without it none goes"),
+    "regularizer": (
+        str,
+        "",
+        "a penalty under which the dense network is trained before the cut, with --method criterion and --path-epochs",
+    ),
+    "regularization": (
+        _number_or_auto,
+        "R",
+        "its strength (auto: what the channels need that go at the target, in these epochs)",
+    ),
     "criterion_spread": (
         str,
         "",
         "the same share of each layer goes (uniform), the cheapest of all (global), or the most is kept (knapsack)",
     ),
-    "path_epochs": (float, "E", "epochs of the path, shared by its pieces (0: networks at equal cost, untrained)"),
+    "path_epochs": (
+        float,
+        "E",
+        "epochs of the path, shared by its pieces, or of a regularizer (0: networks at equal cost, untrained)",
+    ),
     "finetune_epochs": (float, "E", "epochs of fine-tuning after the cut"),
     "path_points": (int, "N", "points of the path, each a network"),
     "depth_share": (float, "S", "share of the saving that depth may take, 0 (width only) to 1 (depth only)"),
@@ -100,7 +114,7 @@ SETTING_FLAGS: dict[str, tuple[Any, str, str]] = {
     "limit": (int, "N", "use at most N training examples"),
     "flip": (str, "", "which training images of folder: and parquet: are mirrored: at random, in turns, or none"),
     "score_every": (
-        _epochs_or_auto,
+        _number_or_auto,
         "E",
         "score the validation split every E epochs of training, to be looked at alone (0: never; auto: four times, or"
         " less, within 5 %% of the time)",

@@ -11,7 +11,7 @@ from amsc.criteria.scene import Scene
 from amsc.errors import SettingsError
 from amsc.structure.structure import ChannelGroup
 
-__all__ = ["batchnorm_scale", "filters", "geometric_median", "l1", "l2", "lamp", "random"]
+__all__ = ["batchnorm_scale", "filters", "geometric_median", "group_norm", "l1", "l2", "lamp", "random"]
 
 
 def random(scene: Scene, group: ChannelGroup) -> Tensor:
@@ -74,6 +74,26 @@ def lamp(scene: Scene, group: ChannelGroup) -> Tensor:
     scores = torch.empty_like(squares)
     scores[order] = squares[order] / rest.clamp(min=torch.finfo(rest.dtype).tiny)
     return scores
+
+
+def group_norm(scene: Scene, group: ChannelGroup) -> Tensor:
+    """The sum of squares of all weights that make a channel, read it or scale it, mean over the layers. Shape: channel.
+
+    Fang, Ma, Song, Mi and Wang 2023 (DepGraph), whose importances are divided by their mean over the group; biases and
+    shifts do not count.
+
+    Raises:
+        SettingsError: no layer with weights makes or reads them."""
+    parts = []
+    for member in group.members:
+        tensor = scene.tensors[member.parameter]
+        is_scale = member.role == "affine" and member.parameter.rpartition(".")[2] == "weight"
+        if is_scale or (member.role in ("in", "out") and tensor.ndim > 1):
+            rows = tensor.cpu().double().movedim(member.axis, 0)[torch.tensor(member.indices)]
+            parts.append(rows.flatten(1).square().sum(1))
+    if not parts:
+        raise SettingsError("no layer with weights makes its channels or reads them")
+    return torch.stack(parts).mean(0)
 
 
 def filters(scene: Scene, group: ChannelGroup) -> Tensor:

@@ -38,6 +38,7 @@ CHANNELS: Mapping[str, ChannelCriterion] = {
     "batchnorm-scale": ChannelCriterion(by_weights.batchnorm_scale, "global", is_comparable=True),
     "geometric-median": ChannelCriterion(by_weights.geometric_median, "uniform", is_comparable=False),
     "lamp": ChannelCriterion(by_weights.lamp, "global", is_comparable=True),
+    "group-norm": ChannelCriterion(by_weights.group_norm, "global", is_comparable=False),
     "taylor": ChannelCriterion(by_gradients.taylor, "global", is_comparable=True),
     "fisher": ChannelCriterion(by_gradients.fisher, "global", is_comparable=True),
     "hrank": ChannelCriterion(by_maps.hrank, "uniform", is_comparable=False),

@@ -26,6 +26,7 @@ __all__ = [
     "check_layout",
     "check_listener",
     "check_plain",
+    "check_regularizer",
     "check_trained",
     "chosen_settings",
     "chosen_target",
@@ -145,6 +146,27 @@ def check_plain(settings: Settings, target: Target) -> None:
         "plain: convolutions are drawn to the identity on a path that trains, and networks at equal cost are made "
         f"without one; {cure}"
     )
+
+
+def check_regularizer(settings: Settings, target: Target) -> None:
+    """Refuse a regularizer for a target that it cannot be trained for.
+
+    Raises:
+        SettingsError: the target is free, or its strength is to be found and the target does not say how much goes.
+    """
+    if not settings.regularizer:
+        return
+    if target.is_free:
+        raise SettingsError(
+            f"regularizer={settings.regularizer!r} trains the network first, and with the target free nothing is "
+            "trained before the cut; leave the regularizer out, or say how small the network must be (macs=50%)"
+        )
+    if target.drop is not None and settings.regularization == "auto":
+        raise SettingsError(
+            "regularization: auto is the strength that brings channels near zero which go at the target, and drop does "
+            "not say how many they are; give a strength (--regularization 0.01), or a target that is a cost, such as "
+            "macs=50%"
+        )
 
 
 def check_listener(progress: Any) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from amsc.borrowing import copied
 from amsc.data import Data
-from amsc.jobs.checks import check_plain, chosen_settings
+from amsc.jobs.checks import check_plain, check_regularizer, chosen_settings, chosen_target
 from amsc.jobs.listening import Heard
 from amsc.jobs.opening import job_of, opened, requested
 from amsc.jobs.preparation import prepared
@@ -67,6 +67,7 @@ def compress(
         TrainingError: the loss became infinite or nan.
         VerificationError: a cut network differs from the masked one.
     """
+    check_regularizer(chosen_settings(settings, Settings()), chosen_target(target))
     wanted = requested(
         model,
         example_inputs,

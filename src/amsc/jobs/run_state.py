@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from amsc.records import Measurement, PathPoint, Record, Timing, TrainingCurve, from_json, to_json
+from amsc.regularizers import RegularizedState
 from amsc.training import Removal, Speed, TrainState, WalkState, walk_state_from_plain, walk_state_to_plain
 
 __all__ = ["RunState", "removal_of", "run_state_from_plain", "run_state_to_plain"]
@@ -19,7 +20,8 @@ class RunState:
 
     `dense` are the dense network's weights, once trained; `score_before`, the mean of `scores_before` (on each test
     example), and `before` belong to it. `curves` are the losses of all training. `train` is the
-    training under way, `walk` the path, `small` the weights of the finished network; `timing` is the model of the
+    training under way, `pulled` that under a regularizer, which leaves `regularized`, the weights that the path goes on
+    from; `walk` is the path, `small` the weights of the finished network; `timing` is the model of the
     latency, where the target needs one; `speed` is how training computes; `notes` say what went wrong on the way.
     `seconds` counts the time spent in each stage, also before interruptions.
     """
@@ -31,6 +33,8 @@ class RunState:
     before: Measurement | None = None
     small: Mapping[str, Tensor] | None = None
     train: TrainState | None = None
+    pulled: RegularizedState | None = None
+    regularized: Mapping[str, Tensor] | None = None
     walk: WalkState | None = None
     points: tuple[PathPoint, ...] = ()
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -56,6 +60,8 @@ def run_state_to_plain(state: RunState) -> dict[str, Any]:
         "scores_before": state.scores_before,
         "before": None if state.before is None else to_json(state.before),
         "train": None if state.train is None else state.train.to_plain(),
+        "pulled": None if state.pulled is None else state.pulled.to_plain(),
+        "regularized": state.regularized,
         "walk": None if state.walk is None else walk_state_to_plain(state.walk),
         "points": [to_json(point) for point in state.points],
         "seconds": dict(state.seconds),
@@ -78,6 +84,7 @@ def run_state_from_plain(plain: Mapping[str, Any]) -> RunState:
             **plain,
             "before": read(Measurement, plain["before"]),
             "train": None if plain["train"] is None else TrainState(**plain["train"]),
+            "pulled": None if plain.get("pulled") is None else RegularizedState(**plain["pulled"]),
             "walk": None if plain["walk"] is None else walk_state_from_plain(plain["walk"]),
             "points": tuple(from_json(PathPoint, text) for text in plain["points"]),
             "record": read(Record, plain["record"]),

@@ -30,6 +30,8 @@ NEEDS: Mapping[str, Callable[[Plain], Any]] = {
     "temperature": lambda settings: settings["finetune_epochs"] and settings["distillation"],
     "label_smoothing": lambda settings: settings["label_smoothing"],
     "ema": lambda settings: settings["ema"],
+    "regularizer": lambda settings: settings["regularizer"],
+    "regularization": lambda settings: settings["regularizer"],
     "threads": lambda settings: settings["threads"],
     "min_channels": lambda settings: settings["min_channels"] > 1,
     "method": lambda settings: settings["method"] != "proximal" or settings["path_epochs"],

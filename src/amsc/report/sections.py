@@ -18,6 +18,7 @@ __all__ = ["run_sections"]
 
 PHASE_WORDS = {
     "dense": "the dense network",
+    "regularized": "trained under the regularizer",
     "depth": "after blocks went",
     "width": "after channels went",
     "finetune": "fine-tuned",
@@ -130,6 +131,11 @@ def _why_no_norms(record: Record) -> str:
     settings = record.settings
     if settings.get("method") == "gates":
         return "No penalty was at work: with the method gates a scan says what closes, and there are no norms to draw."
+    if settings.get("regularizer"):
+        return (
+            f"The regularizer {settings['regularizer']} was at work before the path, in training of the whole network; "
+            "the norms under it are not kept."
+        )
     if settings.get("method") == "criterion":
         return "No penalty was at work: what went, went by the prices of a criterion, and there are no norms to draw."
     if not settings.get("path_epochs"):

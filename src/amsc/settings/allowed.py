@@ -10,16 +10,19 @@ from amsc.data.images import FLIPS
 from amsc.errors import SettingsError
 from amsc.words.nearest import nearest
 
-__all__ = ["BLOCK_CRITERIA", "CHOICES", "CRITERIA", "RANGES", "check_type", "check_value"]
+__all__ = ["BLOCK_CRITERIA", "CHOICES", "CRITERIA", "RANGES", "REGULARIZERS", "check_type", "check_value"]
 
-OF_WEIGHTS = ("random", "l1", "l2", "batchnorm-scale", "geometric-median", "lamp")
+OF_WEIGHTS = ("random", "l1", "l2", "batchnorm-scale", "geometric-median", "lamp", "group-norm")
 CRITERIA = (*OF_WEIGHTS, "taylor", "fisher", "hrank", "chip", "hsic")
 BLOCK_CRITERIA = ("cka", "shortgpt", "dbp", "entropy", "taylor")
 """What other people's criteria are called; `amsc.criteria.table` has them."""
+REGULARIZERS = ("slimming", "polarization", "dependency", "growing")
+"""Their penalties of training; `amsc.regularizers.table` has them."""
 CHOICES = {
     "method": ("proximal", "gates", "criterion"),
     "criterion": ("", *CRITERIA),
     "block_criterion": ("", *BLOCK_CRITERIA),
+    "regularizer": ("", *REGULARIZERS),
     "criterion_spread": ("auto", "uniform", "global", "knapsack"),
     "depth_rule": ("equal-cost", "one-standard-error", "share"),
     "weights": ("fisher", "amsc", "ssl", "gl", "rw"),
@@ -44,6 +47,7 @@ RANGES: Mapping[str, tuple[float, float, bool, bool]] = {
     "path_learning_rate": (0, math.inf, False, False),
     "finetune_learning_rate": (0, math.inf, False, False),
     "momentum": (0, 1, True, False),
+    "regularization": (0, math.inf, False, False),
     "label_smoothing": (0, 1, True, False),
     "distillation": (0, 1, True, True),
     "temperature": (0, math.inf, False, False),

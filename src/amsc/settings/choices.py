@@ -71,7 +71,10 @@ class Settings:
     `amsc.surgery.save_pretrained`).
 
     With the method "criterion" channels go by the prices of `criterion`, and blocks by those of `block_criterion`, on a
-    path that does not train.
+    path that does not train. With a `regularizer` the dense network is trained under it before, for `path_epochs` at
+    `path_learning_rate`, and without a `criterion` channels go by the prices of the regularizer's own paper;
+    `regularization` is its strength ("auto": what the channels need that go at the target, in the epochs there are, see
+    `amsc.regularizers`).
 
     Raises:
         SettingsError: a value has the wrong type or is impossible, or (`UnknownSettingError`) there is no such setting.
@@ -82,6 +85,8 @@ class Settings:
     method: str = "proximal"  # or "gates": cut by sensitivity and train in turns, without a penalty; or "criterion"
     criterion: str = ""  # with method="criterion": what channels are priced by, such as "l1" (see amsc.criteria)
     block_criterion: str = ""  # and blocks, such as "cka"; without it no block goes
+    regularizer: str = ""  # with method="criterion": a penalty under which the dense network is trained first
+    regularization: float | Literal["auto"] = "auto"  # its strength
     criterion_spread: str = "auto"  # "uniform": the same share of each layer; or "global", "knapsack"
     path_epochs: float = 0.0  # without any, the path is a ladder of networks at equal cost
     finetune_epochs: float = 16.0

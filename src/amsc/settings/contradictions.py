@@ -16,7 +16,7 @@ def check_together(settings: "Settings") -> None:
     Raises:
         SettingsError: some do.
     """
-    if settings.with_streams and settings.method != "gates" and settings.path_epochs:
+    if settings.with_streams and settings.method == "proximal" and settings.path_epochs:
         said = "inexact" if settings.inexact else "streams"
         raise SettingsError(
             f'{said}: channels of residual streams can go with method="gates" (--method gates), or on a path that '
@@ -39,15 +39,25 @@ def check_together(settings: "Settings") -> None:
 
 
 def _check_criterion(settings: "Settings") -> None:
-    if not settings.criterion:
+    if not settings.criterion and not settings.regularizer:
         raise SettingsError(
             'method="criterion" takes channels by the prices of a criterion: name one, such as criterion="l1" '
-            "(--criterion l1)"
+            '(--criterion l1), or a regularizer, which has its own, such as regularizer="growing"'
         )
-    if settings.path_epochs:
+    if settings.path_epochs and not settings.regularizer:
         raise SettingsError(
             'method="criterion" trains nothing on the path, and '
-            f"path_epochs={settings.path_epochs:g}: leave path_epochs out; finetune_epochs train what comes of it"
+            f"path_epochs={settings.path_epochs:g}: leave path_epochs out; finetune_epochs train what comes of it; or "
+            "name a regularizer to train under"
+        )
+    if settings.regularizer and not settings.path_epochs:
+        raise SettingsError(
+            f"regularizer={settings.regularizer!r} is a penalty to train under before the cut: give path_epochs "
+            "(--path-epochs 4; in a bench walked, its share of the epochs)"
+        )
+    if not settings.regularizer and settings.regularization != "auto":
+        raise SettingsError(
+            f"regularization={settings.regularization:g} is the strength of a regularizer: name one, or leave it out"
         )
     if settings.depth_rule != "equal-cost":
         raise SettingsError(
@@ -63,8 +73,8 @@ def _check_criterion(settings: "Settings") -> None:
 
 
 def _check_no_criterion(settings: "Settings") -> None:
-    given = [name for name in ("criterion", "block_criterion") if getattr(settings, name)]
-    given += ["criterion_spread"] * (settings.criterion_spread != "auto")
+    given = [name for name in ("criterion", "block_criterion", "regularizer") if getattr(settings, name)]
+    given += [name for name in ("criterion_spread", "regularization") if getattr(settings, name) != "auto"]
     if given:
         raise SettingsError(
             f'{given[0]}={getattr(settings, given[0])!r} is for method="criterion" (--method criterion), and '

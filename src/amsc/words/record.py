@@ -33,7 +33,7 @@ MOST_LAYERS = 24
 """In the words of a reconstruction."""
 
 
-ENDS = ("dense", "finetune", "end")
+ENDS = ("dense", "regularized", "finetune", "end")
 """The phases of what is no point between the dense network and the outcome."""
 
 
@@ -146,7 +146,8 @@ def path_words(record: Record) -> str:
     phases = [point.phase for point in shown_path(record)]
     count, tuned = sum(phase not in ENDS for phase in phases), phases.count("finetune")
     ends = f" and {'the' if tuned == 1 else tuned} fine-tuned network{'s' * (tuned > 1)}" if tuned else ""
-    return f"the dense network, {count} point{'s' * (count != 1)}{ends}"
+    pulled = ", the same trained under the regularizer" if "regularized" in phases else ""
+    return f"the dense network{pulled}, {count} point{'s' * (count != 1)}{ends}"
 
 
 def _network(point: PathPoint) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from amsc.jobs.stages.losses import LossLog
 from amsc.limits.budget import Budget
 from amsc.limits.target import Target
 from amsc.reconstruction import reconstruct, remainders
+from amsc.regularizers import REGULARIZERS
 from amsc.settings import RunSettings, Settings
 from amsc.structure import Structure
 from amsc.structure.cutting import after_removal
@@ -149,8 +150,9 @@ def pricing_of(job: Job) -> Pricing | None:
     chosen = job.settings
     if chosen.method != "criterion":
         return None
+    own = REGULARIZERS[chosen.regularizer].criterion if chosen.regularizer else ""
     return Pricing(
-        chosen.criterion,
+        chosen.criterion or own,
         chosen.block_criterion,
         chosen.criterion_spread,
         job.data,
@@ -196,10 +198,11 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 def walk_settings(job: Job) -> WalkSettings:
     """The choices of the path among all of a run."""
     settings = job.settings
+    before = settings.path_epochs if settings.regularizer else 0.0  # of training that the path goes on from
     return WalkSettings(
         seed=settings.seed,
         method=settings.method,
-        epochs=settings.path_epochs,
+        epochs=settings.path_epochs - before,
         points=settings.path_points,
         depth_share=settings.depth_share,
         depth_rule=settings.depth_rule,
@@ -207,7 +210,7 @@ def walk_settings(job: Job) -> WalkSettings:
         theta_hat=settings.theta_hat,
         currency=settings.currency,
         optimizer=optimizer_of(settings, settings.path_learning_rate),
-        epochs_before=settings.dense_epochs,
+        epochs_before=settings.dense_epochs + before,
         rounding=settings.rounding(job.structure),
         reconstruction=settings.reconstruction,
         streams=settings.with_streams,

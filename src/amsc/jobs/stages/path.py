@@ -6,6 +6,7 @@ from amsc.jobs.run_state import RunState
 from amsc.jobs.stages.free_search import walk_for_nothing
 from amsc.jobs.stages.job import Job, saved, thinning_of, trail_of
 from amsc.jobs.stages.points import with_point
+from amsc.jobs.stages.regularized import regularized
 from amsc.limits.measured import keep_to_limits
 from amsc.surgery import stand_in
 from amsc.training import WalkState, walk
@@ -15,11 +16,13 @@ __all__ = ["kept_to_limits", "walk_path"]
 
 def walk_path(job: Job, state: RunState) -> RunState:
     """The state at the end of the path; it is saved at every point, and between them what
-    a search has found out.
+    a search has found out. With a regularizer the path goes on from what training under it left.
 
     Raises:
         TargetError: see `walk_for_nothing`.
     """
+    if job.settings.regularizer:
+        job, state = regularized(job, state)
     if job.target.is_free:
         return walk_for_nothing(job, state)
     trail = trail_of(job)
