@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from amsc.errors import RunFolderError
-from amsc.jobs.reading import read_record
+from amsc.jobs.reading import read_record, so_far
 from amsc.records import to_json
 from report.fixed import fixed_record
 
@@ -28,6 +28,14 @@ def refusal(folder: Path) -> str:
 
 def test_a_record_is_read(tmp_path: Path) -> None:
     assert read_record(written(tmp_path / "run"), "0.1.0") == fixed_record()
+
+
+def test_what_a_run_has_come_to(tmp_path: Path) -> None:
+    assert so_far(tmp_path) == "so far: 0 points of the path"
+    (tmp_path / "path.jsonl").write_text('{"phase": "dense"}\n{"phase": "depth"}\n')
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "search.jsonl").write_text('{"key": "1"}\n{"key": "2"}\n')
+    assert so_far(tmp_path) == "so far: 1 point of the path, 2 findings of the search for the next"
 
 
 def test_a_run_that_is_half_written(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from amsc.records import Record, from_json
 from amsc.storage import read_text
 from amsc.words.json_text import UnknownFieldsError, plain_json
 
-__all__ = ["RECORD_FILE", "read_record"]
+__all__ = ["RECORD_FILE", "read_record", "so_far"]
 
 RECORD_FILE = "record.json"
 PATH_FILE = "path.jsonl"
+SEARCH_FILE = Path("state", "search.jsonl")
 
 
 def read_record(folder: Path, version: str) -> Record:
@@ -33,6 +34,13 @@ def read_record(folder: Path, version: str) -> Record:
         raise RunFolderError(_why_unreadable(file, text, error, version)) from error
 
 
+def so_far(folder: Path) -> str:
+    """What the run in `folder` has come to, in words."""
+    points, findings = _points_of(folder / PATH_FILE), len(_lines(folder / SEARCH_FILE))
+    search = f", {findings} finding{'s' * (findings != 1)} of the search for the next" if findings else ""
+    return f"so far: {points} point{'s' * (points != 1)} of the path{search}"
+
+
 def _why_none(folder: Path) -> str:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "is not there"
@@ -49,11 +57,15 @@ def _why_none(folder: Path) -> str:
 
 
 def _points_of(file: Path) -> int:
+    dense = '"phase":"dense"'  # where the path begins
+    return sum(dense not in line.replace(" ", "") for line in _lines(file))
+
+
+def _lines(file: Path) -> list[str]:
     try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return 0
-    return sum('"phase":"dense"' not in line.replace(" ", "") for line in lines)  # that is where the path begins
+        return []
 
 
 def _why_unreadable(file: Path, text: str, error: AmscError, version: str) -> str:
