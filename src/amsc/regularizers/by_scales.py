@@ -13,7 +13,7 @@ from amsc.regularizers.regularizer import Course, Regularizer
 __all__ = ["Polarization", "Slimming", "polarized", "soft_threshold"]
 
 SHARE = 0.25
-"""Of its way to zero, how far slimming takes the largest scale that goes: those that stay fall as far."""
+"""How far slimming takes the largest scale that goes, of its way to zero: those that stay fall as well."""
 L1 = 1.2
 """t of the polarization: how much the L1 norm counts beside the distance from the mean."""
 
