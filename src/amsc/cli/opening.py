@@ -236,7 +236,7 @@ def free_folder(wanted: Path | None, name: str) -> Path:
     """
     folder = wanted or _dated_folder(name)
     try:
-        taken = folder.exists() and (not folder.is_dir() or not is_as_new(folder))
+        taken = folder.exists() and (not folder.is_dir() or not is_as_new(folder) or (folder / SETTINGS_FILE).exists())
     except OSError as error:
         raise RunFolderError(f"cannot read {folder}: {error.strerror or error}; name another --out") from error
     if taken:

@@ -91,13 +91,14 @@ class RunFolder:
         """
         if self.path is None:
             return
+        present = {item.name for item in self.path.iterdir()}
         try:
-            if not (self.path / SETTINGS_FILE).exists() or not has_state(self.path / STATE_FILE):
+            if SETTINGS_FILE not in present:
                 write_settings(self.path / SETTINGS_FILE, run)
             self.save(state)
         except BaseException:
             if not has_state(self.path / STATE_FILE):
-                for name in (SETTINGS_FILE, PATH_FILE):
+                for name in {SETTINGS_FILE, PATH_FILE} - present:
                     (self.path / name).unlink(missing_ok=True)
             raise
 
