@@ -9,6 +9,7 @@ from torch import nn
 
 from amsc.cli.console import Console
 from amsc.cli.opening import SETTINGS_FILE, absolute, called, free_folder, open_both, task_of, torch_as_set
+from amsc.cli.trust import functions_in
 from amsc.data import Data
 from amsc.jobs.compress import compress
 from amsc.jobs.pick import pick
@@ -86,7 +87,9 @@ def _recorded(run: RunSettings, folder: Path, console: Console, work: Work) -> R
             with console.progress() as reporter:
                 return work(model, data, run, _Announcing(reporter, folder, console)).record
         except KeyboardInterrupt as stop:
-            hint = f"; to go on: amsc resume {folder}" if (folder / SETTINGS_FILE).is_file() else " before it began"
+            functions = [f"--{part} {name}" for part, name in functions_in(run).items()]
+            again = " ".join([f"amsc resume {folder}", *functions])
+            hint = f"; to go on: {again}" if (folder / SETTINGS_FILE).is_file() else " before it began"
             raise type(stop)(f"stopped{hint}") from stop
 
 

@@ -56,7 +56,7 @@ def compress(
         resume: go on with the run in `out`.
         source: how the command line can make model, data and task again, as in
             `amsc.settings.RunSettings(model="my.nets:build", data="my.data:loaders")`, so that `amsc resume` and others
-            need not ask for them.
+            can say what to type.
         progress: hears how far the work is; True shows it on standard error, None does so where that is a terminal or
             a notebook, and else writes it to the log "amsc" at level INFO; False never.
 
