@@ -1,0 +1,123 @@
+"""The arms of the Monte Carlo: what each finds in the examples of one cell."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from benchmarks.theory.estimators import Point, Scene, State, live_units, penalised, picked, points_along
+from benchmarks.theory.networks import Stack
+from benchmarks.theory.rules import chosen
+from benchmarks.theory.teachers import STUDENT, TEACHER
+
+__all__ = ["DEPTHS", "PRACTICAL", "RATES", "WIDTHS", "practical", "theorem"]
+
+DEPTHS = (0.004, 0.008, 0.016, 0.032)
+WIDTHS = (0.002, 0.004, 0.008, 0.016, 0.032)
+RAMP = (0.25, 0.5, 1.0)
+
+FAMILIES = ("amsc", "ssl", "gl", "rw")
+PRACTICAL = {
+    "amsc": ("amsc", "one-standard-error"),
+    "amsc, minimum": ("amsc", "minimum"),
+    "amsc, minimum, shrunk": ("amsc", "minimum, shrunk"),
+    "amsc, BIC": ("amsc", "bic"),
+    "ssl": ("ssl", "one-standard-error"),
+    "gl": ("gl", "one-standard-error"),
+    "rw": ("rw", "one-standard-error"),
+}
+"""Arms that choose: the weights of each, and its rule."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Strengths that are a power of n: depth[0] (n / 1000)^-depth[1], and so for width."""
+
+    depth: tuple[float, float]
+    width: tuple[float, float]
+    from_teacher: bool = False
+
+    def at(self, n: int) -> tuple[float, float]:
+        """The strengths of depth and width for n examples."""
+        return tuple(c * (n / 1000) ** -a for c, a in (self.depth, self.width))  # type: ignore[return-value]
+
+
+RATES = {
+    "theorem": Rate((0.02, 0.2), (0.01, 0.4)),
+    "theorem, from the teacher": Rate((0.02, 0.2), (0.01, 0.4), from_teacher=True),
+    "depth strength does not vanish": Rate((0.08, 0.0), (0.01, 0.4)),
+    "width before depth": Rate((0.01, 0.4), (0.02, 0.2)),
+    "width strength below the noise": Rate((0.02, 0.2), (0.001, 1.0)),
+}
+"""Strengths by the theorem's conditions, 0 < a0 < a1 < 1/2, and against each of them."""
+
+
+def practical(scene: Scene) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Live units that each arm of `PRACTICAL` ends with, shape (replicate, block), and in how many replicates some
+    point of each family's path has the teacher's depth."""
+    count, own = len(scene.weights), range(len(scene.weights))
+    wide = scene.part([*own] * len(FAMILIES), [family for family in FAMILIES for _ in own])
+    along = {name: part for name, part in zip(FAMILIES, _split(points_along(wide, DEPTHS), len(FAMILIES)), strict=True)}
+    starts = [_taken(along[family], rule, True, scene) for family, rule in PRACTICAL.values()]
+    places = [count * FAMILIES.index(family) + i for family, _ in PRACTICAL.values() for i in own]
+    start = {name: torch.cat([state[name] for state, _, _ in starts]) for name in scene.dense}
+    held = torch.cat([strength for _, strength, _ in starts])
+    ends = _split(points_along(wide.part(places), WIDTHS, start=start, held=held), len(PRACTICAL))
+    units = {
+        arm: _taken(end, rule, False, scene)[2] for (arm, (_, rule)), end in zip(PRACTICAL.items(), ends, strict=True)
+    }
+    seen = {name: torch.stack([p.depth == len(TEACHER.units) for p in points]).any(0) for name, points in along.items()}
+    return units, {name: int(found.sum()) for name, found in seen.items()}
+
+
+def theorem(scene: Scene, teachers: Stack, n: int) -> dict[str, Tensor]:
+    """Live units that each arm of `RATES` ends with. Shape: (replicate, block)."""
+    count, own = len(scene.weights), range(len(scene.weights))
+    wide = scene.part([*own] * len(RATES))
+    starts = [embedded(teachers, scene.dense) if rate.from_teacher else scene.dense for rate in RATES.values()]
+    stack = Stack(STUDENT, {name: torch.cat([s[name] for s in starts]) for name in scene.dense}, len(wide.weights))
+    depth, width = (
+        torch.tensor([strength for strength in strengths for _ in own])
+        for strengths in zip(*(rate.at(n) for rate in RATES.values()), strict=True)
+    )
+    for share in RAMP:
+        penalised(wide, stack, share * depth)
+    for share in RAMP:
+        penalised(wide, stack, share * width, depth)
+    return dict(zip(RATES, live_units(stack).split(count), strict=True))
+
+
+def embedded(teachers: Stack, dense: State) -> dict[str, Tensor]:
+    """A student that is its teacher in the first block and the third, with the dense network's weights at a tenth in
+    what the teacher does not have."""
+    found = {name: 0.1 * tensor for name, tensor in dense.items()}
+    for block, units in enumerate(TEACHER.units):
+        for kind, axis in (("up.weight", 1), ("up.bias", 1), ("down.weight", 2)):
+            whole = found[f"blocks.{2 * block}.{kind}"]
+            rows = whole.view(teachers.replicates, -1, *whole.shape[1:])
+            own = teachers.get_parameter(f"blocks.{block}.{kind}").detach()
+            rows.narrow(axis, 0, units).copy_(own.view(teachers.replicates, -1, *own.shape[1:]))
+    return found
+
+
+def _split(points: list[Point], parts: int) -> list[list[Point]]:
+    """The points of each part of the stack."""
+    count = len(points[0].units) // parts
+    return [[_part(point, slice(i * count, (i + 1) * count)) for point in points] for i in range(parts)]
+
+
+def _part(point: Point, chosen_: slice) -> Point:
+    count = len(point.units)
+    state = picked(point.state, count, range(count)[chosen_])
+    values = {name: getattr(point, name)[chosen_] for name in ("units", "shrunk", "settled", "fit")}
+    return replace(point, state=state, **values)
+
+
+def _taken(points: list[Point], rule: str, by_depth: bool, scene: Scene) -> tuple[State, Tensor, Tensor]:
+    """State, strengths and units of what a rule takes in each replicate."""
+    choice = chosen(points, rule, by_depth=by_depth, examples=len(scene.sample))
+    count = len(choice)
+    parts = [picked(points[at].state, count, [i]) for i, at in enumerate(choice)]
+    state = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    strengths = torch.tensor([points[at].strength for at in choice])
+    return state, strengths, torch.stack([points[at].units[i] for i, at in enumerate(choice)])

@@ -1,0 +1,94 @@
+"""The table and the picture of the results: python -m benchmarks.theory.page (pip install matplotlib)."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.theory.rules import has_depth, has_width, wilson
+
+__all__ = ["draw", "shares", "table"]
+
+ROOT = Path(__file__).parents[2]
+STYLES: dict[str, dict[str, Any]] = {
+    "amsc": {"color": "#b02a30", "linewidth": 2.2, "label": "amsc, its rule"},
+    "amsc, BIC": {"color": "#e07b39", "label": "amsc, BIC"},
+    "theorem": {"color": "#003f5c", "linewidth": 2.2, "label": "the theorem's rates"},
+    "theorem, from the teacher": {"color": "#003f5c", "linestyle": "--", "label": "the same, started at the teacher"},
+    "amsc, minimum, shrunk": {"color": "#7a5195", "linestyle": "-.", "label": "amsc, the paper's rule"},
+    "ssl": {"color": "#2a7f62", "linestyle": "--", "label": "ssl"},
+    "rw": {"color": "#888888", "linestyle": ":", "label": "rw"},
+}
+Share = tuple[int, int]
+
+
+def shares(found: dict[str, Any]) -> dict[str, dict[int, tuple[Share, Share, Share]]]:
+    """By arm and n: how many of how many have the depth; the width, of those that have the depth; and both."""
+    result: dict[str, dict[int, tuple[Share, Share, Share]]] = {}
+    cells = list(found["cells"].values())
+    for arm in cells[0]["arms"]:
+        for n in sorted({cell["n"] for cell in cells}):
+            units = torch.tensor([row for cell in cells if cell["n"] == n for row in cell["arms"][arm]])
+            depth, both = has_depth(units), has_width(units)
+            deep, right = int(depth.sum()), int(both.sum())
+            result.setdefault(arm, {})[n] = ((deep, len(units)), (right, deep), (right, len(units)))
+    return result
+
+
+def table(found: dict[str, Any]) -> str:
+    """Markdown: a table for each of the three probabilities, with Wilson intervals."""
+    titles = ("P(depth)", "P(width given depth)", "P(both)")
+    return "\n\n".join(f"{title}\n\n" + "\n".join(_rows(found, i)) for i, title in enumerate(titles))
+
+
+def _rows(found: dict[str, Any], kind: int) -> Iterable[str]:
+    by_arm = shares(found)
+    sizes = list(next(iter(by_arm.values())))
+    yield "| arm | " + " | ".join(f"n = {n}" for n in sizes) + " |"
+    yield "|---" * (len(sizes) + 1) + "|"
+    for arm, by_size in by_arm.items():
+        yield f"| {arm} | " + " | ".join(_cell(*by_size[n][kind]) for n in sizes) + " |"
+
+
+def _cell(hits: int, count: int) -> str:
+    if not count:
+        return "-"
+    low, high = wilson(hits, count)
+    return f"{hits / count:.2f} ({low:.2f}-{high:.2f})"
+
+
+def draw(found: dict[str, Any], out: Path) -> None:
+    """Three panels against n."""
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    matplotlib.rcParams["svg.hashsalt"] = "amsc"  # the same file for the same results
+    figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.8), sharey=True)
+    by_arm = shares(found)
+    for kind, (axes, title) in enumerate(zip(panels, ("depth", "width, given depth", "both"), strict=True)):
+        for place, (arm, style) in enumerate(STYLES.items()):
+            known = {n: values[kind] for n, values in by_arm[arm].items() if values[kind][1]}
+            middle = [hits / count for hits, count in known.values()]
+            ends = [wilson(*share) for share in known.values()]
+            low = [m - end[0] for m, end in zip(middle, ends, strict=True)]
+            high = [end[1] - m for m, end in zip(middle, ends, strict=True)]
+            at = [n * 1.03 ** (place - len(STYLES) / 2) for n in known]
+            axes.errorbar(
+                at, middle, yerr=[low, high], marker="o", markersize=3, capsize=2, **{"linewidth": 1.2} | style
+            )
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(list(next(iter(by_arm.values()))), [str(n) for n in next(iter(by_arm.values()))], fontsize=7)
+        axes.set(title=f"P({title})", xlabel="examples, n", ylim=(-0.03, 1.03))
+        axes.grid(alpha=0.25)
+    figure.legend(*panels[0].get_legend_handles_labels(), fontsize=8, frameon=False, loc="lower center", ncols=4)
+    figure.tight_layout(rect=(0, 0.13, 1, 1))
+    figure.savefig(out, metadata={"Date": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    results = json.loads((ROOT / "benchmarks" / "results" / "theory.json").read_text())
+    print(table(results))
+    draw(results, ROOT / "docs" / "pictures" / "theory.svg")
