@@ -1,5 +1,5 @@
-"""The Monte Carlo of the theorem: a stack of networks is stepped as amsc steps each of them alone, structures are judged
-rightly, and a grid goes on where it was stopped."""
+"""The Monte Carlo of the theorem: a stack of networks is stepped as amsc steps each of them alone, structures are
+judged rightly, and a grid goes on where it was stopped."""
 
 import importlib
 import json
@@ -104,8 +104,15 @@ def test_structures_are_judged(theory: Any) -> None:
 
 
 def test_parallel_units_are_one(theory: Any) -> None:
-    filters = torch.tensor([[1.0, 0, 0], [-2, 0.01, 0], [0, 1, 0], [0, 1, 1]])
-    assert theory("rules").merged_units(filters) == 3
+    networks = theory("networks")
+    stack = networks.drawn_stack(networks.Shape(2, (4, 2)), 2, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        stack.blocks[0].up.weight.copy_(torch.tensor([[1.0, 0], [-2, 0.01], [0, 1], [0, 0]] * 2))
+        stack.blocks[0].up.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 2, 0, 0]))
+        stack.blocks[1].up.weight.copy_(torch.tensor([[0.0, 0], [0, 0], [1, 1], [1, 1]]))
+        stack.blocks[1].up.bias.fill_(1)
+    assert theory("estimators").live_units(stack).tolist() == [[3, 0], [3, 2]]
+    assert theory("rules").merged_units(stack).tolist() == [[2, 0], [3, 1]]
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 50), (1, 50), (31, 50), (50, 50), (7, 7)])

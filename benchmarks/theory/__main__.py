@@ -1,7 +1,7 @@
 """The theorem put to the test: python -m benchmarks.theory [--sizes 250 ... 8000] [--seeds 0 1] [--replicates 25]
 
 Each cell (one n, one seed) is written when it is done; the same command goes on where it was stopped. Result:
-benchmarks/results/theory.json, the table on the screen. `python -m benchmarks.theory.page` prints it again and draws it.
+benchmarks/results/theory.json. `python -m benchmarks.theory.page` prints the table again and draws it.
 """
 
 import argparse
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from amsc.errors import SettingsError
-from amsc.measurement import machine_stamp
-from amsc.storage import write_atomically
 from benchmarks.theory.arms import DEPTHS, PRACTICAL, RATES, WIDTHS
 from benchmarks.theory.cells import Cell, Lengths, run
 from benchmarks.theory.page import table
 from benchmarks.theory.teachers import GAP, NOISE, STUDENT, TEACHER
+
+from amsc.errors import SettingsError
+from amsc.measurement import machine_stamp
+from amsc.storage import write_atomically
 
 RESULTS = Path(__file__).parents[1] / "results" / "theory.json"
 SIZES = (250, 500, 1000, 2000, 4000, 8000)

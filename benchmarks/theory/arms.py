@@ -3,12 +3,11 @@
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
-
-from benchmarks.theory.estimators import Point, Scene, State, live_units, penalised, picked, points_along
+from benchmarks.theory.estimators import Point, Scene, State, penalised, picked, points_along
 from benchmarks.theory.networks import Stack
 from benchmarks.theory.rules import chosen
 from benchmarks.theory.teachers import STUDENT, TEACHER
+from torch import Tensor
 
 __all__ = ["DEPTHS", "PRACTICAL", "RATES", "WIDTHS", "practical", "theorem"]
 
@@ -39,7 +38,8 @@ class Rate:
 
     def at(self, n: int) -> tuple[float, float]:
         """The strengths of depth and width for n examples."""
-        return tuple(c * (n / 1000) ** -a for c, a in (self.depth, self.width))  # type: ignore[return-value]
+        depth, width = (c * (n / 1000) ** -a for c, a in (self.depth, self.width))
+        return depth, width
 
 
 RATES = {
@@ -52,26 +52,26 @@ RATES = {
 """Strengths by the theorem's conditions, 0 < a0 < a1 < 1/2, and against each of them."""
 
 
-def practical(scene: Scene) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Live units that each arm of `PRACTICAL` ends with, shape (replicate, block), and in how many replicates some
+def practical(scene: Scene) -> tuple[dict[str, Stack], dict[str, int]]:
+    """The networks that each arm of `PRACTICAL` ends with, and in how many replicates some
     point of each family's path has the teacher's depth."""
     count, own = len(scene.weights), range(len(scene.weights))
     wide = scene.part([*own] * len(FAMILIES), [family for family in FAMILIES for _ in own])
-    along = {name: part for name, part in zip(FAMILIES, _split(points_along(wide, DEPTHS), len(FAMILIES)), strict=True)}
+    along = dict(zip(FAMILIES, _split(points_along(wide, DEPTHS), len(FAMILIES)), strict=True))
     starts = [_taken(along[family], rule, True, scene) for family, rule in PRACTICAL.values()]
     places = [count * FAMILIES.index(family) + i for family, _ in PRACTICAL.values() for i in own]
-    start = {name: torch.cat([state[name] for state, _, _ in starts]) for name in scene.dense}
-    held = torch.cat([strength for _, strength, _ in starts])
+    start = {name: torch.cat([state[name] for state, _ in starts]) for name in scene.dense}
+    held = torch.cat([strength for _, strength in starts])
     ends = _split(points_along(wide.part(places), WIDTHS, start=start, held=held), len(PRACTICAL))
-    units = {
-        arm: _taken(end, rule, False, scene)[2] for (arm, (_, rule)), end in zip(PRACTICAL.items(), ends, strict=True)
-    }
+    arms = zip(PRACTICAL.items(), ends, strict=True)
+    taken = {arm: _taken(end, rule, False, scene)[0] for (arm, (_, rule)), end in arms}
     seen = {name: torch.stack([p.depth == len(TEACHER.units) for p in points]).any(0) for name, points in along.items()}
-    return units, {name: int(found.sum()) for name, found in seen.items()}
+    found = {arm: Stack(STUDENT, state, count) for arm, state in taken.items()}
+    return found, {name: int(has_depth.sum()) for name, has_depth in seen.items()}
 
 
-def theorem(scene: Scene, teachers: Stack, n: int) -> dict[str, Tensor]:
-    """Live units that each arm of `RATES` ends with. Shape: (replicate, block)."""
+def theorem(scene: Scene, teachers: Stack, n: int) -> dict[str, Stack]:
+    """The networks that each arm of `RATES` ends with."""
     count, own = len(scene.weights), range(len(scene.weights))
     wide = scene.part([*own] * len(RATES))
     starts = [embedded(teachers, scene.dense) if rate.from_teacher else scene.dense for rate in RATES.values()]
@@ -84,7 +84,12 @@ def theorem(scene: Scene, teachers: Stack, n: int) -> dict[str, Tensor]:
         penalised(wide, stack, share * depth)
     for share in RAMP:
         penalised(wide, stack, share * width, depth)
-    return dict(zip(RATES, live_units(stack).split(count), strict=True))
+    state = stack.state()
+    parts = (range(i * count, (i + 1) * count) for i in range(len(RATES)))
+    return {
+        arm: Stack(STUDENT, picked(state, stack.replicates, part), count)
+        for arm, part in zip(RATES, parts, strict=True)
+    }
 
 
 def embedded(teachers: Stack, dense: State) -> dict[str, Tensor]:
@@ -113,11 +118,10 @@ def _part(point: Point, chosen_: slice) -> Point:
     return replace(point, state=state, **values)
 
 
-def _taken(points: list[Point], rule: str, by_depth: bool, scene: Scene) -> tuple[State, Tensor, Tensor]:
-    """State, strengths and units of what a rule takes in each replicate."""
+def _taken(points: list[Point], rule: str, by_depth: bool, scene: Scene) -> tuple[State, Tensor]:
+    """State and strengths of what a rule takes in each replicate."""
     choice = chosen(points, rule, by_depth=by_depth, examples=len(scene.sample))
     count = len(choice)
     parts = [picked(points[at].state, count, [i]) for i, at in enumerate(choice)]
     state = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    strengths = torch.tensor([points[at].strength for at in choice])
-    return state, strengths, torch.stack([points[at].units[i] for i, at in enumerate(choice)])
+    return state, torch.tensor([points[at].strength for at in choice])

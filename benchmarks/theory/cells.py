@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-
 from benchmarks.theory.arms import practical, theorem
-from benchmarks.theory.estimators import Scene
+from benchmarks.theory.estimators import Scene, live_units
 from benchmarks.theory.fitting import Plan, train
 from benchmarks.theory.networks import drawn_stack, structure_of
+from benchmarks.theory.rules import merged_units
 from benchmarks.theory.teachers import STUDENT, certified_teachers, sample_of
 
 __all__ = ["Cell", "Lengths", "run"]
@@ -40,7 +40,8 @@ class Cell:
 
 
 def run(cell: Cell, lengths: Lengths) -> dict[str, Any]:
-    """The live units of every arm in every replicate, and the seconds that it took."""
+    """The live units of every arm in every replicate, the same with parallel ones merged, in how many replicates some
+    point of each family's path has the teacher's depth, and the seconds that it took."""
     begun = time.perf_counter()
     teachers = certified_teachers(cell.replicates, cell.seed, Plan(lengths.certify, weight_decay=0.0))
     generator = torch.Generator().manual_seed(1_000_003 * (cell.seed + 1) + cell.n)
@@ -58,5 +59,12 @@ def run(cell: Cell, lengths: Lengths) -> dict[str, Any]:
     )
     by_rate = theorem(scene, teachers, cell.n)
     by_rule, seen = practical(scene)
-    arms = {arm: units.tolist() for arm, units in (by_rate | by_rule).items()}
-    return {"n": cell.n, "seed": cell.seed, "arms": arms, "seen": seen, "seconds": time.perf_counter() - begun}
+    ends = by_rate | by_rule
+    return {
+        "n": cell.n,
+        "seed": cell.seed,
+        "arms": {arm: live_units(stack).tolist() for arm, stack in ends.items()},
+        "merged": {arm: merged_units(stack).tolist() for arm, stack in ends.items()},
+        "seen": seen,
+        "seconds": round(time.perf_counter() - begun, 1),
+    }

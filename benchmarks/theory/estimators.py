@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from benchmarks.theory.fitting import Plan, Sample, per_example, train
+from benchmarks.theory.networks import Stack, downers, uppers
+from benchmarks.theory.stacked_penalty import StackedPenalty
+from benchmarks.theory.teachers import STUDENT
 from torch import Tensor
 
 from amsc.structure import Structure
-from benchmarks.theory.fitting import Plan, Sample, per_example, train
-from benchmarks.theory.networks import Stack
-from benchmarks.theory.stacked_penalty import StackedPenalty
-from benchmarks.theory.teachers import STUDENT
 
 __all__ = ["Point", "Scene", "State", "cut", "live_units", "penalised", "picked", "points_along"]
 
@@ -108,17 +108,17 @@ def penalised(scene: Scene, stack: Stack, strength: float | Tensor, held: Tensor
 
 def live_units(stack: Stack) -> Tensor:
     """Hidden units of each block of which the filter is other than zero. Shape: (replicate, block)."""
-    filters = (block.up.weight.view(stack.replicates, -1, stack.shape.inputs) for block in stack.blocks)
+    filters = (up.weight.view(stack.replicates, -1, stack.shape.inputs) for up in uppers(stack))
     return torch.stack([(each != 0).any(2).sum(1) for each in filters], 1)
 
 
 @torch.no_grad()
 def cut(stack: Stack) -> None:
     """Make zero what reads a zero unit, and zero units' biases: from then on training leaves them zero."""
-    for block in stack.blocks:
-        live = (block.up.weight != 0).any(1)
-        block.up.bias.mul_(live)
-        block.down.weight.view(stack.replicates, stack.shape.inputs, -1).mul_(live.view(stack.replicates, 1, -1))
+    for up, down in zip(uppers(stack), downers(stack), strict=True):
+        live = (up.weight != 0).any(1)
+        up.bias.mul_(live)
+        down.weight.view(stack.replicates, stack.shape.inputs, -1).mul_(live.view(stack.replicates, 1, -1))
 
 
 def _point(scene: Scene, stack: Stack, strength: float) -> Point:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from benchmarks.theory.networks import Stack
 from torch import Tensor
 from torch.optim import SGD
 
 from amsc import Penalty, ProximalStep
-from benchmarks.theory.networks import Stack
 
 __all__ = ["Plan", "Sample", "mean_errors", "per_example", "train"]
 
@@ -77,7 +77,8 @@ def _batches(sample: Sample, size: int) -> Iterator[Sample]:
 @torch.no_grad()
 def per_example(stack: Stack, sample: Sample) -> Tensor:
     """Squared error of each example, mean over outputs. Shape: (replicate, example)."""
-    return (stack(sample.x) - sample.y).square().mean(1)
+    errors: Tensor = stack(sample.x) - sample.y
+    return errors.square().mean(1)
 
 
 def mean_errors(stack: Stack, sample: Sample) -> Tensor:

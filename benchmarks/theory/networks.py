@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from amsc import trace
 from amsc.structure import Structure
 
-__all__ = ["ResidualNet", "Shape", "Stack", "drawn_stack", "structure_of"]
+__all__ = ["ResidualNet", "Shape", "Stack", "downers", "drawn_stack", "structure_of", "uppers"]
 
 State = Mapping[str, Tensor]
 
@@ -34,7 +34,8 @@ class ResidualBlock(nn.Module):
         self.up, self.down = nn.Linear(inputs, units), nn.Linear(units, inputs, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.down(torch.tanh(self.up(x)))
+        found: Tensor = x + self.down(torch.tanh(self.up(x)))
+        return found
 
 
 class ResidualNet(nn.Module):
@@ -73,9 +74,9 @@ class Stack(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shapes: (replicate, input, example), both: with examples last, products of small matrices are fast."""
         r, p = self.replicates, self.shape.inputs
-        for block, m in zip(self.blocks, self.shape.units, strict=True):
-            up, bias = block.up.weight.view(r, m, p), block.up.bias.view(r, m, 1)
-            x = torch.baddbmm(x, block.down.weight.view(r, p, m), torch.tanh(torch.baddbmm(bias, up, x)))
+        for up, down, m in zip(uppers(self), downers(self), self.shape.units, strict=True):
+            hidden = torch.tanh(torch.baddbmm(up.bias.view(r, m, 1), up.weight.view(r, m, p), x))
+            x = torch.baddbmm(x, down.weight.view(r, p, m), hidden)
         return x
 
     def state(self) -> dict[str, Tensor]:
@@ -85,6 +86,16 @@ class Stack(nn.Module):
     def state_of(self, replicate: int) -> dict[str, Tensor]:
         """The weights of one replicate, as a `ResidualNet` takes them."""
         return {name: tensor.chunk(self.replicates)[replicate] for name, tensor in self.state().items()}
+
+
+def uppers(stack: Stack) -> list[nn.Linear]:
+    """W and b of each block, of all replicates."""
+    return [module for name, module in stack.named_modules() if isinstance(module, nn.Linear) and name.endswith("up")]
+
+
+def downers(stack: Stack) -> list[nn.Linear]:
+    """V of each block, of all replicates."""
+    return [module for name, module in stack.named_modules() if isinstance(module, nn.Linear) and name.endswith("down")]
 
 
 def drawn_stack(shape: Shape, replicates: int, generator: torch.Generator) -> Stack:

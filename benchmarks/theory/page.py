@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from benchmarks.theory.rules import has_depth, has_width, wilson
 
 __all__ = ["draw", "shares", "table"]

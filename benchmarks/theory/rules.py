@@ -5,13 +5,18 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
 
 import torch
+from benchmarks.theory.estimators import Point
+from benchmarks.theory.networks import Stack, uppers
+from benchmarks.theory.teachers import STUDENT, TEACHER
 from torch import Tensor
 
 from amsc.training.path.depth_rule import one_standard_error_choice
-from benchmarks.theory.estimators import Point
-from benchmarks.theory.teachers import STUDENT, TEACHER
 
 __all__ = ["RULES", "chosen", "has_depth", "has_width", "merged_units", "wilson"]
+
+
+PARALLEL = 0.99
+"""Units of which the cosine is above this, or below its negative, are one."""
 
 
 def _minimum(sizes: Tensor, values: Tensor) -> int:
@@ -61,13 +66,18 @@ def has_width(units: Tensor) -> Tensor:
     return torch.tensor([tuple(row[row > 0].tolist()) == TEACHER.units for row in units], dtype=torch.bool)
 
 
-def merged_units(filters: Tensor, closeness: float = 0.99) -> int:
-    """Number of units if those whose filter and bias point the same or the opposite way, |cos| > `closeness`, are one.
+def merged_units(stack: Stack) -> Tensor:
+    """Live units of each block, those whose filter and bias point the same or the opposite way counted as one.
 
-    Shape: (unit, input + 1), none zero."""
-    ways = torch.nn.functional.normalize(filters, dim=1)
-    is_same = (ways @ ways.T).abs() > closeness
-    return sum(1 for i, row in enumerate(is_same) if not bool(row[:i].any()))
+    Shape: (replicate, block)."""
+    counts = []
+    for up, units in zip(uppers(stack), stack.shape.units, strict=True):
+        filters = torch.cat([up.weight, up.bias[:, None]], 1).detach().view(stack.replicates, units, -1)
+        live, ways = (filters[..., :-1] != 0).any(2), torch.nn.functional.normalize(filters, dim=2)
+        is_same = (ways @ ways.mT).abs() > PARALLEL
+        has_earlier = (is_same.tril(-1) & live[:, None]).any(2)
+        counts.append((live & ~has_earlier).sum(1))
+    return torch.stack(counts, 1)
 
 
 def wilson(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from benchmarks.theory.networks import ResidualNet, Stack
 from torch import Tensor
 
 from amsc import Penalty
@@ -11,7 +12,6 @@ from amsc.penalty import Groups, Membership, find_coordinates, group_weights
 from amsc.penalty.groups import block_norms, reference_norms
 from amsc.penalty.leaf_rows import LeafRows
 from amsc.structure import Structure
-from benchmarks.theory.networks import ResidualNet, Stack
 
 __all__ = ["StackedPenalty"]
 

@@ -7,12 +7,11 @@ one has a single unit, comes near to it on data without noise, however wide the 
 from functools import cache
 
 import torch
-from torch import Tensor
-
 from benchmarks.theory.fitting import Plan, Sample, mean_errors, train
 from benchmarks.theory.networks import Shape, Stack, drawn_stack
+from torch import Tensor
 
-__all__ = ["NOISE", "STUDENT", "TEACHER", "Sample", "certified_teachers", "sample_of"]
+__all__ = ["NOISE", "STUDENT", "TEACHER", "certified_teachers", "sample_of"]
 
 TEACHER = Shape(4, (2, 2))
 STUDENT = Shape(4, (5, 3, 5, 3))
@@ -37,7 +36,8 @@ def drawn_teachers(count: int, generator: torch.Generator) -> Stack:
 
 
 def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    return torch.linalg.qr(torch.randn(rows, columns, generator=generator))[0]
+    found: Tensor = torch.linalg.qr(torch.randn(rows, columns, generator=generator))[0]
+    return found
 
 
 @torch.no_grad()
