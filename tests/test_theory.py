@@ -148,11 +148,11 @@ def test_a_grid_goes_on_where_it_was_stopped(theory: Any, tmp_path: Path, monkey
     main, out = theory("__main__"), tmp_path / "theory.json"
     usual, done = main.run, list[str]()
 
-    def once(cell: Any, lengths: Any) -> dict[str, Any]:
+    def once(cell: Any, *others: Any) -> dict[str, Any]:
         if done:
             raise KeyboardInterrupt
         done.append(cell.name)
-        found: dict[str, Any] = usual(cell, lengths)
+        found: dict[str, Any] = usual(cell, *others)
         return found
 
     monkeypatch.setattr(main, "run", once)
@@ -170,3 +170,25 @@ def test_a_grid_goes_on_where_it_was_stopped(theory: Any, tmp_path: Path, monkey
     assert 0 <= right <= deep <= count == of == 2
     with pytest.raises(SettingsError, match="another setup"):
         main.main(["--sizes", "30", "--replicates", "3", "--out", str(out)])
+
+
+def test_tables_say_how_many_of_how_many(theory: Any) -> None:
+    page = theory("page")
+    cells = {"a": {"n": 9, "arms": {"amsc": [[2, 0, 2, 0], [3, 0, 2, 0], [2, 2, 2, 0], [0, 0, 5, 3]]}}}
+    depth, width, both = page.table({"cells": cells}).split("\n\n")[1::2]
+    assert depth.splitlines()[0] == "| arm | n = 9 (4) |"
+    assert "| amsc | 0.75 (0.30-0.95) |" in depth
+    assert "| amsc | 0.33 (0.06-0.79) |" in width
+    assert "| amsc | 0.25 (0.05-0.70) |" in both
+    text = page.written("a\n<!-- b -->\nold\n<!-- end -->\nc", "b", "new")
+    assert text == "a\n<!-- b -->\nnew\n<!-- end -->\nc"
+
+
+def test_the_assumption_is_measured(theory: Any, tmp_path: Path) -> None:
+    out = tmp_path / "assumption.json"
+    theory("assumption").main(["--seeds", "0", "1", "--steps", "2", "2", "150", "--out", str(out)])
+    rows = json.loads(out.read_text())["rows"]
+    (first, *_), last = rows, rows[-1]
+    assert (first["depth"], first["width"], last["depth"], last["width"]) == (2, 2, 5, 4)
+    assert min(last["q_d"]) > max(first["q_d"]) > 0, "as yet untrained: twice as many blocks of twice the width"
+    assert first["live_units"] == [4, 4]

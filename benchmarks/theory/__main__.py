@@ -25,7 +25,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "theory.json"
 SIZES = (250, 500, 1000, 2000, 4000, 8000)
 
 
-def setup_of(replicates: int, lengths: Lengths) -> dict[str, Any]:
+def setup_of(replicates: int, lengths: Lengths, arms: Sequence[str]) -> dict[str, Any]:
     """What all cells of a file have in common."""
     return {
         "teacher": asdict(TEACHER),
@@ -34,8 +34,8 @@ def setup_of(replicates: int, lengths: Lengths) -> dict[str, Any]:
         "gap": GAP,
         "depth_strengths": DEPTHS,
         "width_strengths": WIDTHS,
-        "rates": {name: asdict(rate) for name, rate in RATES.items()},
-        "rules": PRACTICAL,
+        "rates": {name: asdict(rate) for name, rate in RATES.items() if name in arms},
+        "rules": {name: choice for name, choice in PRACTICAL.items() if name in arms},
         "replicates": replicates,
         "lengths": asdict(lengths),
     }
@@ -62,14 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--replicates", type=int, default=25, help="in each cell")
     parser.add_argument("--steps", nargs=4, type=int, default=list(asdict(Lengths()).values()), help="see Lengths")
+    parser.add_argument("--arms", nargs="+", default=[*RATES, *PRACTICAL], choices=[*RATES, *PRACTICAL])
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     lengths = Lengths(*options.steps)
-    found = opened(options.out, setup_of(options.replicates, lengths))
+    found = opened(options.out, setup_of(options.replicates, lengths, options.arms))
     for cell in (Cell(n, seed, options.replicates) for seed in options.seeds for n in options.sizes):
         if cell.name not in found["cells"]:
-            found["cells"][cell.name] = run(cell, lengths)
+            found["cells"][cell.name] = run(cell, lengths, options.arms)
             write_atomically(options.out, (json.dumps(found) + "\n").encode())
             print(cell.name, f"{found['cells'][cell.name]['seconds']:.0f} s", flush=True)
     print(table(found))

@@ -1,11 +1,12 @@
 """The arms of the Monte Carlo: what each finds in the examples of one cell."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from benchmarks.theory.estimators import Point, Scene, State, penalised, picked, points_along
 from benchmarks.theory.networks import Stack
-from benchmarks.theory.rules import chosen
+from benchmarks.theory.rules import chosen, has_depth, has_width
 from benchmarks.theory.teachers import STUDENT, TEACHER
 from torch import Tensor
 
@@ -15,7 +16,6 @@ DEPTHS = (0.004, 0.008, 0.016, 0.032)
 WIDTHS = (0.002, 0.004, 0.008, 0.016, 0.032)
 RAMP = (0.25, 0.5, 1.0)
 
-FAMILIES = ("amsc", "ssl", "gl", "rw")
 PRACTICAL = {
     "amsc": ("amsc", "one-standard-error"),
     "amsc, minimum": ("amsc", "minimum"),
@@ -52,43 +52,48 @@ RATES = {
 """Strengths by the theorem's conditions, 0 < a0 < a1 < 1/2, and against each of them."""
 
 
-def practical(scene: Scene) -> tuple[dict[str, Stack], dict[str, int]]:
-    """The networks that each arm of `PRACTICAL` ends with, and in how many replicates some
-    point of each family's path has the teacher's depth."""
+def practical(scene: Scene, arms: Mapping[str, tuple[str, str]]) -> tuple[dict[str, Stack], dict[str, tuple[int, int]]]:
+    """The networks that these arms of `PRACTICAL` end with; and in how many replicates some point of the path has the
+    teacher's depth, and after depth was chosen some point its widths, whichever the rule then takes."""
     count, own = len(scene.weights), range(len(scene.weights))
-    wide = scene.part([*own] * len(FAMILIES), [family for family in FAMILIES for _ in own])
-    along = dict(zip(FAMILIES, _split(points_along(wide, DEPTHS), len(FAMILIES)), strict=True))
-    starts = [_taken(along[family], rule, True, scene) for family, rule in PRACTICAL.values()]
-    places = [count * FAMILIES.index(family) + i for family, _ in PRACTICAL.values() for i in own]
+    families = list(dict.fromkeys(family for family, _ in arms.values()))
+    wide = scene.part([*own] * len(families), [family for family in families for _ in own])
+    along = dict(zip(families, _split(points_along(wide, DEPTHS), len(families)), strict=True))
+    starts = [_taken(along[family], rule, True, scene) for family, rule in arms.values()]
+    places = [count * families.index(family) + i for family, _ in arms.values() for i in own]
     start = {name: torch.cat([state[name] for state, _ in starts]) for name in scene.dense}
     held = torch.cat([strength for _, strength in starts])
-    ends = _split(points_along(wide.part(places), WIDTHS, start=start, held=held), len(PRACTICAL))
-    arms = zip(PRACTICAL.items(), ends, strict=True)
-    taken = {arm: _taken(end, rule, False, scene)[0] for (arm, (_, rule)), end in arms}
-    seen = {name: torch.stack([p.depth == len(TEACHER.units) for p in points]).any(0) for name, points in along.items()}
-    found = {arm: Stack(STUDENT, state, count) for arm, state in taken.items()}
-    return found, {name: int(has_depth.sum()) for name, has_depth in seen.items()}
+    ends = _split(points_along(wide.part(places), WIDTHS, start=start, held=held), len(arms))
+    found, seen = dict[str, Stack](), dict[str, tuple[int, int]]()
+    for (arm, (family, rule)), end in zip(arms.items(), ends, strict=True):
+        found[arm] = Stack(STUDENT, _taken(end, rule, False, scene)[0], count)
+        seen[arm] = (_seen(along[family], has_depth), _seen(end, has_width))
+    return found, seen
 
 
-def theorem(scene: Scene, teachers: Stack, n: int) -> dict[str, Stack]:
-    """The networks that each arm of `RATES` ends with."""
+def _seen(points: list[Point], is_right: Callable[[Tensor], Tensor]) -> int:
+    return int(torch.stack([is_right(point.units) for point in points]).any(0).sum())
+
+
+def theorem(scene: Scene, teachers: Stack, n: int, rates: Mapping[str, Rate]) -> dict[str, Stack]:
+    """The networks that these arms of `RATES` end with."""
     count, own = len(scene.weights), range(len(scene.weights))
-    wide = scene.part([*own] * len(RATES))
-    starts = [embedded(teachers, scene.dense) if rate.from_teacher else scene.dense for rate in RATES.values()]
+    wide = scene.part([*own] * len(rates))
+    starts = [embedded(teachers, scene.dense) if rate.from_teacher else scene.dense for rate in rates.values()]
     stack = Stack(STUDENT, {name: torch.cat([s[name] for s in starts]) for name in scene.dense}, len(wide.weights))
     depth, width = (
         torch.tensor([strength for strength in strengths for _ in own])
-        for strengths in zip(*(rate.at(n) for rate in RATES.values()), strict=True)
+        for strengths in zip(*(rate.at(n) for rate in rates.values()), strict=True)
     )
     for share in RAMP:
         penalised(wide, stack, share * depth)
     for share in RAMP:
         penalised(wide, stack, share * width, depth)
     state = stack.state()
-    parts = (range(i * count, (i + 1) * count) for i in range(len(RATES)))
+    parts = (range(i * count, (i + 1) * count) for i in range(len(rates)))
     return {
         arm: Stack(STUDENT, picked(state, stack.replicates, part), count)
-        for arm, part in zip(RATES, parts, strict=True)
+        for arm, part in zip(rates, parts, strict=True)
     }
 
 

@@ -1,11 +1,12 @@
 """One cell: so many replicates at one n, all arms."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from benchmarks.theory.arms import practical, theorem
+from benchmarks.theory.arms import PRACTICAL, RATES, practical, theorem
 from benchmarks.theory.estimators import Scene, live_units
 from benchmarks.theory.fitting import Plan, train
 from benchmarks.theory.networks import drawn_stack, structure_of
@@ -39,9 +40,9 @@ class Cell:
         return f"n {self.n} seed {self.seed}"
 
 
-def run(cell: Cell, lengths: Lengths) -> dict[str, Any]:
-    """The live units of every arm in every replicate, the same with parallel ones merged, in how many replicates some
-    point of each family's path has the teacher's depth, and the seconds that it took."""
+def run(cell: Cell, lengths: Lengths, arms: Collection[str]) -> dict[str, Any]:
+    """The live units of these arms in every replicate, the same with parallel ones merged, in how many replicates what
+    the teacher has was on the way (see `practical`), and the seconds that it took."""
     begun = time.perf_counter()
     teachers = certified_teachers(cell.replicates, cell.seed, Plan(lengths.certify, weight_decay=0.0))
     generator = torch.Generator().manual_seed(1_000_003 * (cell.seed + 1) + cell.n)
@@ -57,8 +58,8 @@ def run(cell: Cell, lengths: Lengths) -> dict[str, Any]:
         Plan(lengths.strength),
         Plan(lengths.settle),
     )
-    by_rate = theorem(scene, teachers, cell.n)
-    by_rule, seen = practical(scene)
+    by_rate = theorem(scene, teachers, cell.n, {arm: rate for arm, rate in RATES.items() if arm in arms})
+    by_rule, seen = practical(scene, {arm: choice for arm, choice in PRACTICAL.items() if arm in arms})
     ends = by_rate | by_rule
     return {
         "n": cell.n,

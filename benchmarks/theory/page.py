@@ -1,6 +1,10 @@
-"""The table and the picture of the results: python -m benchmarks.theory.page (pip install matplotlib)."""
+"""The tables of docs/theory.md and its picture, from the results: python -m benchmarks.theory.page
+
+pip install matplotlib
+"""
 
 import json
+import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,7 +12,7 @@ from typing import Any
 import torch
 from benchmarks.theory.rules import has_depth, has_width, wilson
 
-__all__ = ["draw", "shares", "table"]
+__all__ = ["assumption_table", "draw", "shares", "table", "written"]
 
 ROOT = Path(__file__).parents[2]
 STYLES: dict[str, dict[str, Any]] = {
@@ -37,15 +41,15 @@ def shares(found: dict[str, Any]) -> dict[str, dict[int, tuple[Share, Share, Sha
 
 
 def table(found: dict[str, Any]) -> str:
-    """Markdown: a table for each of the three probabilities, with Wilson intervals."""
+    """Markdown: a table for each of the three probabilities, with Wilson intervals; replicates in brackets above."""
     titles = ("P(depth)", "P(width given depth)", "P(both)")
     return "\n\n".join(f"{title}\n\n" + "\n".join(_rows(found, i)) for i, title in enumerate(titles))
 
 
 def _rows(found: dict[str, Any], kind: int) -> Iterable[str]:
     by_arm = shares(found)
-    sizes = list(next(iter(by_arm.values())))
-    yield "| arm | " + " | ".join(f"n = {n}" for n in sizes) + " |"
+    sizes = {n: values[0][1] for n, values in next(iter(by_arm.values())).items()}
+    yield "| arm | " + " | ".join(f"n = {n} ({count})" for n, count in sizes.items()) + " |"
     yield "|---" * (len(sizes) + 1) + "|"
     for arm, by_size in by_arm.items():
         yield f"| {arm} | " + " | ".join(_cell(*by_size[n][kind]) for n in sizes) + " |"
@@ -56,6 +60,26 @@ def _cell(hits: int, count: int) -> str:
         return "-"
     low, high = wilson(hits, count)
     return f"{hits / count:.2f} ({low:.2f}-{high:.2f})"
+
+
+def assumption_table(found: dict[str, Any], good: float = 0.25) -> str:
+    """Markdown: means of Q_d and Q_w over the networks whose error is below `good` variances of the noise."""
+    lines = ["| width | depth | networks | Q_d, trained | Q_d, least | Q_w, trained | Q_w, least |", "|---" * 7 + "|"]
+    by_place = {(row["width"], row["depth"], row["kind"]): row for row in found["rows"]}
+    for width, depth in dict.fromkeys(place[:2] for place in by_place):
+        rows = [by_place[width, depth, kind] for kind in ("trained", "least Q_d", "least Q_w")]
+        kept = [i for i in range(len(found["seeds"])) if all(row["error"][i] < good for row in rows)]
+        names = ((0, "q_d"), (1, "q_d"), (0, "q_w"), (2, "q_w"))
+        values = [f"{statistics.mean(rows[i][q][k] for k in kept):.1f}" if kept else "-" for i, q in names]
+        lines.append(f"| {width} | {depth} | {len(kept)} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def written(page: str, name: str, text: str) -> str:
+    """The page with `text` between its marks for `name`."""
+    before, mark, rest = page.partition(f"<!-- {name} -->\n")
+    assert mark, f"the page has no mark for {name}"
+    return f"{before}{mark}{text}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
 
 
 def draw(found: dict[str, Any], out: Path) -> None:
@@ -87,7 +111,14 @@ def draw(found: dict[str, Any], out: Path) -> None:
     plt.close(figure)
 
 
+def main() -> None:
+    results = ROOT / "benchmarks" / "results"
+    found, assumption = (json.loads((results / f"{name}.json").read_text()) for name in ("theory", "theory_assumption"))
+    path = ROOT / "docs" / "theory.md"
+    page = written(path.read_text(), "shares", table(found))
+    path.write_text(written(page, "assumption", assumption_table(assumption)))
+    draw(found, ROOT / "docs" / "pictures" / "theory.svg")
+
+
 if __name__ == "__main__":
-    results = json.loads((ROOT / "benchmarks" / "results" / "theory.json").read_text())
-    print(table(results))
-    draw(results, ROOT / "docs" / "pictures" / "theory.svg")
+    main()
