@@ -55,6 +55,8 @@ RATES = {
 def practical(scene: Scene, arms: Mapping[str, tuple[str, str]]) -> tuple[dict[str, Stack], dict[str, tuple[int, int]]]:
     """The networks that these arms of `PRACTICAL` end with; and in how many replicates some point of the path has the
     teacher's depth, and after depth was chosen some point its widths, whichever the rule then takes."""
+    if not arms:
+        return {}, {}
     count, own = len(scene.weights), range(len(scene.weights))
     families = list(dict.fromkeys(family for family, _ in arms.values()))
     wide = scene.part([*own] * len(families), [family for family in families for _ in own])
@@ -77,6 +79,8 @@ def _seen(points: list[Point], is_right: Callable[[Tensor], Tensor]) -> int:
 
 def theorem(scene: Scene, teachers: Stack, n: int, rates: Mapping[str, Rate]) -> dict[str, Stack]:
     """The networks that these arms of `RATES` end with."""
+    if not rates:
+        return {}
     count, own = len(scene.weights), range(len(scene.weights))
     wide = scene.part([*own] * len(rates))
     starts = [embedded(teachers, scene.dense) if rate.from_teacher else scene.dense for rate in rates.values()]
