@@ -166,20 +166,21 @@ def test_a_grid_goes_on_where_it_was_stopped(theory: Any, tmp_path: Path, monkey
     both = json.loads(out.read_text())
     assert both["cells"]["n 30 seed 0"] == first["cells"]["n 30 seed 0"], "it is not done again"
     assert list(both["cells"]) == ["n 30 seed 0", "n 40 seed 0"]
-    (deep, count), _, (right, of) = theory("page").shares(both)["amsc"][40]
-    assert 0 <= right <= deep <= count == of == 2
+    (deep, count), _, (right, of), (small, _) = theory("page").shares(both)["amsc"][40]
+    assert 0 <= right <= small <= deep <= count == of == 2
     with pytest.raises(SettingsError, match="another setup"):
         main.main(["--sizes", "30", "--replicates", "3", "--out", str(out)])
 
 
 def test_tables_say_how_many_of_how_many(theory: Any) -> None:
     page = theory("page")
-    cells = {"a": {"n": 9, "arms": {"amsc": [[2, 0, 2, 0], [3, 0, 2, 0], [2, 2, 2, 0], [0, 0, 5, 3]]}}}
-    depth, width, both = page.table({"cells": cells}).split("\n\n")[1::2]
+    cells = {"a": {"n": 9, "arms": {"amsc": [[2, 0, 2, 0], [3, 0, 2, 0], [2, 2, 2, 0], [0, 0, 1, 3]]}}}
+    depth, width, both, four = page.table({"cells": cells}).split("\n\n")[1::2]
     assert depth.splitlines()[0] == "| arm | n = 9 (4) |"
     assert "| amsc | 0.75 (0.30-0.95) |" in depth
     assert "| amsc | 0.33 (0.06-0.79) |" in width
     assert "| amsc | 0.25 (0.05-0.70) |" in both
+    assert "| amsc | 0.50 (0.15-0.85) |" in four
     text = page.written("a\n<!-- b -->\nold\n<!-- end -->\nc", "b", "new")
     assert text == "a\n<!-- b -->\nnew\n<!-- end -->\nc"
 

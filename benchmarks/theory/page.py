@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from benchmarks.theory.rules import has_depth, has_width, wilson
+from benchmarks.theory.teachers import TEACHER
 
 __all__ = ["assumption_table", "draw", "shares", "table", "written"]
 
@@ -27,22 +28,29 @@ STYLES: dict[str, dict[str, Any]] = {
 Share = tuple[int, int]
 
 
-def shares(found: dict[str, Any]) -> dict[str, dict[int, tuple[Share, Share, Share]]]:
-    """By arm and n: how many of how many have the depth; the width, of those that have the depth; and both."""
-    result: dict[str, dict[int, tuple[Share, Share, Share]]] = {}
+def shares(found: dict[str, Any]) -> dict[str, dict[int, tuple[Share, ...]]]:
+    """By arm and n: how many of how many have the depth; the width, of those that have the depth; both; and the depth
+    with as many units in all as the teacher has, however they are spread."""
+    result: dict[str, dict[int, tuple[Share, ...]]] = {}
     cells = list(found["cells"].values())
     for arm in cells[0]["arms"]:
         for n in sorted({cell["n"] for cell in cells}):
             units = torch.tensor([row for cell in cells if cell["n"] == n for row in cell["arms"][arm]])
             depth, both = has_depth(units), has_width(units)
-            deep, right = int(depth.sum()), int(both.sum())
-            result.setdefault(arm, {})[n] = ((deep, len(units)), (right, deep), (right, len(units)))
+            is_small = depth & (units.sum(1) == sum(TEACHER.units))
+            deep, right, small = (int(each.sum()) for each in (depth, both, is_small))
+            result.setdefault(arm, {})[n] = (
+                (deep, len(units)),
+                (right, deep),
+                (right, len(units)),
+                (small, len(units)),
+            )
     return result
 
 
 def table(found: dict[str, Any]) -> str:
-    """Markdown: a table for each of the three probabilities, with Wilson intervals; replicates in brackets above."""
-    titles = ("P(depth)", "P(width given depth)", "P(both)")
+    """Markdown: a table for each probability, with Wilson intervals; replicates in brackets above."""
+    titles = ("P(depth)", "P(width given depth)", "P(both)", "P(depth, and four units in all, however spread)")
     return "\n\n".join(f"{title}\n\n" + "\n".join(_rows(found, i)) for i, title in enumerate(titles))
 
 
