@@ -236,7 +236,7 @@ def disturbed(
             return
         struck(words, folder, chance.choice(FAULTS), chance.uniform(0.1, pace), chance, tally, disk)
         if (folder / "record.json").is_file() and (folder / "report.html").is_file():
-            if (code := end_of(started(words, log_of(folder)))) != 0:
+            if (code := end_of(started(again, log_of(folder)))) != 0:
                 tally.wrong_ends.append(f"of a run that had ended: exit code {code}")
             return
     end_of(started(again, log_of(folder)))
@@ -262,7 +262,7 @@ def soak(options: argparse.Namespace, disk: Disk) -> Tally:
     for name, job in JOBS.items():
         start, calm = time.monotonic(), disk.place / name
         assert end_of(started([*job, "--out", str(calm)], log_of(calm))) == 0, "the calm run failed"
-        pace[name] = 0.6 * (time.monotonic() - start)
+        pace[name] = 0.9 * (time.monotonic() - start)
     end = time.monotonic() + 60 * options.minutes
     while time.monotonic() < end and sum(tally.faults.values()) < options.faults:
         name = chance.choice(tuple(JOBS))
