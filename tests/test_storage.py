@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from amsc.errors import AmscWarning, RunFolderError
-from amsc.storage import clear_parts, write_atomically, written_whole
+from amsc.storage import clear_parts, read_text, write_atomically, written_whole
 from amsc.training import load_state, save_state
 
 STATE = {
@@ -161,7 +161,7 @@ def test_the_one_before_is_kept_also_where_there_are_no_links(tmp_path: Path, mo
     path = _saved_twice(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["state.before.pt", "state.pt"]
     path.unlink()
-    with pytest.warns(AmscWarning, match="damaged"):
+    with pytest.warns(AmscWarning, match="gone"):
         assert load_state(path)["step"] == 1
 
 
@@ -174,3 +174,25 @@ def test_a_state_that_is_compressed_is_refused(tmp_path: Path) -> None:
     os.replace(tmp_path / "bomb", path)
     with pytest.raises(RunFolderError, match="compressed"):
         load_state(path)
+
+
+def test_a_state_that_cannot_be_read_now_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk may answer again, and then the newest state is there."""
+    path = _saved_twice(tmp_path)
+    newest = path.read_bytes()
+
+    def fails(*args: object, **options: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(torch, "load", fails)
+        with pytest.raises(RunFolderError, match="cannot read the saved state"):
+            load_state(path)
+    assert path.read_bytes() == newest
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    """To open it would be to wait for who writes to it."""
+    os.mkfifo(tmp_path / "record.json")
+    with pytest.raises(OSError, match="it is no file"):
+        read_text(tmp_path / "record.json")

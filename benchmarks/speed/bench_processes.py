@@ -28,7 +28,7 @@ from amsc.models import open_model
 from amsc.parallel import all_together, joined
 
 RESULTS = Path(__file__).parents[1] / "results" / "processes.json"
-EXAMPLES, BATCH = 1024, 128
+EXAMPLES, BATCH = 512, 64
 
 
 def measure(out: Path) -> None:
@@ -42,18 +42,18 @@ def measure(out: Path) -> None:
     torch.manual_seed(0)
     model, example = open_model("resnet20").eval(), data.example_inputs()
     walk = amsc.Settings(
-        path_epochs=3, path_points=2, finetune_epochs=0, reconstruction=0, depth_rule="share", precision="float32"
+        path_epochs=2, path_points=2, finetune_epochs=0, reconstruction=0, depth_rule="share", precision="float32"
     )
     structure = amsc.trace(model, example)
     channels = {group.name: range(group.size // 2) for group in structure.channels if group.exact}
     plan = amsc.plan_cut(structure, channels=channels)
     small = amsc.cut(model, plan)
     works: dict[str, Callable[[], object]] = {
-        "scan": lambda: amsc.scan(model, example, data, evaluate=True, progress=False),
+        "scan": lambda: amsc.scan(model, example, data, shares=(0.6, 0.4), progress=False),
         "reconstruction": lambda: amsc.reconstruct(small, model, data),
         "walk": lambda: amsc.compress(model, example, data, target="macs=60%", settings=walk, progress=False),
     }
-    with joined("cpu"), all_together() as here:
+    with joined(), all_together() as here:
         found = {}
         for name, work in works.items():
             start = time.perf_counter()

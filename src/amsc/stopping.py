@@ -61,7 +61,7 @@ def stoppable() -> Iterator[None]:
 @contextlib.contextmanager
 def putting_off() -> Iterator[Wish]:
     """A signal inside is only noted: ask the wish after each step, put away what there is, and leave. It is raised at
-    the end; a second one is raised at once.
+    the end, unless an error is; a second one is raised at once.
 
     Where the signals are not those of `stoppable`, nothing is ever heard.
     """
@@ -69,13 +69,10 @@ def putting_off() -> Iterator[Wish]:
     _waiting.append(wish)
     try:
         yield wish
-    except KeyboardInterrupt:  # the second one
-        wish.kind = None
-        raise
     finally:
         _waiting.remove(wish)
-        if wish.kind is not None:
-            raise wish.kind
+    if wish.kind is not None:  # where all went well: an error is said before it
+        raise wish.kind
 
 
 def _heard(number: int, frame: Any) -> None:

@@ -80,9 +80,16 @@ def load_state(path: Path) -> dict[str, Any]:
         except _DamagedError as other:
             raise RunFolderError(f"{error}, and so is {before.name}; start again in a new folder") from other
         with contextlib.suppress(OSError):  # a folder that may only be read
-            by_first(lambda: os.replace(before, path))
+            by_first(lambda: _put_back(before, path))
         warnings.warn(f"{error}: it is gone on with from the state saved before it", AmscWarning, stacklevel=2)
         return state
+
+
+def _put_back(before: Path, path: Path) -> None:
+    """Let the state before take the place of the damaged one, which is kept for who wants to look at it."""
+    if path.exists():
+        os.replace(path, path.with_name(f"{path.stem}.damaged{path.suffix}"))
+    os.replace(before, path)
 
 
 def has_state(path: Path) -> bool:
@@ -141,6 +148,10 @@ def _read_state(path: Path) -> dict[str, Any]:
     try:
         _check_seal(path)
         saved = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise _DamagedError(f"the saved state {path} is gone") from error
+    except (OSError, MemoryError) as error:  # the file may be as it was written
+        raise RunFolderError(f"cannot read the saved state {path}: {error or type(error).__name__}") from error
     except DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _DamagedError(f"the saved state {path} is damaged ({reason})") from error
@@ -153,7 +164,7 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 
 DAMAGED = (
-    *(OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, MemoryError),
+    *(RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError),
     *(pickle.UnpicklingError, zipfile.BadZipFile, RecursionError, NotImplementedError, OverflowError, AssertionError),
 )
 """What reading a file that somebody has changed may end with."""
@@ -173,20 +184,20 @@ MOST_TEXT = 64 << 20
 """Bytes of a text file; records of large networks have some hundred thousand."""
 
 
-def read_text(path: Path, *, most: int = MOST_TEXT) -> str:
-    """What a text file (UTF-8) holds.
+def read_text(path: Path, *, most: int = MOST_TEXT, errors: str = "strict") -> str:
+    """What a text file (UTF-8) holds; `errors` as in `bytes.decode`.
 
     Raises:
         OSError: it cannot be read, is no file, or has more than `most` bytes.
         UnicodeDecodeError: it is no text.
     """
+    facts = path.stat()  # to open a pipe would be to wait for who writes to it
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    if facts.st_size > most:
+        raise OSError(errno.EFBIG, f"it has {facts.st_size:,} bytes, and may have {most:,}", str(path))
     with path.open("rb") as file:
-        facts = os.fstat(file.fileno())
-        if not stat.S_ISREG(facts.st_mode):
-            raise OSError(errno.EINVAL, "it is no file", str(path))
-        if facts.st_size > most:
-            raise OSError(errno.EFBIG, f"it has {facts.st_size:,} bytes, and may have {most:,}", str(path))
-        return file.read(most).decode("utf-8")
+        return file.read(most).decode("utf-8", errors)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -51,6 +51,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         RunFolderError: the file is not there, damaged, or no safetensors file; the message says why.
     """
     try:
+        if path.exists() and not path.is_file():  # to open a pipe would be to wait for who writes to it
+            raise OSError("it is no file")
         with path.open("rb") as file:
             wanted = _checksum(_header(file))
             found = digest_of(file) if wanted else None

@@ -293,7 +293,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert record["after"]["macs"] <= 0.6 * record["before"]["macs"]
     run = read_settings(out / "settings.toml")
     assert (run.task, run.settings.depth_rule) == ("imitation", "equal-cost")
-    assert main(["resume", str(out), "--quiet"]) == 0
+    assert main(["resume", str(out), "--model", WORDS[0], "--quiet"]) == 0
 
 
 def test_the_command_line_scans(capsys: pytest.CaptureFixture[str]) -> None:

@@ -190,7 +190,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     works = {work.__name__: work for work in (training, scores, derivatives, reconstruction)}
     alone = {name: work() for name, work in works.items()}
-    with joined("cpu"), all_together() as here:
+    with joined(), all_together() as here:
         found: dict[str, Any] = {
             "size": here.size,
             "alone": alone,

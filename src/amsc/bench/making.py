@@ -130,7 +130,7 @@ class Lab:
 
     def _outside(self, cell: Cell, outsider: str) -> tuple[nn.Module, float]:
         """The network that an outsider has cut, and the seconds it took."""
-        key = self._folder / "outside" / plain_name(f"{cell.network}-{outsider}-{cell.budget}")
+        key = self._folder / "outside" / digest([cell.network, outsider, cell.budget])
         if key not in self._cuts:
             settings, start = self._recipe.settings, time.perf_counter()
             dense = self.dense(cell.network)[0]

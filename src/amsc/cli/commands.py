@@ -132,7 +132,7 @@ def _run(words: Sequence[str], console: Console) -> int:
     if "run" not in args:
         parser.print_help(sys.stderr)
         return 2
-    with stoppable(), _with_others(args, words) as is_needed:
+    with stoppable(), _with_others(words) as is_needed:
         return int(args.run(args, console)) if is_needed else 0
 
 
@@ -146,15 +146,19 @@ TOGETHER = ("compress", "path", "pick", "resume", "scan")
 
 
 @contextlib.contextmanager
-def _with_others(args: Any, words: Sequence[str]) -> Iterator[bool]:
+def _with_others(words: Sequence[str]) -> Iterator[bool]:
     """Whether this process has something to do; those that torchrun has started know each other inside."""
-    if not set(_meant(words)) & set(TOGETHER):
-        yield _is_first()
-        return
-    from amsc.parallel import all_together, joined
-
-    with joined(getattr(args, "device", None) or "cpu"), all_together():
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield True
+        return
+    from amsc.parallel import all_together, apart, joined
+
+    if set(_meant(words)) & set(TOGETHER):
+        with joined(), all_together():
+            yield True
+    else:
+        with apart():
+            yield _is_first()
 
 
 def _meant(words: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from amsc.data import Data, some_examples
 
-__all__ = ["SPLITS", "digest_of", "fingerprint", "weights_fingerprint"]
+__all__ = ["SPLITS", "fingerprint", "rounded_digest", "weights_fingerprint"]
 
 FEW = slice(0, 8)
 """Examples of the validation split that are looked at."""
@@ -31,10 +31,10 @@ def fingerprint(data: Data) -> dict[str, Any]:
 
 def weights_fingerprint(model: nn.Module) -> str:
     """What tells a network from others: its tensors, by sums that are rounded."""
-    return digest_of(model.state_dict())
+    return rounded_digest(model.state_dict())
 
 
-def digest_of(weights: Mapping[str, Any]) -> str:
+def rounded_digest(weights: Mapping[str, Any]) -> str:
     """The same of a state dict."""
     return _digest(*(_words(tensor) for tensor in weights.values() if isinstance(tensor, Tensor)))
 

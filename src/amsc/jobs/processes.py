@@ -23,7 +23,7 @@ def together(model: nn.Module, data: Data, settings: Settings) -> Iterator[None]
         ParallelError: they were given different networks, data or settings, or have other versions of libraries.
         SettingsError: the settings are for a single process.
     """
-    with joined(settings.device), all_together() as here:
+    with joined(), all_together() as here:
         if settings.capture and not here.is_alone:
             raise SettingsError("capture records the steps of a single process; leave it out, or start one process")
         check_agreement({"their libraries": versions()}, "install the same versions everywhere")

@@ -63,7 +63,7 @@ def _points_of(file: Path) -> int:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8", errors="replace").splitlines()
+        return read_text(file, errors="replace").splitlines()
     except OSError:
         return []
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from amsc.errors import AmscError, RunFolderError
-from amsc.jobs.fingerprint import digest_of
+from amsc.jobs.fingerprint import rounded_digest
 from amsc.jobs.run_identity import refuse_another_run
 from amsc.jobs.run_lock import HIDDEN
 from amsc.jobs.run_state import RunState, run_state_from_plain, run_state_to_plain
@@ -46,11 +46,12 @@ def check_usable(path: Path | None, *, resume: bool) -> None:
     if path.exists() and not path.is_dir():
         raise RunFolderError(f"{path} is a file; name a folder for the run")
     present = sorted(item.name for item in path.iterdir() if item.name not in HIDDEN) if path.is_dir() else []
-    refuse_links(path)
     words = f"{', '.join(present[:3])}{' ...' if len(present) > 3 else ''}"
     if resume and not has_state(path / STATE_FILE):
         found = f"it holds {words}, but no {STATE_FILE}" if present else "there is nothing in it"
         raise RunFolderError(f"there is no run to resume in {path}: {found}; start one without resume, in a new folder")
+    if resume:
+        refuse_links(path)
     if not resume and not is_as_new(path):
         is_run = has_state(path / STATE_FILE)
         resume_it = f", or go on with the run in it: resume=True in Python, or amsc resume {path}" if is_run else ""
@@ -97,7 +98,7 @@ class RunFolder:
                 write_settings(self.path / SETTINGS_FILE, run)
             self.save(state)
         except BaseException:
-            if not has_state(self.path / STATE_FILE):
+            if world().is_first and not has_state(self.path / STATE_FILE):
                 for name in {SETTINGS_FILE, PATH_FILE} - present:
                     (self.path / name).unlink(missing_ok=True)
             raise
@@ -161,7 +162,10 @@ class RunFolder:
             ParallelError: the processes of this job do not have the same.
         """
         if not world().is_alone:
-            agreed = {"what goes": (point.removed_blocks, point.removed_channels), "the weights": digest_of(weights)}
+            agreed = {
+                "what goes": (point.removed_blocks, point.removed_channels),
+                "the weights": rounded_digest(weights),
+            }
             check_agreement(agreed, "one of them computes differently; start again with --deterministic")
         if self.path is None:
             return point

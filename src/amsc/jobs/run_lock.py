@@ -89,7 +89,7 @@ def _take_over(folder: Path, note: Path) -> None:
     try:
         if note.exists():
             text = f"{_writer(note)}, which wrote to {folder}, is gone: its lock is taken over"
-            warnings.warn(text, AmscWarning, stacklevel=12)  # twelve calls below that of compress or pick
+            warnings.warn(text, AmscWarning, stacklevel=14)  # fourteen calls below that of compress or pick
             for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
                 clear_parts(place)
         now = datetime.datetime.now().isoformat(" ", "seconds")

@@ -7,7 +7,7 @@ from typing import Any
 
 from amsc.errors import RunFolderError
 from amsc.parallel import by_first
-from amsc.storage import append_line
+from amsc.storage import append_line, read_text
 from amsc.words.json_text import plain_json
 
 __all__ = ["SearchLog"]
@@ -46,9 +46,9 @@ class SearchLog:
 
 def _read(path: Path) -> dict[str, Mapping[str, Any]]:
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = read_text(path, errors="replace").splitlines()
     except OSError as error:
-        raise RunFolderError(f"cannot read {path}: {error.strerror or error}") from error
+        raise RunFolderError(f"cannot read {path}: {error}") from error
     found: dict[str, Mapping[str, Any]] = {}
     for line in lines:
         try:

@@ -3,15 +3,17 @@
 from amsc.parallel.agreement import check_agreement
 from amsc.parallel.gradients import share_gradients
 from amsc.parallel.norms import SharedNorms
-from amsc.parallel.processes import World, all_together, is_called_by_many, joined, world
-from amsc.parallel.sharing import by_first, in_turn, shared, summed, told, told_of_failure
+from amsc.parallel.processes import World, all_together, apart, is_called_by_many, joined, world
+from amsc.parallel.sharing import by_first, highest, in_turn, shared, summed, told, told_of_failure
 
 __all__ = [
     "SharedNorms",
     "World",
     "all_together",
+    "apart",
     "by_first",
     "check_agreement",
+    "highest",
     "in_turn",
     "is_called_by_many",
     "joined",

@@ -5,12 +5,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-__all__ = ["World", "all_together", "alone", "is_called_by_many", "joined", "world"]
+__all__ = ["World", "all_together", "alone", "apart", "is_called_by_many", "joined", "line", "world"]
 
 
 T = TypeVar("T")
@@ -35,6 +35,7 @@ class World:
 
 
 ALONE = World()
+_is_apart: ContextVar[bool] = ContextVar("amsc_is_apart", default=False)
 _world: ContextVar[World] = ContextVar("amsc_world", default=ALONE)
 
 
@@ -49,19 +50,34 @@ def is_called_by_many() -> bool:
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[None]:
-    """The processes that torchrun has started know each other inside, if they do not yet; each computes on the
-    accelerator of its own. Nothing where this process is alone.
+def apart() -> Iterator[None]:
+    """What is called inside this process does alone, whoever else was started beside it.
+
+    if torch.distributed.get_rank() == 0:
+        with amsc.parallel.apart():
+            amsc.scan(model, example, data)
+    """
+    token = _is_apart.set(True)
+    try:
+        yield
+    finally:
+        _is_apart.reset(token)
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """The processes that torchrun has started know each other inside, if they do not yet; each takes the GPU of its
+    own, where there are any. Nothing where this process is alone.
 
     Messages go by gloo on a CPU and by nccl between GPUs; gradients, sums and decisions are all that is sent.
     """
-    if not is_called_by_many() or dist.is_initialized():
+    if _is_apart.get() or not is_called_by_many() or dist.is_initialized():
         yield
         return
-    is_cuda = torch.device(device).type == "cuda"
-    if is_cuda:
+    has_cuda = torch.cuda.is_available()
+    if has_cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if is_cuda else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if has_cuda else "gloo")
     try:
         yield
     finally:
@@ -77,10 +93,21 @@ def alone(work: Callable[[], T]) -> T:
         _world.reset(token)
 
 
+_lines: list[tuple[Any, Any]] = []
+"""The group of all processes, and the one made of it for what is said from processor to processor."""
+
+
+def line() -> Any:
+    """The group by which processes talk without a GPU: made once, whatever the group of all of them uses."""
+    if not _lines or _lines[-1][0] is not dist.group.WORLD:
+        _lines[:] = [(dist.group.WORLD, dist.new_group(backend="gloo"))]
+    return _lines[-1][1]
+
+
 @contextlib.contextmanager
 def all_together() -> Iterator[World]:
     """The job inside is done by all processes that know each other (`torch.distributed`), each of which calls this."""
-    many = dist.is_available() and dist.is_initialized()
+    many = not _is_apart.get() and dist.is_available() and dist.is_initialized()
     found = World(dist.get_rank(), dist.get_world_size()) if many else ALONE
     token = _world.set(found)
     try:

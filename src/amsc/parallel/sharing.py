@@ -1,19 +1,24 @@
 """Work that processes share, and what one of them does for all. Alone, everything is as if nothing were here."""
 
 import contextlib
+import itertools
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from amsc.parallel.processes import alone, world
+from amsc.errors import ParallelError
+from amsc.parallel.processes import alone, line, world
 
-__all__ = ["by_first", "in_turn", "shared", "summed", "told", "told_of_failure"]
+__all__ = ["by_first", "highest", "in_turn", "shared", "summed", "told", "told_of_failure"]
 
 T = TypeVar("T")
+_turns = itertools.count()
+"""Of what is told: the same in all processes, as long as they are in the same place."""
 Numbered = tuple[int, T]
 
 
@@ -85,12 +90,27 @@ def told(work: Callable[[], T]) -> list[T]:
         mine = True, _on_cpu(work())
     except Exception as error:
         failure, mine = error, (False, _tellable(error))
-    every: list[tuple[bool, Any]] = [(False, None)] * world().size
-    dist.all_gather_object(every, mine)
-    for is_done, value in every:
+    turn = next(_turns)
+    every: list[tuple[int, bool, Any]] = [(turn, *mine)] * world().size
+    dist.all_gather_object(every, (turn, *mine), group=line())
+    for _, is_done, value in every:
         if not is_done:
             raise value from failure
-    return [value for _, value in every]
+    if any(number != turn for number, _, _ in every):
+        raise ParallelError(
+            "the processes of this job have come to different places: one of them has met an error that the others "
+            "have not; look for it in what it said before"
+        )
+    return [value for _, _, value in every]
+
+
+def highest(value: int) -> int:
+    """The highest of the values of all processes, without waiting for a GPU."""
+    if world().is_alone:
+        return value
+    found = torch.tensor([value])
+    dist.all_reduce(found, dist.ReduceOp.MAX, group=line())
+    return int(found)
 
 
 def _tellable(error: Exception) -> Exception:

@@ -107,7 +107,7 @@ class _Measured:
     def begin(self, row: Rows | None, target: Target | None) -> str:
         """Look at the first batch, which the center is of; why no other is to be looked at, "" if it is."""
         reason, center = by_first(lambda: self._first_look(row, target))
-        self.center = None if center is None or row is None else center.to(row.values.device)
+        self.center = None if center is None or row is None else center.to(exact(row.values[:0]).device)
         return reason
 
     def _first_look(self, row: Rows | None, target: Target | None) -> tuple[str, Tensor | None]:
@@ -176,19 +176,24 @@ def _measure(
     def positions(number: int, _: str, total: int) -> Tensor:
         return job.positions(number, total)
 
-    own, reason = own_batches(batches), ""
-    with closing(read(model, own, {job.name: job.wanted}, positions, inputs=True, replay=replay)) as every:
-        for (number, _), rows, target in zip(own, every, targets, strict=True):
-            row = rows.get(job.name)
-            reason = _why_not(row, target)
-            if number == own[0][0]:
-                reason = measured.begin(row, target) or reason
-            if reason:
-                break
-            assert row is not None
-            assert target is not None
-            measured.add(number, row, target)
-    reason = next(filter(None, told(lambda: reason)), "")
+    own = own_batches(batches)
+
+    def look() -> str:
+        """Why nothing can be said, if so; what this process has to say is in `measured` then."""
+        with closing(read(model, own, {job.name: job.wanted}, positions, inputs=True, replay=replay)) as every:
+            for (number, _), rows, target in zip(own, every, targets, strict=True):
+                row = rows.get(job.name)
+                reason = _why_not(row, target)
+                if number == own[0][0]:
+                    reason = measured.begin(row, target) or reason
+                if reason:
+                    return reason
+                assert row is not None
+                assert target is not None
+                measured.add(number, row, target)
+        return ""
+
+    reason = next(filter(None, told(look)), "")
     if not reason and not is_for_all(batches):
         measured.pool()
     return reason or (

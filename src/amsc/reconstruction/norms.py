@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from amsc.borrowing import borrowed, unfused_attention
-from amsc.parallel import summed
+from amsc.parallel import summed, told_of_failure
 from amsc.reconstruction.batches import is_for_all, own_batches, run
 from amsc.reconstruction.chain import argument
 from amsc.reconstruction.moments import exact
@@ -65,9 +65,13 @@ def settle(model: nn.Module, batches: Sequence[Any], means: Collection[str]) -> 
     those of the `batches`. One that is called several times, or whose scale and shift are missing, frozen or shared,
     stays as it is."""
     watch = _Statistics(Names.of(model), means)
-    with borrowed(model), unfused_attention():
-        for _, batch in own_batches(batches):
-            run(model, batch, watch)
+
+    def look() -> None:
+        with borrowed(model), unfused_attention():
+            for _, batch in own_batches(batches):
+                run(model, batch, watch)
+
+    told_of_failure(look)
     with torch.no_grad():
         for norm in watch.found.values():
             if not is_for_all(batches):

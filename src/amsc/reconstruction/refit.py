@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from amsc.borrowing import copied, named_tensors
 from amsc.errors import CutError, ModelError, SettingsError
+from amsc.parallel import told_of_failure
 from amsc.reconstruction.batches import calibration, in_parts, own_batches
 from amsc.reconstruction.fitting import Job, Target, refit
 from amsc.reconstruction.norms import settle
@@ -169,10 +170,14 @@ def _targets(dense: nn.Module, batches: Sequence[tuple[int, Any]], jobs: Sequenc
     def positions(number: int, name: str, total: int) -> Tensor:
         return by_name[name].positions(number, total)
 
-    with closing(read(dense, batches, wanted, positions, inputs=False)) as every:
-        return [
-            {name: _kept_of(row.values, row.scale, by_name[name].kept) for name, row in rows.items()} for rows in every
-        ]
+    def look() -> list[dict[str, Target]]:
+        with closing(read(dense, batches, wanted, positions, inputs=False)) as every:
+            return [
+                {name: _kept_of(row.values, row.scale, by_name[name].kept) for name, row in rows.items()}
+                for rows in every
+            ]
+
+    return told_of_failure(look)
 
 
 def _kept_of(values: Tensor, scale: Tensor, kept: Sequence[int]) -> Target:

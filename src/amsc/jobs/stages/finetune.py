@@ -13,6 +13,7 @@ from amsc.jobs.stages.job import Job, end_of, saved, small_network
 from amsc.jobs.stages.record import record_of
 from amsc.jobs.stages.ruin import warn_of
 from amsc.jobs.stages.training import finetuned
+from amsc.parallel import by_first
 from amsc.surgery import is_of_transformers, save, save_pretrained
 from amsc.words.card import model_card
 
@@ -39,9 +40,10 @@ def finetune_small(job: Job, state: RunState) -> RunState:
     warn_of(record.warnings)
     state = replace(state, stage="done", record=record)
     if job.folder.path is not None:
-        save(small.model, job.folder.path / "model", card=model_card(record))
+        folder = job.folder.path
+        by_first(lambda: save(small.model, folder / "model", card=model_card(record)))
         if job.settings.uniform and is_of_transformers(small.model):
-            _save_for_transformers(job, small.model, job.folder.path / "pretrained")
+            by_first(lambda: _save_for_transformers(job, small.model, folder / "pretrained"))
     return saved(job, state)
 
 

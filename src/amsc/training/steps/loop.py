@@ -16,9 +16,9 @@ from amsc.borrowing import forked, seed_generators
 from amsc.data import Data, batch_size, moved
 from amsc.data.protocol import alternates
 from amsc.errors import DataError, InputError, NonFiniteLossError
-from amsc.parallel import told, world
+from amsc.parallel import highest, world
 from amsc.progress import NoProgress, Progress
-from amsc.stopping import Wish, putting_off
+from amsc.stopping import Terminated, Wish, putting_off
 from amsc.tasks import Task
 from amsc.training.steps.captured import step_of
 from amsc.training.steps.pause import Pause, generators_now, gone_on
@@ -132,11 +132,10 @@ def train_steps(
             loss = step(inputs, target)
             after(number)
             seen = look(number)
-            is_looked_at = gauge.add(loss, is_asked=bool(seen))
-            if is_looked_at:
+            if gauge.add(loss, is_asked=bool(seen)):
                 values = {"loss": gauge.recent, **watch(), **seen}
                 progress.update(stretch.phase, stretch.first + number + 1, stretch.steps, **values)
-            if leave is not None and _is_to_stop(wish, is_looked_at):
+            if leave is not None and _is_to_stop(wish):
                 leave(gauge.pause(device))
                 break
     gauge.look()
@@ -144,13 +143,11 @@ def train_steps(
     return gauge.total / max(1, gauge.seen)
 
 
-def _is_to_stop(wish: Wish, is_looked_at: bool) -> bool:
-    """Whether somebody wants training to stop. Several processes ask each other, when they look at the losses."""
-    if world().is_alone:
-        return wish.is_heard
-    if is_looked_at:
-        wish.kind = next(filter(None, told(lambda: wish.kind)), None)
-    return is_looked_at and wish.is_heard
+def _is_to_stop(wish: Wish) -> bool:
+    """Whether somebody wants training to stop, here or in another process."""
+    kinds = (None, KeyboardInterrupt, Terminated)
+    wish.kind = kinds[highest(kinds.index(wish.kind))]
+    return wish.is_heard
 
 
 def ahead(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
