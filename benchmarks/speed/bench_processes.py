@@ -42,7 +42,7 @@ def measure(out: Path) -> None:
     torch.manual_seed(0)
     model, example = open_model("resnet20").eval(), data.example_inputs()
     walk = amsc.Settings(
-        path_epochs=2, path_points=2, finetune_epochs=0, reconstruction=0, depth_rule="share", precision="float32"
+        path_epochs=6, path_points=2, finetune_epochs=0, reconstruction=0, depth_rule="share", precision="float32"
     )
     structure = amsc.trace(model, example)
     channels = {group.name: range(group.size // 2) for group in structure.channels if group.exact}

@@ -32,27 +32,6 @@ class SharedNorms(TorchFunctionMode):
         return function(*args, **options)
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over all processes; each gradient by it counts in all of them."""
-
-    @staticmethod
-    def forward(context: Any, own: Tensor) -> Tensor:
-        total = own.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total
-
-
-def _total(own: Tensor) -> Tensor:
-    total: Tensor = _Sum.apply(own)  # type: ignore[no-untyped-call]
-    return total
-
-
 def _batch_norm(
     inputs: Tensor,
     running_mean: Tensor | None,
@@ -63,21 +42,70 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """As `torch.nn.functional.batch_norm`; the variance is that around the common mean (two passes)."""
+    """As `torch.nn.functional.batch_norm`."""
     if not training:
         return F.batch_norm(inputs, running_mean, running_var, weight, bias, False, momentum, eps)
-    axes, shape = [axis for axis in range(inputs.ndim) if axis != 1], [1, -1, *[1] * (inputs.ndim - 2)]
-    values = inputs.float() if inputs.dtype in (torch.bfloat16, torch.float16) else inputs
-    count = torch.tensor(float(values.numel() // values.shape[1]), device=values.device, dtype=values.dtype)
-    dist.all_reduce(count)
-    mean = _total(values.sum(axes)) / count
-    centred = values - mean.view(shape)
-    variance = _total(centred.square().sum(axes)) / count
-    with torch.no_grad():
-        if running_mean is not None:
-            running_mean.lerp_(mean.detach().to(running_mean), momentum)
-        if running_var is not None:
-            running_var.lerp_((variance * count / (count - 1)).detach().to(running_var), momentum)
-    scale = (variance + eps).rsqrt() if weight is None else weight.to(values) * (variance + eps).rsqrt()
-    found: Tensor = centred * scale.view(shape)
-    return (found if bias is None else found + bias.to(values).view(shape)).to(inputs.dtype)
+    mean, variance, count = _statistics(inputs)
+    for running, new in ((running_mean, mean), (running_var, variance * (count / (count - 1)))):
+        if running is not None:
+            with torch.no_grad():
+                running.lerp_(new.to(running), momentum)
+    found: Tensor = _Normalise.apply(inputs, weight, bias, mean, variance, count, eps)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _statistics(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance of each channel over the examples of all processes, and how many numbers that are."""
+    values = inputs.detach()
+    values = values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+    variance, mean = torch.var_mean(values, _axes(values), correction=0)
+    exact = mean.double()  # of which squares may be taken from each other
+    count = torch.full((1,), values.numel() // values.shape[1], dtype=torch.float64, device=values.device)
+    sums = torch.cat([count, count * exact, count * (variance.double() + exact.square())])
+    dist.all_reduce(sums)
+    count, mean_sum, square_sum = sums.split([1, len(mean), len(mean)])
+    common = mean_sum / count
+    spread = (square_sum / count - common.square()).clamp(min=0)
+    return common.to(values.dtype), spread.to(values.dtype), count
+
+
+class _Normalise(torch.autograd.Function):
+    """(x - mean) / sqrt(variance + eps) * weight + bias, where mean and variance depend on the x of all processes
+    (Ioffe and Szegedy 2015, the gradients of section 3)."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        inputs: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        count: Tensor,
+        eps: float,
+    ) -> Tensor:
+        context.save_for_backward(inputs, weight, mean, variance, count)
+        context.eps = eps
+        return F.batch_norm(inputs, mean, variance, weight, bias, False, 0.0, eps)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        inputs, weight, mean, variance, count = context.saved_tensors
+        gradient, shape = gradients[0], [1, -1, *[1] * (inputs.ndim - 2)]
+        scale = (variance + context.eps).rsqrt()
+        above = gradient.to(mean.dtype)
+        by_bias = above.sum(_axes(inputs))
+        by_weight = (above * (inputs - mean.view(shape))).sum(_axes(inputs)) * scale
+        common = torch.stack([by_bias, by_weight])
+        dist.all_reduce(common)
+        of_bias, of_weight = common / count.to(mean)
+        slope = scale if weight is None else scale * weight
+        line = -slope * scale * of_weight
+        offset = -slope * of_bias - line * mean
+        by_input = torch.addcmul(above * slope.view(shape) + offset.view(shape), inputs.to(mean), line.view(shape))
+        own = (by_weight.to(weight), by_bias.to(weight)) if weight is not None else (None, None)
+        return (by_input.to(inputs.dtype), *own, None, None, None, None)
+
+
+def _axes(inputs: Tensor) -> list[int]:
+    return [axis for axis in range(inputs.ndim) if axis != 1]

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from amsc.borrowing import borrowed
 from amsc.data import Data, batch_size, inputs_of, moved, spread_batches
 from amsc.errors import DataError, UndefinedScoreError
-from amsc.parallel import in_turn, shared
+from amsc.parallel import in_turn, shared, summed, told_of_failure, world
 from amsc.tasks import Task
 from amsc.training.steps.loop import told_of
 from amsc.training.steps.step import AS_IS, Speed, device_of, forward
@@ -98,10 +98,29 @@ def reestimate_batchnorm(model: nn.Module, data: Data, *, batches: int = 20, spe
     if not layers:
         return
     device = device_of(model)
-    with _collecting(model, layers), torch.no_grad(), speed.computing(device):
-        for inputs, target in spread_batches(inputs_of(data), "train", batches):
+
+    def look() -> int:
+        used = 0
+        for _, (inputs, target) in in_turn(spread_batches(inputs_of(data), "train", batches)):
             if batch_size(target) > 1:  # a single example has no deviation
                 forward(model, inputs, device)
+                used += 1
+        return used
+
+    with _collecting(model, layers), torch.no_grad(), speed.computing(device):
+        _pool(layers, told_of_failure(look))
+
+
+def _pool(layers: list[_BatchNorm], used: int) -> None:
+    """Take the averages over the batches of all processes, of which this one has `used` so many."""
+    if world().is_alone:
+        return
+    for layer in layers:
+        kept = [tensor for tensor in (layer.running_mean, layer.running_var) if tensor is not None]
+        count, *sums = summed([torch.tensor(float(used), device=kept[0].device), *(used * tensor for tensor in kept)])
+        for tensor, total in zip(kept, sums, strict=True):
+            if count:
+                tensor.copy_(total / count)
 
 
 @contextmanager
