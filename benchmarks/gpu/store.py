@@ -122,7 +122,7 @@ class Store:
     def save_checkpoint(self, name: str, state: Mapping[str, Any]) -> None:
         """Keep how far the cell `name` is, in the place of any other."""
         with self._writing:
-            save_state(self.path / CHECKPOINT, {"cell": name, **state})
+            save_state(self.path / CHECKPOINT, {"cell": name, **state}, keep=False)  # files are few and small
         self._in_progress = name
 
     def checkpoint(self, name: str) -> dict[str, Any] | None:
@@ -136,7 +136,7 @@ class Store:
     def save_dense(self, network: str, weights: Mapping[str, Tensor]) -> None:
         """Keep the weights that all cells of the network start from."""
         with self._writing:
-            save_state(self._dense(network), {"weights": weights})
+            save_state(self._dense(network), {"weights": weights}, keep=False)
 
     def dense(self, network: str) -> dict[str, Tensor]:
         """What `save_dense` kept.

@@ -41,10 +41,10 @@ SEAL = b"\namsc blake2b "
 SEAL_SIZE = len(SEAL) + 64
 
 
-def save_state(path: Path, state: Mapping[str, Any]) -> None:
+def save_state(path: Path, state: Mapping[str, Any], *, keep: bool = True) -> None:
     """Write `state` (nested dictionaries, lists and tuples of tensors, numbers, strings and None) to `path`.
 
-    If anything fails, what `path` held before is still there. What it held before is kept beside it, for `load_state`.
+    If anything fails, what `path` held before is still there. With `keep` it stays beside the new one (`load_state`).
 
     Raises:
         RunFolderError: the file cannot be written, for example because the disk is full.
@@ -53,7 +53,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
         with written_whole(path) as temporary:
             torch.save({"format": FORMAT, "state": _on_cpu(state)}, temporary)
             _seal(temporary)
-            if world().is_first:
+            if keep and world().is_first:
                 _keep(path)
     except (RunFolderError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         words = str(error) if isinstance(error, RunFolderError) else f"cannot write {path}: {error}"

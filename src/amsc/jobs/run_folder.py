@@ -47,11 +47,11 @@ def check_usable(path: Path | None, *, resume: bool) -> None:
         raise RunFolderError(f"{path} is a file; name a folder for the run")
     present = sorted(item.name for item in path.iterdir() if item.name not in HIDDEN) if path.is_dir() else []
     words = f"{', '.join(present[:3])}{' ...' if len(present) > 3 else ''}"
+    if resume:
+        refuse_links(path)
     if resume and not has_state(path / STATE_FILE):
         found = f"it holds {words}, but no {STATE_FILE}" if present else "there is nothing in it"
         raise RunFolderError(f"there is no run to resume in {path}: {found}; start one without resume, in a new folder")
-    if resume:
-        refuse_links(path)
     if not resume and not is_as_new(path):
         is_run = has_state(path / STATE_FILE)
         resume_it = f", or go on with the run in it: resume=True in Python, or amsc resume {path}" if is_run else ""
