@@ -103,8 +103,8 @@ def draw(found: dict[str, Any], out: Path) -> None:
             known = {n: values[kind] for n, values in by_arm[arm].items() if values[kind][1]}
             middle = [hits / count for hits, count in known.values()]
             ends = [wilson(*share) for share in known.values()]
-            low = [m - end[0] for m, end in zip(middle, ends, strict=True)]
-            high = [end[1] - m for m, end in zip(middle, ends, strict=True)]
+            low = [max(0.0, m - end[0]) for m, end in zip(middle, ends, strict=True)]  # of none and all: rounding
+            high = [max(0.0, end[1] - m) for m, end in zip(middle, ends, strict=True)]
             at = [n * 1.03 ** (place - len(STYLES) / 2) for n in known]
             axes.errorbar(
                 at, middle, yerr=[low, high], marker="o", markersize=3, capsize=2, **{"linewidth": 1.2} | style
