@@ -31,8 +31,10 @@ from amsc.jobs.search_log import SearchLog
 from amsc.models import load_weights
 from amsc.report import render
 from amsc.settings import read_settings
+from amsc.structure import Rounding, trace
 from amsc.surgery import load
-from amsc.trainers.state import read_state
+from amsc.trainers.course import Course
+from amsc.trainers.state import LoopState, read_state, write_state
 
 __all__ = ["TARGETS", "spoilt", "survives"]
 
@@ -181,6 +183,13 @@ def _torch_weights() -> bytes:
     return written.getvalue()
 
 
+@cache
+def _loop_state() -> bytes:
+    structure = trace(build(), torch.zeros(1, 1, 8, 8))
+    course = Course((4, 4), (1, 1), 1, 100, 80, 60, Rounding())
+    return write_state(LoopState(3, None, structure, course, 0, 100, 1.0, False)).encode()
+
+
 TARGETS: Mapping[str, FuzzTarget] = {
     "config.json": FuzzTarget(_config, lambda: (run() / "model" / "config.json").read_bytes(), is_json=True),
     "model.safetensors": FuzzTarget(_model, lambda: (run() / "model" / "model.safetensors").read_bytes()),
@@ -190,6 +199,7 @@ TARGETS: Mapping[str, FuzzTarget] = {
     "settings.toml": FuzzTarget(_settings, lambda: (run() / "settings.toml").read_bytes()),
     "recipe.toml": FuzzTarget(_recipe, lambda: RECIPE),
     "search.jsonl": FuzzTarget(_log, lambda: LOG),
+    "state of a trainer": FuzzTarget(_loop, _loop_state, is_json=True),
     "weights.pt": FuzzTarget(_weights, _torch_weights),
     "image": FuzzTarget(_image, _png),
     "parquet": FuzzTarget(_parquet, _table),

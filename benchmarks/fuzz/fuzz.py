@@ -56,13 +56,14 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=1_000_000, help="for each, at most")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    result: dict[str, Any] = {}
+    known: dict[str, Any] = json.loads(RESULT.read_text())["loaders"] if RESULT.exists() else {}
+    bad = []
     for name in options.loaders or TARGETS:
-        result[name] = fuzzed(TARGETS[name], random.Random(options.seed), 60 * options.minutes, options.cases)
-        print(name, result[name], flush=True)
-    bad = [name for name, one in result.items() if one["faults"] or one["slowest_seconds"] > SLOW]
-    said = {"seed": options.seed, "minutes_each": options.minutes, "machine": dict(machine_stamp()), "loaders": result}
-    RESULT.write_text(json.dumps(said, indent=1) + "\n")
+        found = fuzzed(TARGETS[name], random.Random(options.seed), 60 * options.minutes, options.cases)
+        known[name] = {"seed": options.seed, "minutes": options.minutes, **found}
+        print(name, known[name], flush=True)
+        bad += [name] if found["faults"] or found["slowest_seconds"] > SLOW else []
+    RESULT.write_text(json.dumps({"machine": dict(machine_stamp()), "loaders": known}, indent=1) + "\n")
     return 1 if bad else 0
 
 

@@ -45,6 +45,8 @@ TIMES = ("seconds", "latency_seconds", "latency_spread_seconds", "peak_memory_by
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
 CODES = {"SIGKILL": -9, "SIGTERM": 143, "Ctrl-C": 130}
 FULL_DISK_CODE = 8
+SOON = 10.0
+"""Seconds within which a run that is asked to end does so, on a busy machine."""
 ROOMY = "size=512m"
 FAULTS = ("SIGKILL", "SIGTERM", "Ctrl-C", "damaged state", "torn search log", "full disk")
 
@@ -214,9 +216,15 @@ def struck(
             tally.wrong_ends.append(f"before {fault}: exit code {code}")
         return
     os.kill(child, SIGNALS[kind])
-    code = end_of(child)
-    if code not in (CODES[kind], 0):  # it may have ended meanwhile
+    signalled = time.monotonic()
+    code, taken = end_of(child), time.monotonic() - signalled
+    if code not in (CODES[kind], 0):
         tally.wrong_ends.append(f"{fault}: exit code {code}")
+    if code == 0:  # it may have been at its end; but not if it went on for long
+        tally.ended_before += 1
+        if taken > SOON:
+            tally.wrong_ends.append(f"{fault}: not heard for {taken:.0f} s")
+        return
     if fault not in AFTER or AFTER[fault](folder, chance):
         tally.faults[fault] += 1
     else:
@@ -239,7 +247,8 @@ def disturbed(
             if (code := end_of(started(again, log_of(folder)))) != 0:
                 tally.wrong_ends.append(f"of a run that had ended: exit code {code}")
             return
-    end_of(started(again, log_of(folder)))
+    if (code := end_of(started(again, log_of(folder)))) != 0:
+        tally.wrong_ends.append(f"after a hundred faults: exit code {code}")
 
 
 def compared(calm: Path, folder: Path, name: str, tally: Tally) -> bool:
@@ -294,6 +303,7 @@ def main() -> int:
         "minutes": round((time.monotonic() - start) / 60, 1),
         "faults": dict(tally.faults),
         "faults_in_all": sum(tally.faults.values()),
+        "ended_before_the_fault": tally.ended_before,
         "runs_that_ended": tally.runs,
         "different_records": tally.different,
         "lost_files": tally.lost,

@@ -11,6 +11,7 @@ from amsc.cli.parser import add_command, add_output_flags
 from amsc.cli.working import carry_on, payload, show_outcome
 from amsc.errors import RunFolderError
 from amsc.jobs.reading import so_far
+from amsc.jobs.run_folder import refuse_links
 
 __all__ = ["add_parser", "run"]
 
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     folder: Path = args.folder
     if not (folder / SETTINGS_FILE).is_file():
         raise RunFolderError(f"{folder} is not a run folder: it holds no {SETTINGS_FILE}")
+    refuse_links(folder)
     console.note(f"{folder}, {so_far(folder)}")
     record = carry_on(named(folder / SETTINGS_FILE, args), folder, console)
     show_outcome(record, folder, console)

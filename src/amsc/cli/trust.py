@@ -10,14 +10,14 @@ from amsc.settings import RunSettings
 
 __all__ = ["functions_in", "refuse_functions"]
 
-FLAGS = ("model", "data", "task")
+PARTS = ("model", "data", "task")
 READERS = ("parquet", "folder")
 """What names data of a path; anything else with a colon is a function."""
 
 
 def functions_in(run: RunSettings) -> dict[str, str]:
     """What in `run` names functions, `package.module:function`, by the part that they make."""
-    found = {name: getattr(run, name) or "" for name in FLAGS}
+    found = {name: getattr(run, name) or "" for name in PARTS}
     return {name: value for name, value in found.items() if _is_function(name, value)}
 
 
@@ -28,7 +28,7 @@ def _is_function(part: str, value: str) -> bool:
 
 
 def refuse_functions(
-    file: Path, run: RunSettings, given: Mapping[str, Any], parts: Sequence[str] = FLAGS, *, model: str = "--model "
+    file: Path, run: RunSettings, given: Mapping[str, Any], parts: Sequence[str] = PARTS, *, model: str = "--model "
 ) -> None:
     """Refuse a run, read from `file`, in which functions are named that the command line does not name again; `model`
     is what stands before the network's there.

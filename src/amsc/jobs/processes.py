@@ -24,7 +24,10 @@ def together(model: nn.Module, data: Data, settings: Settings) -> Iterator[None]
         SettingsError: the settings are for a single process.
     """
     with joined(), all_together() as here:
-        if settings.capture and not here.is_alone:
+        if here.is_alone:
+            yield
+            return
+        if settings.capture:
             raise SettingsError("capture records the steps of a single process; leave it out, or start one process")
         check_agreement({"their libraries": versions()}, "install the same versions everywhere")
         check_agreement({"the settings": plain_settings(settings)}, "give the same to each")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from amsc.errors import AmscError, RunFolderError
+from amsc.jobs.run_folder import PATH_FILE, SEARCH_FILE, refuse_links
 from amsc.records import Record, from_json
 from amsc.storage import read_text
 from amsc.words.json_text import UnknownFieldsError, plain_json
@@ -10,8 +11,6 @@ from amsc.words.json_text import UnknownFieldsError, plain_json
 __all__ = ["RECORD_FILE", "read_record", "so_far"]
 
 RECORD_FILE = "record.json"
-PATH_FILE = "path.jsonl"
-SEARCH_FILE = Path("state", "search.jsonl")
 
 
 def read_record(folder: Path, version: str) -> Record:
@@ -24,6 +23,7 @@ def read_record(folder: Path, version: str) -> Record:
     file = folder / RECORD_FILE
     if not file.is_file():
         raise RunFolderError(_why_none(folder))
+    refuse_links(folder)
     try:
         text = read_text(file)
     except (OSError, UnicodeDecodeError) as error:

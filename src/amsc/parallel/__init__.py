@@ -3,7 +3,7 @@
 from amsc.parallel.agreement import check_agreement
 from amsc.parallel.gradients import share_gradients
 from amsc.parallel.norms import SharedNorms
-from amsc.parallel.processes import World, all_together, apart, is_called_by_many, joined, world
+from amsc.parallel.processes import World, all_together, apart, joined, world
 from amsc.parallel.sharing import by_first, highest, in_turn, shared, summed, told, told_of_failure
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "check_agreement",
     "highest",
     "in_turn",
-    "is_called_by_many",
     "joined",
     "share_gradients",
     "shared",

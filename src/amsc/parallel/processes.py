@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-__all__ = ["World", "all_together", "alone", "apart", "is_called_by_many", "joined", "line", "world"]
+__all__ = ["World", "all_together", "alone", "apart", "joined", "line", "world"]
 
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ def world() -> World:
     return _world.get()
 
 
-def is_called_by_many() -> bool:
+def _is_called_by_many() -> bool:
     """Whether torchrun, accelerate or the like have started several processes of this program."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
@@ -53,9 +53,11 @@ def is_called_by_many() -> bool:
 def apart() -> Iterator[None]:
     """What is called inside this process does alone, whoever else was started beside it.
 
-    if torch.distributed.get_rank() == 0:
-        with amsc.parallel.apart():
-            amsc.scan(model, example, data)
+    So one of several processes can scan a network:
+
+        if torch.distributed.get_rank() == 0:
+            with amsc.parallel.apart():
+                amsc.scan(model, example, data)
     """
     token = _is_apart.set(True)
     try:
@@ -71,7 +73,7 @@ def joined() -> Iterator[None]:
 
     Messages go by gloo on a CPU and by nccl between GPUs; gradients, sums and decisions are all that is sent.
     """
-    if _is_apart.get() or not is_called_by_many() or dist.is_initialized():
+    if _is_apart.get() or not _is_called_by_many() or dist.is_initialized():
         yield
         return
     has_cuda = torch.cuda.is_available()

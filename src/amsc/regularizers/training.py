@@ -18,10 +18,7 @@ from amsc.training.steps.optimizers import Moments, OptimizerChoice, make_optimi
 from amsc.training.steps.proximal import accumulated_step_size
 from amsc.training.steps.step import device_of
 
-__all__ = ["PHASE", "RegularizedState", "num_steps", "step_size_of", "train_regularized"]
-
-PHASE = "regularize"
-"""What the phase is called, which decides the order of the data."""
+__all__ = ["RegularizedState", "num_steps", "step_size_of", "train_regularized"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def train_regularized(
     if state is not None:
         _go_on(model, optimizer, regularizer, state)
     speed.arrange(model)
-    batches, loss = Batches(data, settings.seed, PHASE, device_of(model)), 0.0
+    batches, loss = Batches(data, settings.seed, settings.phase, device_of(model)), 0.0
     size = step_size_of(settings.optimizer)
     for epoch in range(0 if state is None else state.epochs, -(-steps // per_epoch)):
         first = epoch * per_epoch
@@ -86,7 +83,7 @@ def train_regularized(
         def pull(number: int, first: int = first) -> None:
             regularizer.apply(first + number, size)
 
-        taken, stretch = batches.take(count, first_epoch=epoch), Stretch(PHASE, first, steps)
+        taken, stretch = batches.take(count, first_epoch=epoch), Stretch(settings.phase, first, steps)
         loss = train_steps(model, optimizer, taken, task, stretch, after=pull, speed=speed, progress=progress)
         weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         save(RegularizedState(epoch + 1, weights, moments_of(model, optimizer), regularizer.memory()))

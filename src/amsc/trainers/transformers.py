@@ -7,7 +7,7 @@ from torch import nn
 
 from amsc.errors import RunFolderError, SettingsError, TrainingError
 from amsc.limits.target import Target
-from amsc.storage import write_atomically
+from amsc.storage import read_text, write_atomically
 from amsc.trainers.compression import Compression
 from amsc.trainers.course import LoopSettings
 from amsc.trainers.state import LoopState, cut_as, read_state, write_state
@@ -63,8 +63,8 @@ class AmscCallback(TrainerCallback):  # type: ignore[misc, valid-type] # mypy do
         """
         file = Path(checkpoint) / STATE_FILE
         try:
-            text = file.read_text(encoding="utf-8")
-        except OSError as error:
+            text = read_text(file)
+        except (OSError, UnicodeDecodeError) as error:
             raise RunFolderError(
                 f"{checkpoint} holds no {STATE_FILE} ({error}): it was not saved by a Trainer with an AmscCallback"
             ) from error

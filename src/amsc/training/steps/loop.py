@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from amsc.borrowing import forked, seed_generators
+from amsc.borrowing import forked, generator_tensors, seed_generators
 from amsc.data import Data, batch_size, moved
 from amsc.data.protocol import alternates
 from amsc.errors import DataError, InputError, NonFiniteLossError
@@ -21,7 +21,7 @@ from amsc.progress import NoProgress, Progress
 from amsc.stopping import Terminated, Wish, putting_off
 from amsc.tasks import Task
 from amsc.training.steps.captured import step_of
-from amsc.training.steps.pause import Pause, generators_now, gone_on
+from amsc.training.steps.pause import Pause, gone_on
 from amsc.training.steps.step import AS_IS, Optimizer, Speed, Step, Teach, TrainingStep, as_it_is, device_of
 
 __all__ = [
@@ -190,7 +190,7 @@ class _LossGauge:
         wait = torch.stack(self.waiting).cpu() if self.waiting else torch.zeros(0)
         if not bool(torch.isfinite(wait).all()):
             self.look()
-        return Pause(self.seen + len(wait), self.total, self.recent, wait, generators_now(device))
+        return Pause(self.seen + len(wait), self.total, self.recent, wait, generator_tensors([device]))
 
     def add(self, loss: Tensor, *, is_asked: bool = False) -> bool:
         """Whether the losses were looked at, as it was time or somebody asked."""

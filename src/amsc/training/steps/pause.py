@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amsc.borrowing import generator_tensors, restore_generators
+from amsc.borrowing import restore_generators
 
-__all__ = ["Pause", "generators_now", "gone_on", "pause_from_plain"]
+__all__ = ["Pause", "gone_on", "pause_from_plain"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,3 @@ def gone_on(batches: Iterator[Any], pause: Pause | None, device: torch.device) -
     restore_generators(pause.generators, [device])
     yield from fetched
     yield from batches
-
-
-def generators_now(device: torch.device) -> tuple[Tensor, ...]:
-    """Where torch's generators are, those of the CPU and of the device."""
-    return generator_tensors([device])
